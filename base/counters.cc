@@ -1,0 +1,37 @@
+#include "base/counters.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace quire {
+
+void LatencyHistogram::Record(absl::Duration duration) {
+  const int64_t nanoseconds = std::max<int64_t>(absl::ToInt64Nanoseconds(duration), 0);
+  buckets_[BucketOf(nanoseconds)].fetch_add(1, std::memory_order_relaxed);
+}
+
+void LatencyHistogram::Add(const LatencyHistogram& other) {
+  for (size_t i = 0; i < kBuckets; ++i) {
+    buckets_[i].fetch_add(other.buckets_[i].load(std::memory_order_relaxed), std::memory_order_relaxed);
+  }
+}
+
+uint64_t LatencyHistogram::count() const {
+  uint64_t total = 0;
+  for (const auto& bucket : buckets_) total += bucket.load(std::memory_order_relaxed);
+  return total;
+}
+
+absl::Duration LatencyHistogram::Percentile(double percentile) const {
+  const double share = std::clamp(percentile, 0.0, 100.0) / 100;
+  // Entries recorded while this runs can only add to what is found, so the loop ends before the last bucket does.
+  const uint64_t rank = std::max<uint64_t>(std::ceil(share * count()), 1);
+  uint64_t seen = 0;
+  for (size_t i = 0; i < kBuckets; ++i) {
+    seen += buckets_[i].load(std::memory_order_relaxed);
+    if (seen >= rank) return absl::Nanoseconds(UpperEnd(i));
+  }
+  return absl::ZeroDuration();
+}
+
+}  // namespace quire

@@ -1,0 +1,21 @@
+// What the manager wants to know of a thread: its name in the host's tools and the CPU time it has used.
+#ifndef QUIRE_BASE_THREAD_H_
+#define QUIRE_BASE_THREAD_H_
+
+#include <thread>
+
+#include "absl/time/time.h"
+
+namespace quire {
+
+// Names the calling thread, as ps and perf show it. At most 15 characters; the rest is cut off.
+void SetThreadName(const char* name);
+
+// CPU time used by the calling thread since it started (CLOCK_THREAD_CPUTIME_ID).
+absl::Duration ThreadCpuTime();
+// The same of another thread, which has not been joined. Costs that thread nothing.
+absl::Duration CpuTimeOf(std::thread& thread);
+
+}  // namespace quire
+
+#endif  // QUIRE_BASE_THREAD_H_

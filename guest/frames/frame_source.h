@@ -1,0 +1,94 @@
+// Where one guest's private pages live: at their own place in the guest's reservation, or anywhere in the arena.
+#ifndef QUIRE_GUEST_FRAMES_FRAME_SOURCE_H_
+#define QUIRE_GUEST_FRAMES_FRAME_SOURCE_H_
+
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "base/units.h"
+#include "guest/frames/pool.h"
+
+namespace quire {
+
+class FrameSource {
+ public:
+  virtual ~FrameSource() = default;
+
+  // `count` frames in a row, at most max_run(), for the pages from `gfn` on. Never waits. Errors as Pool's allocation.
+  virtual absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount count) = 0;
+  // 512 frames in a row, aligned, for the block that begins with page `first`. Never waits. Errors as Pool's
+  // allocation, and never a reason to stop a guest: its pages can be had one by one.
+  virtual absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) = 0;
+  // Nobody maps the frames any more.
+  virtual void Release(Gfn gfn, FrameNumber frame, PageCount count) = 0;
+
+  virtual PageCount max_run() const = 0;
+  // Whether fresh frames read as zero.
+  virtual bool zeroed() const = 0;
+  // The frames that are the guest's by their place; empty if any frame will do.
+  virtual FrameRange reservation() const = 0;
+  // Whether `frame` can be that of page `gfn`: the reverse map of an exclusive page, for Check().
+  virtual bool Owns(Gfn gfn, FrameNumber frame) const = 0;
+};
+
+// A window guest: page gfn lives in frame first + gfn, always.
+class ReservedFrames final : public FrameSource {
+ public:
+  ReservedFrames(Pool& pool, FrameRange reservation) : pool_(pool), reservation_(reservation) {}
+
+  absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount count) override {
+    const FrameNumber home = Home(gfn);
+    if (absl::Status status = pool_.PopulateReserved(FrameRange(home, count)); !status.ok()) return status;
+    return home;
+  }
+  absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) override {
+    if (!pool_.reservations_have_blocks()) return absl::UnimplementedError("no whole blocks on this host");
+    return Acquire(first, kOneBlock);
+  }
+  void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.ReleaseReserved(FrameRange(frame, count)); }
+  PageCount max_run() const override { return kOneBlock; }
+  FrameRange reservation() const override { return reservation_; }
+  bool zeroed() const override { return true; }
+  bool Owns(Gfn gfn, FrameNumber frame) const override { return frame == Home(gfn); }
+
+ private:
+  FrameNumber Home(Gfn gfn) const { return reservation_.begin() + (gfn - Gfn(0)); }
+
+  Pool& pool_;
+  const FrameRange reservation_;
+};
+
+// A guest whose MMU can map any frame anywhere.
+class ArenaFrames final : public FrameSource {
+ public:
+  ArenaFrames(Pool& pool, GuestId guest) : pool_(pool), guest_(guest) {}
+
+  absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount) override {
+    absl::StatusOr<FrameNumber> frame = pool_.AllocateFrame();
+    if (frame.ok()) pool_.arena().frames().Set(*frame, FrameDescriptor::Owned(guest_, gfn));
+    return frame;
+  }
+  absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) override {
+    const absl::StatusOr<FrameNumber> frames = pool_.AllocateBlock();
+    if (!frames.ok()) return frames;
+    for (uint64_t i = 0; i < kPagesPerBlock; ++i) {
+      pool_.arena().frames().Set(*frames + PageCount(i), FrameDescriptor::Owned(guest_, first + PageCount(i)));
+    }
+    return frames;
+  }
+  void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.FreeFrames(FrameRange(frame, count)); }
+  PageCount max_run() const override { return kOnePage; }
+  FrameRange reservation() const override { return FrameRange(); }
+  bool zeroed() const override { return false; }
+  bool Owns(Gfn gfn, FrameNumber frame) const override {
+    return pool_.arena().frames().Get(frame) == FrameDescriptor::Owned(guest_, gfn);
+  }
+
+ private:
+  Pool& pool_;
+  const GuestId guest_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_FRAMES_FRAME_SOURCE_H_

@@ -1,0 +1,159 @@
+#include "guest/frames/pool.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace quire {
+namespace {
+
+absl::Status ReclaimFirst() { return absl::UnavailableError("the pool's free memory is at its min watermark"); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Pool>> Pool::Create(const PoolOptions& options) {
+  if (options.limit < MinimumPoolLimit()) {
+    return absl::InvalidArgumentError(absl::StrCat("a pool of ", options.limit.in_bytes() >> 20,
+                                                   " MiB is too small to work in: give it at least ",
+                                                   MinimumPoolLimit().in_bytes() >> 20, " MiB"));
+  }
+  PoolOptions rounded = options;
+  rounded.limit = PageCount::OfBlocks(options.limit.in_pages() / kPagesPerBlock);
+  absl::StatusOr<PoolFile> file = PoolFile::Create({.size = rounded.limit + rounded.reservations,
+                                                    .arena = rounded.limit,
+                                                    .limit = rounded.limit,
+                                                    .use_memfd = rounded.use_memfd});
+  if (!file.ok()) return file.status();
+  auto pool = absl::WrapUnique(new Pool(rounded, *std::move(file)));
+  absl::StatusOr<std::unique_ptr<Arena>> arena = Arena::Create(rounded.limit, pool.get());
+  if (!arena.ok()) return arena.status();
+  pool->arena_ = *std::move(arena);
+  return pool;
+}
+
+Pool::Pool(const PoolOptions& options, PoolFile file)
+    : file_(std::move(file)),
+      budget_(options.limit),
+      arena_end_(options.limit.in_pages()),
+      next_reservation_(arena_end_) {}
+
+absl::StatusOr<FrameRange> Pool::AddReservation(PageCount size) {
+  const FrameRange range(next_reservation_, PageCount::OfBlocks(size.in_blocks_ceil()));
+  if (range.end().value() > file_.size().in_pages()) {
+    return absl::InvalidArgumentError("the pool was made without room for this reservation");
+  }
+  next_reservation_ = range.end();
+  has_reservations_ = true;
+  return range;
+}
+
+bool Pool::ChargeReserved(PageCount pages) {
+  const PageCount kept = watermarks().min - ScatteredReserve();
+  if (budget_.TryCharge(pages, kept)) return true;
+  // Blocks that the arena keeps in case it needs them again serve better here.
+  return arena_->ReturnFreeBlocks(pages) > PageCount() && budget_.TryCharge(pages, kept);
+}
+
+absl::Status Pool::PopulateReserved(FrameRange range) {
+  if (!ChargeReserved(range.size())) return ReclaimFirst();
+  const bool whole = range.size() == kOneBlock;
+  if (absl::Status status = whole ? file_.PopulateBlock(range) : file_.PopulatePages(range); !status.ok()) {
+    budget_.Uncharge(range.size());
+    return status;
+  }
+  reserved_populated_.Add(range.size().in_pages());
+  NoticePressure();
+  return absl::OkStatus();
+}
+
+void Pool::ReleaseReserved(FrameRange range) {
+  file_.Punch(range);
+  reserved_populated_.Subtract(range.size().in_pages());
+  budget_.Uncharge(range.size());
+}
+
+absl::StatusOr<FrameNumber> Pool::AllocateFrame() {
+  // The watermark is kept here, for the sum of all free memory; below it the arena may take any block it can get.
+  if (FreeFrames() <= watermarks().min) return ReclaimFirst();
+  absl::StatusOr<FrameNumber> frame = arena_->Allocate(0, Reserve::kReclaim);
+  NoticePressure();
+  return frame;
+}
+
+absl::StatusOr<FrameNumber> Pool::AllocateBlock() {
+  if (FreeFrames() < watermarks().min + kOneBlock) return ReclaimFirst();
+  absl::StatusOr<FrameNumber> first = arena_->Allocate(kBlockOrder, Reserve::kNormal);
+  NoticePressure();
+  // There are enough free frames, but no 512 of them side by side.
+  if (absl::IsUnavailable(first.status())) return absl::FailedPreconditionError(first.status().message());
+  return first;
+}
+
+void Pool::FreeFrames(FrameRange range) {
+  if (range.size() == kOnePage) {
+    arena_->Free(range.begin(), 0);
+  } else {
+    arena_->FreeContiguous(range);
+  }
+}
+
+absl::StatusOr<FrameRange> Pool::AllocateWired(PageCount size) {
+  absl::StatusOr<FrameRange> range =
+      arena_->AllocateContiguous({.count = size, .within = arena_->range()}, Reserve::kNormal);
+  if (!range.ok()) return range;
+  arena_->frames().Fill(*range, FrameDescriptor::Wired());
+  std::memset(Frame(range->begin()), 0, size.in_bytes());
+  wired_.Add(size.in_pages());
+  return range;
+}
+
+void Pool::FreeWired(FrameRange range) {
+  wired_.Subtract(range.size().in_pages());
+  arena_->FreeContiguous(range);
+}
+
+PageCount Pool::FreePages() const {
+  return has_reservations_ ? Uncharged() + arena_->counts().free_in_whole_blocks + ScatteredReserve() : FreeFrames();
+}
+
+PageCount Pool::ScatteredReserve() const {
+  const ArenaCounts arena = arena_->counts();
+  return std::min(arena.free - arena.free_in_whole_blocks, watermarks().min);
+}
+
+PageCount Pool::FreeFrames() const { return Uncharged() + arena_->counts().free; }
+
+absl::Status Pool::AcquireBlock(FrameRange block, Reserve reserve) {
+  if (!budget_.TryCharge(block.size(), reserve)) return ReclaimFirst();
+  absl::Status status = file_.PopulateBlock(block);
+  if (!status.ok()) budget_.Uncharge(block.size());
+  return status;
+}
+
+void Pool::ReturnBlock(FrameRange block) {
+  file_.Punch(block);
+  budget_.Uncharge(block.size());
+}
+
+ByteCount Pool::metadata() const { return arena_->metadata_size() + ByteCount::Bytes(sizeof *this); }
+
+absl::Status Pool::Check() {
+  if (absl::Status status = arena_->Check(); !status.ok()) return status;
+  const PageCount live = arena_->counts().live;
+  const PageCount expected = live + PageCount(reserved_populated_.value());
+  if (budget_.charged() != expected) {
+    return absl::InternalError(absl::StrCat("invariant 9: the budget says ", budget_.charged().in_pages(),
+                                            " pages are charged, but ", live.in_pages(), " are live in the arena and ",
+                                            reserved_populated_.value(), " in reservations"));
+  }
+  if (file_.PopulatedPages() > budget_.charged()) {
+    return absl::InternalError(absl::StrCat("invariant 9: the pool's file holds ", file_.PopulatedPages().in_pages(),
+                                            " pages, but ", budget_.charged().in_pages(), " are charged"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire

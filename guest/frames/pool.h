@@ -1,0 +1,116 @@
+// The pool: all memory that guests and their bookkeeping-in-memory (compressed pages, wired regions) may use.
+//
+//   frame 0                     arena end                                        end of file
+//   | arena: as long as the limit | reservation of guest 0 | reservation of guest 1 | ...
+//
+// The arena's blocks and the reservations' pages are populated on demand and charged to one budget.
+#ifndef QUIRE_GUEST_FRAMES_POOL_H_
+#define QUIRE_GUEST_FRAMES_POOL_H_
+
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/counters.h"
+#include "base/units.h"
+#include "guest/frames/arena.h"
+#include "guest/frames/budget.h"
+#include "guest/frames/pool_file.h"
+
+namespace quire {
+
+struct PoolOptions {
+  PageCount limit;         // at least MinimumPoolLimit(); rounded down to whole blocks
+  PageCount reservations;  // room for all calls of AddReservation together; each is rounded up to whole blocks
+  bool use_memfd = false;
+};
+
+// Thread safe, except for AddReservation and SetLowMemoryCallback, which belong to the time before guests run.
+//
+// Two errors come out of allocation. Unavailable: free memory is at its min watermark, reclaim and try again.
+// ResourceExhausted: the host itself has no memory; trying again is of no use.
+class Pool final : private BlockSource {
+ public:
+  static absl::StatusOr<std::unique_ptr<Pool>> Create(const PoolOptions& options);
+  ~Pool() override = default;
+
+  // --- Reservations: frames that belong to one guest by their place in the file.
+
+  // A range of whole blocks that nobody else uses; nothing is charged for it.
+  absl::StatusOr<FrameRange> AddReservation(PageCount size);
+  // Whether reservations can have blocks that are populated, and so mapped, as a whole.
+  bool reservations_have_blocks() const { return file_.reservations_have_blocks(); }
+  // Populates holes of a reservation with zero pages; a whole block at once, as one 2 MiB page.
+  absl::Status PopulateReserved(FrameRange range);
+  // Gives populated pages of a reservation back. Nobody maps them any more.
+  void ReleaseReserved(FrameRange range);
+
+  // --- The arena.
+
+  // A frame of unknown content for a guest's page.
+  absl::StatusOr<FrameNumber> AllocateFrame();
+  // 512 adjacent frames for a guest's block. Errors as for AllocateFrame, and FailedPrecondition: free frames are
+  // scattered.
+  absl::StatusOr<FrameNumber> AllocateBlock();
+  void FreeFrames(FrameRange range);
+  void FreeFrame(FrameNumber frame) { FreeFrames(FrameRange(frame, kOnePage)); }
+  Arena& arena() { return *arena_; }
+  // Frames for good: page tables, images, whatever a device must find in one piece. Zeroed.
+  absl::StatusOr<FrameRange> AllocateWired(PageCount size);
+  void FreeWired(FrameRange range);
+
+  // The manager's own view of 512 frames that were populated at once, from `first` on.
+  std::byte* BlockOfFrames(FrameNumber first) const { return file_.HugeAlias(first); }
+  // The manager's own view of a frame; valid as long as the pool.
+  std::byte* Frame(FrameNumber frame) const {
+    return frame < arena_end_ ? file_.HugeAlias(frame) : file_.SmallAlias(frame);
+  }
+
+  // --- Levels.
+
+  // What every guest could still take, and the reserve for reclaim. A reservation can use nothing of an arena block
+  // that is partly in use, but reclaim can: such scattered frames stand for the reserve, as far as they go.
+  PageCount FreePages() const;
+  // What those could take that live in the arena; more than FreePages() if there are reservations too.
+  PageCount FreeFrames() const;
+  const Watermarks& watermarks() const { return budget_.watermarks(); }
+  const Budget& budget() const { return budget_; }
+  PageCount wired() const { return PageCount(wired_.value()); }
+  const PoolFile& file() const { return file_; }
+  // Called, possibly often and by any thread that allocates, while free memory is below the low watermark.
+  void SetLowMemoryCallback(std::function<void()> callback) { low_memory_ = std::move(callback); }
+
+  // Bookkeeping in ordinary memory.
+  ByteCount metadata() const;
+
+  // The budget says what the file holds, and the arena is sound. Only while nothing else runs.
+  absl::Status Check();
+
+ private:
+  Pool(const PoolOptions& options, PoolFile file);
+
+  absl::Status AcquireBlock(FrameRange block, Reserve reserve) override;
+  void ReturnBlock(FrameRange block) override;
+  PageCount Uncharged() const { return budget_.limit() - budget_.charged(); }
+  // The part of the min watermark that scattered arena frames stand for.
+  PageCount ScatteredReserve() const;
+  bool ChargeReserved(PageCount pages);
+  void NoticePressure() {
+    if (FreePages() < watermarks().low && low_memory_) low_memory_();
+  }
+
+  PoolFile file_;
+  Budget budget_;
+  const FrameNumber arena_end_;
+  FrameNumber next_reservation_;
+  bool has_reservations_ = false;
+  std::function<void()> low_memory_;
+  Gauge reserved_populated_;
+  Gauge wired_;
+  std::unique_ptr<Arena> arena_;  // last: it uses the others
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_FRAMES_POOL_H_

@@ -1,0 +1,642 @@
+#include "guest/guest_memory.h"
+
+#include <bitset>
+#include <cstring>
+#include <optional>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+
+namespace quire {
+namespace {
+
+absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(GuestId id, PageCount size,
+                                                                 std::unique_ptr<FrameSource> frames,
+                                                                 const GuestServices& services) {
+  auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services));
+  absl::StatusOr<MemoryMap> map = MemoryMap::Create(*guest, size);
+  if (!map.ok()) return map.status();
+  guest->map_ = std::make_unique<MemoryMap>(*std::move(map));
+  return guest;
+}
+
+GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services)
+    : id_(id), services_(services), frames_(std::move(frames)) {}
+
+GuestMemory::~GuestMemory() {
+  if (map_ == nullptr) return;
+  MarkStopped(absl::CancelledError("the guest is gone"));
+  services_.reclaim.Forget(*this);
+  Discard(GfnRange(Gfn(0), size()));
+  QUIRE_CHECK(frames_held() == PageCount() && counts()[PageState::kSwapped] == PageCount());
+}
+
+// --- Faults.
+
+absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wait) {
+  (void)access;  // every private page is writable: there is nothing yet that a read would get and a write would not
+  if (gfn >= Gfn(0) + size()) {
+    return absl::OutOfRangeError(
+        absl::StrCat("guest ", id(), " has no page ", gfn.value(), ": its memory ends at page ", size().in_pages()));
+  }
+  std::optional<Granularity> granularity;
+  for (int tries = 1;; ++tries) {
+    absl::StatusOr<Resolution> resolution = TryResolve(gfn, granularity);
+    if (resolution.ok()) {
+      services_.faults.total.Add();
+      faults_.Add();
+      return resolution;
+    }
+    if (!absl::IsUnavailable(resolution.status()) || wait == Wait::kMustNot) return resolution;
+    const PageCount wanted = granularity == Granularity::kBlock ? kOneBlock : kOnePage;
+    if (absl::Status status = services_.reclaim.MakeRoom(*this, wanted); !status.ok()) return status;
+    // Room for a whole block is worth some waiting, but a page will do.
+    if (tries == kTriesForBlock) granularity = Granularity::kPage;
+  }
+}
+
+absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granularity>& granularity) {
+  Block& block = map_->block(BlockOf(gfn));
+  absl::StatusOr<Resolution> resolution;
+  {
+    absl::MutexLock lock(&block.lock);
+    // Under the lock: Stop() comes before the Discard() that empties the block, so nothing is brought in after that.
+    if (stopped()) return status();
+    if (!granularity.has_value()) granularity = Choose(block, gfn);
+    resolution = ResolveLocked(block, gfn, *granularity);
+    if (resolution.ok() && IsComplete(block)) resolution = Promote(block);
+    if (resolution.ok()) block.faults.next_expected = static_cast<uint16_t>(IndexInBlock(resolution->range.end()));
+  }
+  // A page that cannot be read back, or a host without memory: this guest cannot go on, the others can.
+  if (!resolution.ok() && !absl::IsUnavailable(resolution.status())) Stop(resolution.status());
+  return resolution;
+}
+
+Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
+  // A second chance costs next to nothing and says little: a few pages of a block may be in use all the time, and its
+  // others never.
+  const PageState state = map_->Get(block, gfn).state();
+  if (!block.whole && (state == PageState::kOut || state == PageState::kInTransit)) return Granularity::kRun;
+  const bool after_stream = block.number > BlockNumber(0) &&
+                            map_->block(BlockNumber(block.number.value() - 1)).streamed.load(std::memory_order_relaxed);
+  const Granularity chosen = ChooseGranularity(services_.granularity, block.faults, IndexInBlock(gfn),
+                                               static_cast<uint32_t>(faults_.value()), after_stream);
+  block.streamed.store(chosen == Granularity::kBlock && InStream(services_.granularity, block.faults),
+                       std::memory_order_relaxed);
+  return chosen;
+}
+
+absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Granularity granularity) {
+  const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
+  if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
+    absl::StatusOr<Resolution> whole = ResolveBlock(block);
+    if (whole.ok() || !absl::IsFailedPrecondition(whole.status())) return whole;
+  }
+  const PageEntry entry = map_->Get(block, gfn);
+  switch (entry.state()) {
+    case PageState::kResident:
+      return AlreadyResident(block, gfn);
+    case PageState::kOut:
+    case PageState::kInTransit:
+      return TakeBack(block, gfn);
+    case PageState::kAbsent:
+      return FillZero(block, gfn);
+    case PageState::kSwapped:
+      return SwapIn(block, gfn, granularity);
+    case PageState::kPoisoned:
+      break;
+  }
+  return absl::DataLossError(absl::StrCat("the content of page ", gfn.value(), " of guest ", id(), " is lost"));
+}
+
+// --- Whole blocks.
+
+bool GuestMemory::FirstTouchMayBeWhole(const Block& block) const {
+  return services_.granularity.blocks && block.Count(PageState::kAbsent) == kPagesPerBlock &&
+         services_.pool.FreePages() > services_.pool.watermarks().high + kOneBlock;
+}
+
+absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
+  const GfnRange pages = map_->Pages(block);
+  // What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages
+  // are.
+  if (pages.size() != kOneBlock || block.Count(PageState::kPoisoned) > 0 || block.Count(PageState::kInTransit) > 0) {
+    return NotWhole();
+  }
+  const uint32_t evicted = static_cast<uint32_t>(services_.swap.pages_out.value() + services_.swap.zero_pages.value());
+  absl::Status made;
+  if (block.whole) {
+    TakeBackBlock(block);
+  } else if (CameWholeLately(block.faults, evicted, services_.pool.budget().limit())) {
+    return NotWhole();
+  } else if (!block.HasFrames()) {
+    made = LoadBlock(block);
+  } else {
+    made = GatherBlock(block);
+    if (made.ok()) services_.faults.promotions.Add();
+  }
+  if (!made.ok()) return made;
+  if (!block.whole) NoteWhole(block.faults, evicted);
+  block.whole = true;
+  services_.faults.whole.Add();
+  return AllOf(block);
+}
+
+Resolution GuestMemory::AllOf(const Block& block) const {
+  const GfnRange pages = map_->Pages(block);
+  return Resolution{.range = pages, .frame = map_->Get(block, pages.begin()).frame()};
+}
+
+bool GuestMemory::IsComplete(const Block& block) const {
+  return services_.granularity.blocks && !block.whole && block.Count(PageState::kResident) == kPagesPerBlock &&
+         !frames_->reservation().empty() && services_.pool.reservations_have_blocks();
+}
+
+Resolution GuestMemory::Promote(Block& block) {
+  block.whole = true;
+  services_.faults.promotions.Add();
+  return AllOf(block);
+}
+
+void GuestMemory::TakeBackBlock(Block& block) {
+  services_.faults.second_chance.Add(kPagesPerBlock - block.Count(PageState::kResident));
+  const Resolution all = AllOf(block);
+  MakeResident(block, all.range, all.frame);
+}
+
+absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
+  absl::StatusOr<FrameNumber> first = frames_->AcquireBlock(FirstGfn(block.number));
+  if (first.ok() || absl::IsUnavailable(first.status())) return first;
+  return NotWhole();  // the host has small pages left, perhaps, or no whole blocks at all
+}
+
+absl::Status GuestMemory::LoadBlock(Block& block) {
+  const absl::StatusOr<FrameNumber> first = AcquireBlock(block);
+  if (!first.ok()) return first.status();
+  const GfnRange pages = map_->Pages(block);
+  if (block.Count(PageState::kAbsent) == kPagesPerBlock) {
+    ZeroFill(*first, kOneBlock);
+    services_.faults.zero_fill.Add(kPagesPerBlock);
+    MakeResident(block, pages, *first);
+    return absl::OkStatus();
+  }
+  return BringInRun(block, pages, *first, services_.pool.BlockOfFrames(*first));
+}
+
+absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address) {
+  for (Gfn page = run.begin(); page < run.end(); ++page) {
+    const PageCount offset = page - run.begin();
+    if (!BringIn(block, page, first + offset, address + offset.in_bytes()).ok()) {
+      frames_->Release(page, first + offset, run.end() - page);
+      return NotWhole();
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address) {
+  if (map_->Get(block, gfn).state() == PageState::kSwapped) return LoadPage(block, gfn, frame, address);
+  ZeroFill(frame, kOnePage);
+  services_.faults.zero_fill.Add();
+  MakeResident(block, GfnRange(gfn, kOnePage), frame);
+  return absl::OkStatus();
+}
+
+// Promotion. A page of a window guest cannot move: its missing neighbours are brought in around it, and the window
+// makes one 2 MiB page of them when it maps the block. A page of any other guest is copied into a block of frames.
+absl::Status GuestMemory::GatherBlock(Block& block) {
+  return frames_->reservation().empty() ? MoveToBlock(block) : CompleteBlock(block);
+}
+
+absl::Status GuestMemory::CompleteBlock(Block& block) {
+  if (!services_.pool.reservations_have_blocks()) return NotWhole();
+  const GfnRange pages = map_->Pages(block);
+  for (Gfn page = pages.begin(); page < pages.end(); ++page) {
+    if (map_->Get(block, page).has_frame()) continue;
+    Gfn end = page + kOnePage;
+    while (end < pages.end() && !map_->Get(block, end).has_frame()) ++end;
+    const GfnRange hole(page, end);
+    const absl::StatusOr<FrameNumber> first = AcquireFrames(hole);
+    if (!first.ok()) return first.status();
+    if (absl::Status status = BringInRun(block, hole, *first, HostAddress(*first)); !status.ok()) return status;
+    page = end - kOnePage;
+  }
+  TakeBackBlock(block);
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::MoveToBlock(Block& block) {
+  const absl::StatusOr<FrameNumber> first = AcquireBlock(block);
+  if (!first.ok()) return first.status();
+  const GfnRange pages = map_->Pages(block);
+  FrameRuns old;
+  {
+    const ScopedInvalidation invalidation(notifiers_, {.range = pages, .event = InvalidateEvent::kClear});
+    for (Gfn page = pages.begin(); page < pages.end(); ++page) {
+      const PageEntry entry = map_->Get(block, page);
+      if (!entry.has_frame()) continue;
+      const FrameNumber frame = *first + (page - pages.begin());
+      std::memcpy(services_.pool.BlockOfFrames(frame), HostAddress(entry.frame()), kPageSize);
+      AddToRuns(old, page, entry.frame());
+      if (entry.state() == PageState::kOut) services_.faults.second_chance.Add();
+      MakeResident(block, GfnRange(page, kOnePage), frame);
+    }
+  }
+  ReleaseFrames(block, old);
+  for (Gfn page = pages.begin(); page < pages.end(); ++page) {
+    if (map_->Get(block, page).has_frame()) continue;
+    const FrameNumber frame = *first + (page - pages.begin());
+    if (!BringIn(block, page, frame, services_.pool.BlockOfFrames(frame)).ok()) {
+      ReleaseUnused(block, page, *first);
+      return NotWhole();
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Gives back the frames of a block, from `page` on, that no page has taken.
+void GuestMemory::ReleaseUnused(Block& block, Gfn page, FrameNumber first) {
+  for (; page < map_->Pages(block).end(); ++page) {
+    if (!map_->Get(block, page).has_frame()) {
+      frames_->Release(page, first + PageCount(IndexInBlock(page)), kOnePage);
+    }
+  }
+}
+
+std::byte* GuestMemory::FrameAddress(const Block& block, FrameNumber frame) {
+  return block.whole ? services_.pool.BlockOfFrames(frame) : HostAddress(frame);
+}
+
+void GuestMemory::ZeroFill(FrameNumber first, PageCount count) {
+  if (!frames_->zeroed()) std::memset(HostAddress(first), 0, count.in_bytes());
+}
+
+GfnRange GuestMemory::RunAround(const Block& block, Gfn gfn) const {
+  const PageState state = map_->Get(block, gfn).state();
+  const Gfn aligned(gfn.value() / kRun.in_pages() * kRun.in_pages());
+  const GfnRange limits = GfnRange(aligned, kRun).Intersect(map_->Pages(block));
+  Gfn begin = gfn;
+  while (begin > limits.begin() && map_->Get(block, begin - kOnePage).state() == state) begin = begin - kOnePage;
+  Gfn end = gfn + kOnePage;
+  while (end < limits.end() && map_->Get(block, end).state() == state) ++end;
+  return GfnRange(begin, end);
+}
+
+Resolution GuestMemory::ConsecutiveAround(const Block& block, Gfn gfn) const {
+  const GfnRange run = RunAround(block, gfn);
+  const FrameNumber frame = map_->Get(block, gfn).frame();
+  Gfn begin = gfn;
+  while (begin > run.begin() && map_->Get(block, begin - kOnePage).frame() + (gfn - begin + kOnePage) == frame) {
+    begin = begin - kOnePage;
+  }
+  Gfn end = gfn + kOnePage;
+  while (end < run.end() && map_->Get(block, end).frame() == frame + (end - gfn)) ++end;
+  return Resolution{.range = GfnRange(begin, end), .frame = frame - (gfn - begin)};
+}
+
+// Another vCPU was faster, or this fault itself made the page resident and was then told to retry by an invalidation
+// nearby. Then nobody has mapped what came along, and all of it is to be had again.
+Resolution GuestMemory::AlreadyResident(const Block& block, Gfn gfn) {
+  services_.faults.already_resident.Add();
+  return IsWholeAndIn(block) ? AllOf(block) : ConsecutiveAround(block, gfn);
+}
+
+absl::StatusOr<Resolution> GuestMemory::TakeBack(Block& block, Gfn gfn) {
+  // Second chance: the frame is still there, and mapping its neighbours along costs next to nothing.
+  const Resolution resolution = ConsecutiveAround(block, gfn);
+  const GfnRange run = resolution.range;
+  if (map_->Get(block, gfn).state() == PageState::kInTransit) services_.swap.taken_back.Add(run.size().in_pages());
+  MakeResident(block, run, resolution.frame);
+  services_.faults.second_chance.Add(run.size().in_pages());
+  return resolution;
+}
+
+absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
+  return frames_->Acquire(run.begin(), run.size());
+}
+
+absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {
+  // While memory is plentiful a first touch brings its neighbours; below the high watermark only what was asked for.
+  const bool plenty = services_.pool.FreePages() > services_.pool.watermarks().high + kRun;
+  GfnRange run(gfn, kOnePage);
+  if (plenty && frames_->max_run() >= kRun) run = RunAround(block, gfn);
+  absl::StatusOr<FrameNumber> first = AcquireFrames(run);
+  if (!first.ok()) return first.status();
+  ZeroFill(*first, run.size());
+  MakeResident(block, run, *first);
+  services_.faults.zero_fill.Add(run.size().in_pages());
+  return Resolution{.range = run, .frame = *first};
+}
+
+absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, Granularity granularity) {
+  GfnRange run(gfn, kOnePage);
+  if (granularity != Granularity::kPage && frames_->max_run() >= kRun) {
+    run = GfnRange(gfn, RunAround(block, gfn).end());
+  }
+  absl::StatusOr<FrameNumber> first = AcquireFrames(run);
+  if (!first.ok() && run.size() > kOnePage) {
+    run = GfnRange(gfn, kOnePage);
+    first = AcquireFrames(run);
+  }
+  if (!first.ok()) return first.status();
+  for (Gfn page = gfn; page < run.end(); ++page) {
+    const FrameNumber frame = *first + (page - gfn);
+    if (absl::Status status = LoadPage(block, page, frame, HostAddress(frame)); !status.ok()) {
+      frames_->Release(page, frame, run.end() - page);
+      if (page == gfn) return Poison(block, gfn, status);
+      run = GfnRange(gfn, page);  // the guest has not asked for this one, and perhaps never will
+      break;
+    }
+  }
+  return Resolution{.range = run, .frame = *first};
+}
+
+absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address) {
+  const SwapSlot slot = map_->Get(block, gfn).slot();
+  const absl::Status status = services_.store.Load(slot, address);
+  if (!status.ok()) return status;
+  services_.store.Free(slot);
+  MakeResident(block, GfnRange(gfn, kOnePage), frame);
+  services_.faults.swap_in.Add();
+  services_.swap.pages_in.Add();
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::Poison(Block& block, Gfn gfn, const absl::Status& why) {
+  services_.store.Free(map_->Get(block, gfn).slot());
+  map_->Set(block, gfn, PageEntry::Poisoned());
+  return absl::DataLossError(
+      absl::StrCat("page ", gfn.value(), " of guest-", id(), " cannot be read back: ", why.message()));
+}
+
+void GuestMemory::MakeResident(Block& block, GfnRange run, FrameNumber first) {
+  map_->SetRun(block, run, PageState::kResident, first);
+  if (block.queued) return;
+  block.queued = true;
+  services_.reclaim.Enqueue(block);
+}
+
+// --- Reclaim.
+
+PageCount GuestMemory::Age(Block& block) {
+  if (!block.lock.TryLock()) {
+    services_.swap.refused_busy.Add();
+    return PageCount();
+  }
+  const PageCount out = IsWholeAndIn(block) ? AgeWhole(block) : AgePages(block);
+  block.lock.Unlock();
+  return out;
+}
+
+PageCount GuestMemory::AgeWhole(Block& block) {
+  const Resolution all = AllOf(block);
+  if (notifiers_.ClearFlushYoung(all.range)) return PageCount();
+  const ScopedInvalidation invalidation(notifiers_, {.range = all.range, .event = InvalidateEvent::kClear});
+  map_->SetRun(block, all.range, PageState::kOut, all.frame);
+  return kOneBlock;
+}
+
+PageCount GuestMemory::AgePages(Block& block) {
+  // The resident pages that were not used lately.
+  std::bitset<kPagesPerBlock> cold;
+  const GfnRange pages = map_->Pages(block);
+  for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) {
+    if (map_->Get(block, gfn).state() != PageState::kResident) continue;
+    cold[IndexInBlock(gfn)] = !notifiers_.ClearFlushYoung(GfnRange(gfn, kOnePage));
+  }
+  if (cold.any()) TakeOut(block, cold);
+  return PageCount(cold.count());
+}
+
+void GuestMemory::TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) {
+  const Gfn first = FirstGfn(block.number);
+  GfnRange hull;
+  for (uint64_t i = 0; i < kPagesPerBlock; ++i) {
+    if (cold[i]) hull = hull.Hull(GfnRange(first + PageCount(i), kOnePage));
+  }
+  // One invalidation for all of them: it costs much more than its length. Warm pages within lose their translations
+  // too; they stay resident, and the next access to each is a fault that finds everything in place.
+  const ScopedInvalidation invalidation(notifiers_, {.range = hull, .event = InvalidateEvent::kClear});
+  for (uint64_t i = 0; i < kPagesPerBlock; ++i) {
+    const Gfn gfn = first + PageCount(i);
+    if (cold[i]) map_->Set(block, gfn, PageEntry::Out(map_->Get(block, gfn).frame()));
+  }
+}
+
+// The bytes are copied under the block's lock, so that a fault can take its page back and write it while the copy is
+// compressed; the copy is then thrown away. Frames are freed together in the end: a block that was populated as one
+// 2 MiB page goes as one, which costs the host kernel a tenth of taking it apart.
+PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
+  scratch.pages_.clear();
+  Gfn cursor = FirstGfn(block.number);
+  bool room = true;
+  while (room) {
+    const size_t first = scratch.pages_.size();
+    if (!BeginEviction(block, cursor, scratch)) break;
+    for (size_t i = first; i < scratch.pages_.size(); ++i) {
+      StoreResult& result = scratch.pages_[i].result;
+      result = services_.store.Store(scratch.copy(i - first), scratch.compression_);
+      room = room && result.outcome != StoreOutcome::kNoRoom;
+    }
+  }
+  return scratch.pages_.empty() ? PageCount() : FinishEviction(block, scratch);
+}
+
+bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch) {
+  if (!block.lock.TryLock()) {
+    services_.swap.refused_busy.Add();
+    return false;
+  }
+  const GfnRange pages = map_->Pages(block);
+  size_t begun = 0;
+  for (; cursor < pages.end() && begun < EvictionScratch::kBatch; ++cursor) {
+    const PageEntry entry = map_->Get(block, cursor);
+    if (entry.state() != PageState::kOut || entry.incompressible()) continue;
+    std::memcpy(scratch.copy(begun++), FrameAddress(block, entry.frame()), kPageSize);
+    map_->Set(block, cursor, PageEntry::InTransit(entry.frame()));
+    scratch.pages_.push_back({.gfn = cursor, .result = {}});
+  }
+  block.lock.Unlock();
+  return begun > 0;
+}
+
+PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scratch) {
+  FrameRuns runs;
+  absl::MutexLock lock(&block.lock);
+  for (const EvictionScratch::Page& page : scratch.pages_) {
+    const PageEntry entry = map_->Get(block, page.gfn);
+    const StoreResult& result = page.result;
+    if (entry.state() != PageState::kInTransit) {
+      if (result.outcome == StoreOutcome::kStored) services_.store.Free(result.slot);
+      continue;
+    }
+    switch (result.outcome) {
+      case StoreOutcome::kStored:
+        map_->Set(block, page.gfn, PageEntry::Swapped(result.slot));
+        services_.swap.pages_out.Add();
+        break;
+      case StoreOutcome::kZero:
+        map_->Set(block, page.gfn, PageEntry::Absent());
+        services_.swap.zero_pages.Add();
+        break;
+      case StoreOutcome::kIncompressible:
+        map_->Set(block, page.gfn, PageEntry::Out(entry.frame()).AsIncompressible());
+        services_.swap.refused_incompressible.Add();
+        continue;
+      case StoreOutcome::kNoRoom:
+        map_->Set(block, page.gfn, PageEntry::Out(entry.frame()));
+        services_.swap.refused_no_room.Add();
+        continue;
+    }
+    AddToRuns(runs, page.gfn, entry.frame());
+  }
+  return ReleaseFrames(block, runs);
+}
+
+GuestMemory::Standing GuestMemory::Settle(Block& block) {
+  absl::MutexLock lock(&block.lock);
+  if (block.Count(PageState::kOut) > 0) return Standing::kSomeOut;
+  if (block.Count(PageState::kResident) > 0) return Standing::kAllIn;
+  block.queued = false;
+  return Standing::kNoFrames;
+}
+
+// --- Giving pages up.
+
+void GuestMemory::Discard(GfnRange range) {
+  for (uint64_t b = BlockOf(range.begin()).value(); b < map_->blocks(); ++b) {
+    Block& block = map_->block(BlockNumber(b));
+    const GfnRange part = map_->Pages(block).Intersect(range);
+    if (part.empty()) break;
+    DiscardInBlock(block, part);
+  }
+}
+
+void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
+  absl::MutexLock lock(&block.lock);
+  if (block.Count(PageState::kAbsent) == map_->Pages(block).size().in_pages()) return;
+  FrameRuns runs;
+  {
+    const ScopedInvalidation invalidation(notifiers_, {.range = range, .event = InvalidateEvent::kUnmap});
+    for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+      const PageEntry entry = map_->Get(block, gfn);
+      if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
+      if (entry.state() == PageState::kSwapped) services_.store.Free(entry.slot());
+      map_->Set(block, gfn, PageEntry::Absent());
+    }
+  }
+  ReleaseFrames(block, runs);
+}
+
+void GuestMemory::AddToRuns(FrameRuns& runs, Gfn gfn, FrameNumber frame) {
+  if (!runs.empty()) {
+    FrameRun& last = runs.back();
+    if (last.gfn + last.count == gfn && last.frame + last.count == frame) {
+      last.count += kOnePage;
+      return;
+    }
+  }
+  runs.push_back({.gfn = gfn, .frame = frame, .count = kOnePage});
+}
+
+PageCount GuestMemory::ReleaseFrames(Block& block, const FrameRuns& runs) {
+  if (!runs.empty()) block.whole = false;
+  PageCount freed;
+  for (const FrameRun& run : runs) {
+    frames_->Release(run.gfn, run.frame, run.count);
+    freed += run.count;
+  }
+  return freed;
+}
+
+// --- The end.
+
+void GuestMemory::Stop(const absl::Status& reason) {
+  if (!MarkStopped(reason)) return;
+  notifiers_.Release();
+  if (services_.on_stopped) services_.on_stopped(*this, reason);
+}
+
+bool GuestMemory::MarkStopped(const absl::Status& reason) {
+  absl::MutexLock lock(&stop_lock_);
+  if (stopped_.load(std::memory_order_relaxed)) return false;
+  stop_reason_ = reason;
+  stopped_.store(true, std::memory_order_release);
+  return true;
+}
+
+absl::Status GuestMemory::status() const {
+  absl::MutexLock lock(&stop_lock_);
+  return stop_reason_;
+}
+
+PageCount GuestMemory::frames_held() const {
+  const PageStateCounts& c = counts();
+  return c[PageState::kResident] + c[PageState::kOut] + c[PageState::kInTransit];
+}
+
+// --- Checking.
+
+PageEntry GuestMemory::EntryOf(Gfn gfn) {
+  Block& block = map_->block(BlockOf(gfn));
+  absl::MutexLock lock(&block.lock);
+  return map_->Get(block, gfn);
+}
+
+absl::Status GuestMemory::Check() {
+  std::array<uint64_t, kPageStates> sums = {};
+  for (uint64_t b = 0; b < map_->blocks(); ++b) {
+    Block& block = map_->block(BlockNumber(b));
+    if (absl::Status status = CheckBlock(block); !status.ok()) return status;
+    absl::MutexLock lock(&block.lock);
+    for (size_t state = 0; state < kPageStates; ++state) sums[state] += block.count[state];
+  }
+  for (size_t state = 0; state < kPageStates; ++state) {
+    const PageCount counted = counts()[static_cast<PageState>(state)];
+    if (counted == PageCount(sums[state])) continue;
+    return absl::InternalError(absl::StrCat("invariant 1: guest ", id(), " counts ", counted.in_pages(),
+                                            " pages in state ", state, ", its blocks ", sums[state]));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestMemory::CheckBlock(Block& block) {
+  absl::MutexLock lock(&block.lock);
+  const auto broken = [&](int invariant, Gfn gfn, absl::string_view what) {
+    return absl::InternalError(
+        absl::StrCat("invariant ", invariant, ": page ", gfn.value(), " of guest ", id(), " ", what));
+  };
+  std::array<uint16_t, kPageStates> count = {};
+  for (Gfn gfn = map_->Pages(block).begin(); gfn < map_->Pages(block).end(); ++gfn) {
+    const PageEntry entry = map_->Get(block, gfn);
+    ++count[static_cast<size_t>(entry.state())];
+    if (entry.has_frame() && !frames_->Owns(gfn, entry.frame())) {
+      return broken(2, gfn, "has a frame that is not its own");
+    }
+    if (entry.state() == PageState::kSwapped && !services_.store.IsLive(entry.slot())) {
+      return broken(5, gfn, "has a slot that is free");
+    }
+    if (entry.state() == PageState::kInTransit) return broken(6, gfn, "is in transit, and nobody is at work");
+    if (entry.incompressible() && entry.state() != PageState::kOut) return broken(8, gfn, "is marked but not out");
+  }
+  const Gfn first = FirstGfn(block.number);
+  if (count != block.count) return broken(1, first, "begins a block whose counts are wrong");
+  if (block.whole) {
+    const Gfn begin = map_->Pages(block).begin();
+    for (Gfn gfn = begin; gfn < map_->Pages(block).end(); ++gfn) {
+      const PageEntry entry = map_->Get(block, gfn);
+      if (!entry.has_frame() || entry.frame() != map_->Get(block, begin).frame() + (gfn - begin)) {
+        return broken(11, gfn, "is not in its place in a block that is whole");
+      }
+    }
+  }
+  if (block.HasFrames() && !block.queued) return broken(7, first, "begins a block that no queue has");
+  return absl::OkStatus();
+}
+
+}  // namespace quire

@@ -1,0 +1,260 @@
+// One guest's memory: its map, and every change of it. Faults come in through Resolve(), reclaim through Age() and
+// Evict(), and each change of a translation goes out through the notifier chain.
+//
+// Lock tree (docs/locking.md):
+//
+//   Block::lock
+//     subscribers' own locks, inside the notifier chain's callbacks
+//     Reclaimer's queue lock
+//     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
+//
+// Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
+#ifndef QUIRE_GUEST_GUEST_MEMORY_H_
+#define QUIRE_GUEST_GUEST_MEMORY_H_
+
+#include <atomic>
+#include <bitset>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "base/counters.h"
+#include "base/units.h"
+#include "guest/fault_handler.h"
+#include "guest/frames/frame_source.h"
+#include "guest/frames/pool.h"
+#include "guest/huge/granularity.h"
+#include "guest/memory_map.h"
+#include "guest/reclaim/reclaim_hooks.h"
+#include "guest/swap/compressed_store.h"
+#include "notifiers/notifier_chain.h"
+
+namespace quire {
+
+// What faults were answered with, summed over guests. `run` faults bring in their neighbours too; each counts once.
+struct FaultCounters {
+  Counter total;  // answered
+  // Pages:
+  Counter zero_fill;
+  Counter second_chance;
+  Counter swap_in;
+  Counter already_resident;  // another vCPU was faster, or the MMU had dropped it by itself
+  // Faults for which a whole block was brought in, and blocks that were made whole while pages of them were in use.
+  Counter whole;
+  Counter promotions;
+};
+
+struct SwapCounters {
+  Counter pages_out;
+  Counter pages_in;
+  Counter zero_pages;  // found while storing: absent again
+  Counter taken_back;  // faulted while being stored
+  // Why a page that was out stayed in memory.
+  Counter refused_incompressible;
+  Counter refused_no_room;
+  Counter refused_busy;  // the block was locked
+};
+
+// What all guests of a manager share.
+struct GuestServices {
+  Pool& pool;
+  CompressedStore& store;
+  ReclaimHooks& reclaim;
+  FaultCounters& faults;
+  SwapCounters& swap;
+  const GranularityOptions& granularity;
+  // Called once for a guest, when it has been stopped, from whatever thread found the reason; must not block.
+  std::function<void(GuestMemory&, const absl::Status&)> on_stopped;
+};
+
+// What a thread that evicts keeps between blocks.
+class EvictionScratch {
+ public:
+  static constexpr size_t kBatch = 16;  // pages: 64 KiB, the run in which sequential guests come back
+
+  EvictionScratch() : copies_(std::make_unique<std::byte[]>(kBatch * kPageSize)) {}
+
+ private:
+  friend class GuestMemory;
+  std::byte* copy(size_t i) const { return copies_.get() + i * kPageSize; }
+
+  CompressionScratch compression_;
+  std::unique_ptr<std::byte[]> copies_;
+
+  struct Page {
+    Gfn gfn;
+    StoreResult result;
+  };
+  std::vector<Page> pages_;  // of the block in hand, that are on their way into the store
+};
+
+// Thread safe.
+class GuestMemory final : public FaultHandler {
+ public:
+  // `frames` says where the guest's pages live. `id` names the guest in frame descriptors and messages.
+  static absl::StatusOr<std::unique_ptr<GuestMemory>> Create(GuestId id, PageCount size,
+                                                             std::unique_ptr<FrameSource> frames,
+                                                             const GuestServices& services);
+  // Drops everything. No secondary MMU is subscribed any more.
+  ~GuestMemory() override;
+
+  // The guest's number, from 0.
+  unsigned id() const { return static_cast<unsigned>(id_); }
+
+  // Where page gfn is frame begin + gfn of the pool's file; empty for a guest whose pages may be anywhere.
+  FrameRange reservation() const { return frames_->reservation(); }
+
+  // --- FaultHandler
+  absl::StatusOr<Resolution> Resolve(Gfn gfn, Access access, Wait wait) override;
+  std::byte* HostAddress(FrameNumber frame) override { return services_.pool.Frame(frame); }
+  NotifierChain& notifiers() override { return notifiers_; }
+  PageCount size() const override { return map_->size(); }
+
+  // --- The guest gives pages up: they read as zero from now on, and their memory is free.
+  void Discard(GfnRange range);
+
+  // --- For the reclaimer.
+  Block& BlockAt(BlockNumber number) { return map_->block(number); }
+
+  // Age and Evict only try the block's lock and do nothing if it is taken. One thread has a block in hand at a time:
+  // the reclaimer sees to that.
+
+  // Takes the pages out that were not used since the last time: resident becomes out. Returns how many.
+  PageCount Age(Block& block);
+  // Stores what is out, and frees its frames. Returns the number of frames freed.
+  PageCount Evict(Block& block, EvictionScratch& scratch);
+  // For the reclaimer, which has the block in hand: what is left of it. A block without frames is off the queues when
+  // this returns, and a fault enqueues it again.
+  enum class Standing : uint8_t { kNoFrames, kAllIn, kSomeOut };
+  Standing Settle(Block& block);
+
+  // --- The end.
+
+  // No fault is answered any more; `reason` is what they get. The first call counts.
+  void Stop(const absl::Status& reason);
+  bool stopped() const { return stopped_.load(std::memory_order_acquire); }
+  // OK while the guest has not been stopped.
+  absl::Status status() const;
+
+  const PageStateCounts& counts() const { return map_->counts(); }
+  uint64_t faults() const { return faults_.value(); }
+  // Pages of the pool that this guest's frames take; compressed pages are not counted.
+  PageCount frames_held() const;
+  ByteCount metadata() const { return map_->metadata() + ByteCount::Bytes(sizeof *this); }
+
+  // Verifies the numbered invariants of docs/page_states.md. Only while nothing else runs.
+  absl::Status Check();
+  // The state of one page, for tests and explanations.
+  PageEntry EntryOf(Gfn gfn);
+
+ private:
+  static constexpr PageCount kRun{16};      // 64 KiB
+  static constexpr int kTriesForBlock = 3;  // times that a fault makes room, before it does without a whole block
+
+  GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services);
+
+  // One try at a fault. Unavailable: frames were wanted, and free memory is at its min watermark. How much to bring in
+  // is decided by the first try.
+  absl::StatusOr<Resolution> TryResolve(Gfn gfn, std::optional<Granularity>& granularity);
+  absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, Granularity granularity)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
+  // be had one by one. The functions below do it for a block that is whole but out, one without frames, and one of
+  // which some pages have frames.
+  absl::StatusOr<Resolution> ResolveBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
+  // it.
+  bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  Resolution Promote(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // All pages of a block whose pages have consecutive frames.
+  Resolution AllOf(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  static bool IsWholeAndIn(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
+    return block.whole && block.Count(PageState::kResident) == kPagesPerBlock;
+  }
+  void TakeBackBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status LoadBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status GatherBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status CompleteBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status MoveToBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<FrameNumber> AcquireBlock(const Block& block);
+  void ReleaseUnused(Block& block, Gfn page, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Gives a page without a frame this one, with the page's content. `address` is the manager's view of the frame that
+  // serves best.
+  absl::Status BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The same for pages in a row. FailedPrecondition: one of them is damaged; it and those after it have given their
+  // frames back.
+  absl::Status BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  Resolution AlreadyResident(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> TakeBack(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> FillZero(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, Granularity granularity)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // `address` is the manager's view of the frame that serves best. Error: what is stored is damaged; the page stays as
+  // it is.
+  absl::Status LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Gives up a swapped page; returns what a fault on it gets.
+  absl::Status Poison(Block& block, Gfn gfn, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void ZeroFill(FrameNumber first, PageCount count);
+  std::byte* FrameAddress(const Block& block, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<FrameNumber> AcquireFrames(GfnRange run);
+  void MakeResident(Block& block, GfnRange run, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  // The pages around `gfn`, within its aligned 64 KiB, that are in the same state as it.
+  GfnRange RunAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Those of them that lie in consecutive frames; the page has one.
+  Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  PageCount AgeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  PageCount AgePages(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  bool BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch);
+  PageCount FinishEviction(Block& block, const EvictionScratch& scratch);
+  // Ends a page's life in its frame. The frames are given back afterwards, in runs, by ReleaseFrames.
+  struct FrameRun {
+    Gfn gfn;
+    FrameNumber frame;
+    PageCount count;
+  };
+  using FrameRuns = absl::InlinedVector<FrameRun, EvictionScratch::kBatch>;
+  static void AddToRuns(FrameRuns& runs, Gfn gfn, FrameNumber frame);
+  // The one place where a guest's frames become free: after the flush, under the block's lock, so that no fault can
+  // populate a page's home again before its hole is punched.
+  PageCount ReleaseFrames(Block& block, const FrameRuns& runs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void DiscardInBlock(Block& block, GfnRange range);
+
+  // False if it was stopped already.
+  bool MarkStopped(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(stop_lock_);
+
+  absl::Status CheckBlock(Block& block);
+
+  const GuestId id_;
+  const GuestServices services_;
+  const std::unique_ptr<FrameSource> frames_;
+  std::unique_ptr<MemoryMap> map_;
+  NotifierChain notifiers_;
+  Counter faults_;
+
+  std::atomic<bool> stopped_ = false;
+  mutable absl::Mutex stop_lock_;
+  absl::Status stop_reason_ ABSL_GUARDED_BY(stop_lock_);
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_GUEST_MEMORY_H_

@@ -1,0 +1,339 @@
+#include "guest/guest_memory.h"
+
+#include <cstring>
+#include <memory>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "guest/memory_manager.h"
+#include "guest/testing/fake_mmu.h"
+
+namespace quire {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr PageCount kSize = PageCount::OfBlocks(4);
+
+// Both ways in which a guest's pages can lie.
+class GuestMemoryTest : public ::testing::TestWithParam<Placement> {
+ protected:
+  void SetUp() override { MakeGuest({}); }
+  void MakeGuest(const GranularityOptions& granularity) {
+    absl::StatusOr<std::unique_ptr<MemoryManager>> manager =
+        MemoryManager::Create({.limit = PageCount::OfBlocks(16),
+                               .reservations = kSize * 2,
+                               .granularity = granularity,
+                               .on_stopped = [this](GuestMemory&, const absl::Status& s) { stopped_.push_back(s); }});
+    ASSERT_TRUE(manager.ok()) << manager.status();
+    manager_ = *std::move(manager);
+    absl::StatusOr<GuestMemory*> guest = manager_->AddGuest(kSize, GetParam());
+    ASSERT_TRUE(guest.ok()) << guest.status();
+    guest_ = *guest;
+    mmu_ = std::make_unique<FakeMmu>(*guest_);
+  }
+  void TearDown() override { RemoveGuest(); }
+  void RemoveGuest() {
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+    mmu_.reset();
+    manager_->RemoveGuest(guest_);
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+    EXPECT_EQ(manager_->store().statistics().stored, PageCount());
+  }
+
+  // Fills a page with words that compress, but not to nothing.
+  void WriteContent(Gfn gfn, uint64_t seed) {
+    std::byte* const page = mmu_->Page(gfn).value();
+    for (uint64_t i = 0; i < kPageSize / 8; ++i) {
+      const uint64_t word = i % 4 == 0 ? (seed + i) * 0x9e3779b97f4a7c15 : seed;
+      std::memcpy(page + i * 8, &word, 8);
+    }
+  }
+  bool HasContent(Gfn gfn, uint64_t seed) {
+    const std::byte* const page = mmu_->Page(gfn, Access::kRead).value();
+    for (uint64_t i = 0; i < kPageSize / 8; ++i) {
+      const uint64_t word = i % 4 == 0 ? (seed + i) * 0x9e3779b97f4a7c15 : seed;
+      if (std::memcmp(page + i * 8, &word, 8) != 0) return false;
+    }
+    return true;
+  }
+  // Ages and evicts everything, by the reclaimer.
+  PageCount ReclaimAll() { return manager_->reclaimer().Reclaim(PageCount(~uint64_t{0} >> 20), scratch_); }
+
+  PageCount AgeBlock(uint64_t number) { return guest_->Age(guest_->BlockAt(BlockNumber(number))); }
+  PageState StateOf(uint64_t gfn) { return guest_->EntryOf(Gfn(gfn)).state(); }
+
+  std::vector<absl::Status> stopped_;
+  std::unique_ptr<MemoryManager> manager_;
+  GuestMemory* guest_ = nullptr;
+  std::unique_ptr<FakeMmu> mmu_;
+  EvictionScratch scratch_;
+};
+
+TEST_P(GuestMemoryTest, FreshMemoryReadsAsZeroAndCostsNothingUntilTouched) {
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  const std::byte* const page = mmu_->Page(Gfn(700)).value();
+  for (size_t i = 0; i < kPageSize; ++i) ASSERT_EQ(page[i], std::byte{0});
+  EXPECT_GE(guest_->frames_held(), kOnePage);
+  EXPECT_EQ(StateOf(700), PageState::kResident);
+}
+
+TEST_P(GuestMemoryTest, FramesThatHadAnotherContentReadAsZeroAfterwards) {
+  for (uint64_t i = 0; i < 64; ++i) WriteContent(Gfn(i), i + 1);
+  guest_->Discard(GfnRange(Gfn(0), PageCount(64)));
+  EXPECT_EQ(StateOf(3), PageState::kAbsent);
+  for (uint64_t i = 0; i < 64; ++i) ASSERT_EQ(mmu_->Read(Gfn(100 + i)), 0u);
+}
+
+TEST_P(GuestMemoryTest, AgingDropsTranslationsButKeepsFrames) {
+  WriteContent(Gfn(5), 1);
+  const PageCount held = guest_->frames_held();
+  EXPECT_EQ(AgeBlock(0), held);
+  EXPECT_FALSE(mmu_->maps(Gfn(5)));
+  EXPECT_EQ(StateOf(5), PageState::kOut);
+  EXPECT_EQ(guest_->frames_held(), held);
+}
+
+TEST_P(GuestMemoryTest, StoredPagesComeBackAsTheyWere) {
+  for (uint64_t i = 0; i < kSize.in_pages(); i += 3) WriteContent(Gfn(i), i);
+  const PageCount freed = ReclaimAll();
+  EXPECT_GE(freed, PageCount(kSize.in_pages() / 3));
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  for (uint64_t i = 0; i < kSize.in_pages(); i += 3) ASSERT_TRUE(HasContent(Gfn(i), i)) << i;
+}
+
+TEST_P(GuestMemoryTest, ZeroPagesBecomeAbsentInsteadOfBeingStored) {
+  mmu_->Write(Gfn(9), 1);
+  mmu_->Write(Gfn(9), 0);
+  ReclaimAll();
+  EXPECT_EQ(StateOf(9), PageState::kAbsent);
+  EXPECT_EQ(manager_->store().statistics().stored, PageCount());
+}
+
+TEST_P(GuestMemoryTest, EveryEvictedPageWasInvalidatedBefore) {
+  for (uint64_t i = 0; i < 600; ++i) WriteContent(Gfn(i), i);
+  ReclaimAll();
+  EXPECT_EQ(mmu_->mapped_pages(), 0u);
+  for (const Invalidation& invalidation : mmu_->invalidations()) {
+    EXPECT_EQ(BlockOf(invalidation.range.begin()), BlockOf(invalidation.range.end() - kOnePage));
+  }
+}
+
+TEST_P(GuestMemoryTest, PagesUsedSinceTheLastAgingStayInWhereTheMmuCanTell) {
+  RemoveGuest();
+  MakeGuest({.blocks = false});
+  mmu_->set_has_access_bits(true);
+  WriteContent(Gfn(1), 1);
+  WriteContent(Gfn(100), 2);
+  // The first pass clears both marks, the second finds what was used since.
+  AgeBlock(0);
+  EXPECT_EQ(StateOf(1), PageState::kResident);
+  EXPECT_TRUE(HasContent(Gfn(100), 2));
+  AgeBlock(0);
+  EXPECT_EQ(StateOf(1), PageState::kOut);
+  EXPECT_EQ(StateOf(100), PageState::kResident);
+}
+
+TEST_P(GuestMemoryTest, APageThatIsOutComesBackWithoutItsContentBeingMoved) {
+  WriteContent(Gfn(1), 1);
+  const std::byte* const before = mmu_->Page(Gfn(1)).value();
+  AgeBlock(0);
+  ASSERT_EQ(StateOf(1), PageState::kOut);
+  EXPECT_FALSE(mmu_->maps(Gfn(1)));
+  EXPECT_EQ(mmu_->Page(Gfn(1)).value(), before);
+  EXPECT_EQ(StateOf(1), PageState::kResident);
+}
+
+TEST_P(GuestMemoryTest, IncompressiblePagesStayInMemoryAndAreNotTriedAgain) {
+  std::byte* const page = mmu_->Page(Gfn(7)).value();
+  uint64_t x = 1;
+  for (uint64_t i = 0; i < kPageSize / 8; ++i) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    std::memcpy(page + i * 8, &x, 8);
+  }
+  ReclaimAll();
+  ReclaimAll();
+  EXPECT_EQ(StateOf(7), PageState::kOut);
+  EXPECT_EQ(manager_->swap().refused_incompressible.value(), 1u);
+  mmu_->Write(Gfn(7), 0);  // it may compress now
+  EXPECT_FALSE(guest_->EntryOf(Gfn(7)).incompressible());
+}
+
+TEST_P(GuestMemoryTest, DamageToAStoredPageStopsTheGuestAndSaysWhich) {
+  WriteContent(Gfn(42), 1);
+  ReclaimAll();
+  ASSERT_EQ(StateOf(42), PageState::kSwapped);
+  manager_->store().DamageForTesting(guest_->EntryOf(Gfn(42)).slot());
+  const absl::Status status = mmu_->Page(Gfn(42)).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("page 42 of guest-0"));
+  EXPECT_EQ(StateOf(42), PageState::kPoisoned);
+  ASSERT_EQ(stopped_.size(), 1u);
+  EXPECT_EQ(stopped_[0], status);
+  EXPECT_EQ(mmu_->Page(Gfn(1)).status(), status);  // nothing is served any more
+  EXPECT_EQ(manager_->store().statistics().errors, 1u);
+}
+
+TEST_P(GuestMemoryTest, DiscardedPagesReadAsZeroWhateverTheirStateWas) {
+  WriteContent(Gfn(0), 1);  // will be swapped
+  ReclaimAll();
+  WriteContent(Gfn(1), 2);  // will be out
+  AgeBlock(0);
+  WriteContent(Gfn(2), 3);  // resident
+  ASSERT_EQ(StateOf(0), PageState::kSwapped);
+  guest_->Discard(GfnRange(Gfn(0), PageCount(3)));
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_EQ(StateOf(i), PageState::kAbsent);
+  for (uint64_t i = 0; i < 3; ++i) EXPECT_EQ(mmu_->Read(Gfn(i)), 0u);
+}
+
+TEST_P(GuestMemoryTest, APageBeyondTheEndIsRefused) {
+  const absl::StatusOr<Resolution> r = guest_->Resolve(Gfn(kSize.in_pages()), Access::kRead, Wait::kMay);
+  EXPECT_EQ(r.status().code(), absl::StatusCode::kOutOfRange);
+}
+
+TEST_P(GuestMemoryTest, AStoppedGuestsFaultsGetTheReason) {
+  guest_->Stop(absl::CancelledError("because"));
+  guest_->Stop(absl::InternalError("too late"));
+  EXPECT_EQ(guest_->Resolve(Gfn(0), Access::kRead, Wait::kMay).status(), absl::CancelledError("because"));
+  EXPECT_EQ(stopped_.size(), 1u);
+}
+
+TEST_P(GuestMemoryTest, PagesThatKeepChangingKeepTheirLatestContent) {
+  for (uint64_t pass = 0; pass < 3; ++pass) {
+    for (uint64_t i = 0; i < kSize.in_pages(); ++i) {
+      if (pass > 0) {
+        ASSERT_TRUE(HasContent(Gfn(i), i + pass - 1));
+      }
+      WriteContent(Gfn(i), i + pass);
+    }
+    ReclaimAll();
+  }
+  EXPECT_LE(manager_->pool().budget().peak(), manager_->pool().budget().limit());
+}
+
+// --- Whole blocks, where reservations can have them.
+
+class WholeBlockTest : public GuestMemoryTest {
+ protected:
+  void SetUp() override {
+    GuestMemoryTest::SetUp();
+    if (GetParam() == Placement::kReservation && !manager_->pool().reservations_have_blocks()) {
+      GTEST_SKIP() << "no whole blocks in reservations on this host";
+    }
+  }
+  uint64_t CountPages(PageState state) { return guest_->counts()[state].in_pages(); }
+  // Faults that each begin where the one before ended.
+  void Stream(uint64_t block) {
+    for (uint64_t index = 0; index < 40; ++index) mmu_->Read(FirstGfn(BlockNumber(block)) + PageCount(index));
+  }
+  void WriteBlock(uint64_t block) {
+    const GfnRange pages = PagesOf(BlockNumber(block));
+    for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) WriteContent(gfn, gfn.value() + 1);
+  }
+  bool BlockHasContent(uint64_t block) {
+    const GfnRange pages = PagesOf(BlockNumber(block));
+    for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) {
+      if (!HasContent(gfn, gfn.value() + 1)) return false;
+    }
+    return true;
+  }
+  // As if so much had been evicted since the last whole block that another is welcome.
+  void EvictHalfOfThePool() {
+    for (int i = 0; i < 16; ++i) {
+      mmu_->Page(Gfn(3 * 512)).value();
+      WriteBlock(3);
+      ReclaimAll();
+    }
+  }
+};
+
+TEST_P(WholeBlockTest, AFirstTouchBringsAllOfABlock) {
+  mmu_->Write(Gfn(700), 1);
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_EQ(mmu_->mapped_pages(), 512u);
+  EXPECT_EQ(mmu_->faults(), 1u);
+  EXPECT_EQ(mmu_->Read(Gfn(1023)), 0u);
+}
+
+TEST_P(WholeBlockTest, AgesByOneInvalidationAndComesBackToAStreamByThreeFaults) {
+  WriteBlock(1);
+  EXPECT_EQ(AgeBlock(1), kOneBlock);
+  EXPECT_EQ(mmu_->invalidations().size(), 1u);
+  EXPECT_EQ(mmu_->mapped_pages(), 0u);
+  const uint64_t faults = mmu_->faults();
+  Stream(1);
+  EXPECT_LE(mmu_->faults(), faults + 3);
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, ARunOfItCanComeBackAndTheOthersGo) {
+  WriteBlock(1);
+  AgeBlock(1);
+  EXPECT_TRUE(HasContent(Gfn(700), 701));
+  EXPECT_EQ(CountPages(PageState::kResident), 16u);
+  EvictionScratch scratch;
+  EXPECT_EQ(guest_->Evict(guest_->BlockAt(BlockNumber(1)), scratch), PageCount(496));
+  EXPECT_EQ(guest_->frames_held(), PageCount(16));
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, WhatWasStoredComesBackWholeToAStream) {
+  WriteBlock(1);
+  ReclaimAll();
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  EvictHalfOfThePool();
+  const uint64_t whole = manager_->faults().whole.value();
+  Stream(1);
+  EXPECT_EQ(manager_->faults().whole.value(), whole + 1);
+  EXPECT_EQ(guest_->BlockAt(BlockNumber(1)).number, BlockNumber(1));
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, PagesInUseArePromotedWithoutAWrongByte) {
+  WriteBlock(1);
+  ReclaimAll();
+  EvictHalfOfThePool();
+  // Scattered pages, some of which are out again when the block is wanted whole.
+  uint64_t i = 0;
+  const uint64_t whole = manager_->faults().whole.value();
+  for (; manager_->faults().whole.value() == whole && i < 100; ++i) {
+    const Gfn gfn(512 + i * 37 % 512);
+    EXPECT_TRUE(HasContent(gfn, gfn.value() + 1));
+    if (i == 4) AgeBlock(1);
+  }
+  EXPECT_EQ(i, GranularityOptions().concentrated_faults);
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, ADamagedPageStopsTheGuestOnlyWhenItIsAskedFor) {
+  WriteBlock(1);
+  ReclaimAll();
+  EvictHalfOfThePool();
+  manager_->store().DamageForTesting(guest_->EntryOf(Gfn(900)).slot());
+  Stream(1);
+  EXPECT_TRUE(stopped_.empty());
+  EXPECT_TRUE(HasContent(Gfn(899), 900));
+  EXPECT_TRUE(HasContent(Gfn(901), 902));
+  EXPECT_EQ(mmu_->Page(Gfn(900)).status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_P(WholeBlockTest, SeveralBlocksThatDoNotFitGetPages) {
+  WriteBlock(1);
+  ReclaimAll();
+  const uint64_t whole = manager_->faults().whole.value();
+  Stream(1);  // it came whole, by its first touch, only just now
+  EXPECT_EQ(manager_->faults().whole.value(), whole);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, WholeBlockTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
+
+INSTANTIATE_TEST_SUITE_P(Placements, GuestMemoryTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
+
+}  // namespace
+}  // namespace quire

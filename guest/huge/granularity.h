@@ -1,0 +1,85 @@
+// How much of a block a fault brings in: one page, the 64 KiB around it, or all 2 MiB.
+//
+// A whole block costs one operation of the host's page tables, but as much decompression as its pages take, and memory
+// for pages that may not be wanted. It pays where the guest is going to use most of the block soon. Nobody tells: KVM
+// has no access bits that the manager could read. Two things in the faults themselves do:
+//
+//   stream         faults that each begin where the one before ended, in this block or at the end of the one before it:
+//                  what follows will be wanted
+//   concentration  this block has had several of its guest's latest faults: the guest is at work here
+//
+// and memory has a say. If a block was brought in whole and is wanted again before so much as half of the pool has been
+// evicted, then guests are at work in more blocks than fit, and bringing in whole ones means evicting whole ones that
+// are in use: they get pages then.
+//
+// A guest that touches its memory at random shows neither, and pays for single pages only, whatever it has of each
+// block.
+#ifndef QUIRE_GUEST_HUGE_GRANULARITY_H_
+#define QUIRE_GUEST_HUGE_GRANULARITY_H_
+
+#include <cstdint>
+
+#include "base/units.h"
+
+namespace quire {
+
+enum class Granularity : uint8_t { kPage, kRun, kBlock };
+
+struct GranularityOptions {
+  bool blocks = true;                   // false: never more than a run
+  uint8_t stream_faults = 2;            // so many faults in a row, each where the last one ended, are a stream
+  uint8_t concentrated_faults = 12;     // so many in one block ...
+  uint16_t concentration_window = 128;  // ... of so many of the guest's latest are concentration
+};
+
+// What the faults in one block have looked like. Guarded by the block's lock.
+struct FaultHistory {
+  uint32_t window_begin = 0;   // number of the fault that `window_faults` counts from, modulo 2^32
+  uint16_t next_expected = 0;  // index of the page after the last run that a fault brought in
+  uint8_t window_faults = 0;
+  uint8_t streamed = 0;  // faults in a row that were at next_expected
+  bool came_whole = false;
+  uint32_t whole_at = 0;  // if it came whole: pages that had been evicted in all by then, modulo 2^32
+};
+
+// A block of which pages are not in memory is brought in whole.
+inline void NoteWhole(FaultHistory& history, uint32_t evicted_pages) {
+  history.came_whole = true;
+  history.whole_at = evicted_pages;
+}
+
+// Whether it was brought in whole so lately that it should not be again.
+constexpr bool CameWholeLately(const FaultHistory& history, uint32_t evicted_pages, PageCount pool) {
+  return history.came_whole && evicted_pages - history.whole_at < pool.in_pages() / 2;
+}
+
+// Whether the latest fault in the block was part of a stream.
+constexpr bool InStream(const GranularityOptions& options, const FaultHistory& history) {
+  return history.streamed >= options.stream_faults;
+}
+
+// Decides for a fault on page `index` (0 to 511) of a block, and remembers it. `fault_number` counts the guest's
+// faults, modulo 2^32. `after_stream`: the block before this one was brought in whole by a stream.
+inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHistory& history, uint64_t index,
+                                     uint32_t fault_number, bool after_stream) {
+  if (fault_number - history.window_begin >= options.concentration_window || history.window_faults == 0) {
+    history.window_begin = fault_number;
+    history.window_faults = 0;
+  }
+  if (history.window_faults < UINT8_MAX) ++history.window_faults;
+  const bool sequential = index == history.next_expected && index != 0;
+  if (after_stream && index == 0) {
+    history.streamed = options.stream_faults;
+  } else if (!sequential) {
+    history.streamed = 0;
+  } else if (history.streamed < options.stream_faults) {
+    ++history.streamed;
+  }
+  const bool concentrated = history.window_faults >= options.concentrated_faults;
+  if (options.blocks && (concentrated || InStream(options, history))) return Granularity::kBlock;
+  return sequential ? Granularity::kRun : Granularity::kPage;
+}
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_HUGE_GRANULARITY_H_

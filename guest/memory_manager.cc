@@ -1,0 +1,138 @@
+#include "guest/memory_manager.h"
+
+#include <algorithm>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+
+namespace quire {
+
+absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManagerOptions options) {
+  absl::StatusOr<std::unique_ptr<Pool>> pool =
+      Pool::Create({.limit = options.limit, .reservations = options.reservations, .use_memfd = options.use_memfd});
+  if (!pool.ok()) return pool.status();
+  return absl::WrapUnique(new MemoryManager(*std::move(pool), options));
+}
+
+MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options)
+    : pool_(std::move(pool)),
+      store_(*pool_),
+      reclaimer_(*pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }),
+      out_of_memory_advice_(options.out_of_memory_advice),
+      granularity_(options.granularity),
+      on_stopped_(options.on_stopped) {
+  pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
+}
+
+MemoryManager::~MemoryManager() {
+  StopReclaim();
+  absl::MutexLock lock(&guests_lock_);
+  guests_.clear();
+}
+
+absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement) {
+  absl::MutexLock lock(&guests_lock_);
+  const GuestId id{next_guest_};
+  std::unique_ptr<FrameSource> frames;
+  if (placement == Placement::kReservation) {
+    absl::StatusOr<FrameRange> reservation = pool_->AddReservation(size);
+    if (!reservation.ok()) return reservation.status();
+    frames = std::make_unique<ReservedFrames>(*pool_, *reservation);
+  } else {
+    frames = std::make_unique<ArenaFrames>(*pool_, id);
+  }
+  absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
+      GuestMemory::Create(id, size, std::move(frames),
+                          GuestServices{*pool_, store_, reclaimer_, faults_, swap_, granularity_, on_stopped_});
+  if (!guest.ok()) return guest.status();
+  ++next_guest_;
+  guests_.push_back(*std::move(guest));
+  return guests_.back().get();
+}
+
+void MemoryManager::RemoveGuest(GuestMemory* guest) {
+  std::unique_ptr<GuestMemory> removed;  // destroyed without the lock: it waits for the reclaimer, which may want it
+  absl::MutexLock lock(&guests_lock_);
+  const auto place = std::find_if(guests_.begin(), guests_.end(), [&](const auto& g) { return g.get() == guest; });
+  QUIRE_CHECK(place != guests_.end());
+  removed = std::move(*place);
+  guests_.erase(place);
+}
+
+void MemoryManager::OutOfMemory(GuestMemory& asking) {
+  absl::MutexLock lock(&guests_lock_);
+  pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
+  // Somebody else may have been here before, or freed enough by other means.
+  if (asking.stopped() || pool_->FreePages() > pool_->watermarks().min) return;
+  GuestMemory* const victim = LargestGuest();
+  if (victim == nullptr) return;
+  const CompressedStore::Statistics stored = store_.statistics();
+  victim->Stop(absl::ResourceExhaustedError(absl::StrFormat(
+      "the pool's limit of %.0f MiB is reached and nothing more can be compressed (%.0f MiB of stored pages take "
+      "%.0f MiB); guest-%u, which holds the most (%.0f MiB), has been stopped; %s",
+      pool_->budget().limit().bytes().in_mib(), stored.stored.bytes().in_mib(), stored.held.bytes().in_mib(),
+      victim->id(), Charge(*victim).bytes().in_mib(), out_of_memory_advice_)));
+  victim->Discard(GfnRange(Gfn(0), victim->size()));
+}
+
+GuestMemory* MemoryManager::LargestGuest() {
+  GuestMemory* largest = nullptr;
+  for (const auto& guest : guests_) {
+    if (guest->stopped()) continue;
+    if (largest == nullptr || Charge(*guest) > Charge(*largest)) largest = guest.get();
+  }
+  return largest;
+}
+
+PageCount MemoryManager::Charge(const GuestMemory& guest) const {
+  const CompressedStore::Statistics stored = store_.statistics();
+  const uint64_t swapped = guest.counts()[PageState::kSwapped].in_pages();
+  const uint64_t all = std::max<uint64_t>(stored.stored.in_pages(), 1);
+  return guest.frames_held() + PageCount(swapped * stored.held.in_pages() / all);
+}
+
+PageCount MemoryManager::PagesIn(PageState state) {
+  absl::MutexLock lock(&guests_lock_);
+  PageCount pages;
+  for (const auto& guest : guests_) pages += guest->counts()[state];
+  return pages;
+}
+
+ByteCount MemoryManager::metadata() {
+  absl::MutexLock lock(&guests_lock_);
+  ByteCount bytes = store_.metadata() + pool_->metadata();
+  for (const auto& guest : guests_) bytes += guest->metadata();
+  return bytes;
+}
+
+absl::Status MemoryManager::CheckSlots() {
+  absl::flat_hash_set<SwapSlot> slots;
+  for (const auto& guest : guests_) {
+    if (guest->counts()[PageState::kSwapped] == PageCount()) continue;
+    for (Gfn gfn; gfn < Gfn(0) + guest->size(); ++gfn) {
+      const PageEntry entry = guest->EntryOf(gfn);
+      if (entry.state() != PageState::kSwapped || slots.insert(entry.slot()).second) continue;
+      return absl::InternalError(absl::StrCat("invariant 5: page ", gfn.value(), " of guest ", guest->id(),
+                                              " has slot ", entry.slot().value(), ", which another page has too"));
+    }
+  }
+  const uint64_t stored = store_.statistics().stored.in_pages();
+  if (slots.size() == stored) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("invariant 5: guests have ", slots.size(), " swapped pages, but the store holds ", stored));
+}
+
+absl::Status MemoryManager::Check() {
+  absl::MutexLock lock(&guests_lock_);
+  for (const auto& guest : guests_) {
+    if (absl::Status status = guest->Check(); !status.ok()) return status;
+  }
+  if (absl::Status status = CheckSlots(); !status.ok()) return status;
+  if (absl::Status status = store_.Check(); !status.ok()) return status;
+  return pool_->Check();
+}
+
+}  // namespace quire

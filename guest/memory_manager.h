@@ -1,0 +1,97 @@
+// Everything guests' memory takes, put together: the pool, the swap store, the reclaimer, and the guests. What the vmm
+// makes one of.
+#ifndef QUIRE_GUEST_MEMORY_MANAGER_H_
+#define QUIRE_GUEST_MEMORY_MANAGER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "base/units.h"
+#include "guest/frames/pool.h"
+#include "guest/guest_memory.h"
+#include "guest/huge/granularity.h"
+#include "guest/reclaim/reclaimer.h"
+#include "guest/swap/compressed_store.h"
+
+namespace quire {
+
+// Where a guest's pages live.
+enum class Placement : uint8_t {
+  kReservation,  // at their own places in the pool's file: for a guest behind a window
+  kArena,        // anywhere: for a guest whose MMU can map any frame
+};
+
+struct MemoryManagerOptions {
+  PageCount limit;         // of the pool
+  PageCount reservations;  // memory of all guests with Placement::kReservation
+  bool use_memfd = false;
+  GranularityOptions granularity = {};
+  // What the user can do about a pool that is too small, to end the sentence that says so.
+  std::string out_of_memory_advice = "raise the pool's limit";
+  // As GuestServices::on_stopped.
+  std::function<void(GuestMemory&, const absl::Status&)> on_stopped = nullptr;
+};
+
+// Thread safe. Guests are added before the first fault and removed after their last one.
+class MemoryManager {
+ public:
+  static absl::StatusOr<std::unique_ptr<MemoryManager>> Create(MemoryManagerOptions options);
+  ~MemoryManager();
+
+  // The manager owns the guest. Guests are numbered from 0.
+  absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement);
+  // Drops the guest's memory. No secondary MMU is subscribed to it any more.
+  void RemoveGuest(GuestMemory* guest);
+
+  // The reclaim daemon runs between the two; without it, faults reclaim for themselves.
+  void StartReclaim() { reclaimer_.Start(); }
+  void StopReclaim() { reclaimer_.Stop(); }
+
+  Pool& pool() { return *pool_; }
+  CompressedStore& store() { return store_; }
+  Reclaimer& reclaimer() { return reclaimer_; }
+  const FaultCounters& faults() const { return faults_; }
+  const SwapCounters& swap() const { return swap_; }
+
+  // Pages of all guests in a state.
+  PageCount PagesIn(PageState state);
+  // Bookkeeping in ordinary memory, which the pool's limit does not count.
+  ByteCount metadata();
+
+  // Verifies every invariant, the guests' ones included. Only while nothing else runs.
+  absl::Status Check();
+
+ private:
+  MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options);
+
+  // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
+  void OutOfMemory(GuestMemory& asking);
+  GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
+  // Each slot of the store belongs to exactly one page.
+  absl::Status CheckSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
+  // What a guest takes of the pool, its compressed pages at the average size.
+  PageCount Charge(const GuestMemory& guest) const;
+
+  const std::unique_ptr<Pool> pool_;
+  CompressedStore store_;
+  Reclaimer reclaimer_;
+  FaultCounters faults_;
+  SwapCounters swap_;
+  const std::string out_of_memory_advice_;
+  const GranularityOptions granularity_;
+  const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
+
+  absl::Mutex guests_lock_;
+  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);
+  uint16_t next_guest_ ABSL_GUARDED_BY(guests_lock_) = 0;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_MEMORY_MANAGER_H_

@@ -1,0 +1,171 @@
+#include "guest/reclaim/reclaimer.h"
+
+#include <algorithm>
+
+#include "absl/time/clock.h"
+#include "base/check.h"
+#include "base/thread.h"
+
+namespace quire {
+namespace {
+
+// Rounds of MakeRoom in which nobody freed anything, before memory counts as exhausted. Few suffice when there was
+// nothing left to try. As long as guests take back what is taken out, or blocks are in other hands, the next round may
+// do better; but guests that are at work in more memory than there is, none of which compresses, do so for ever.
+constexpr int kPatience = 60;
+constexpr int kCostOfStirredRound = 1;
+constexpr int kCostOfIdleRound = kPatience / 3;
+
+// How long to leave blocks to those who have them in hand, when there is nothing else to do.
+constexpr absl::Duration kLeaveToOthers = absl::Milliseconds(1);
+
+// How long the daemon rests after it could free nothing.
+constexpr absl::Duration kRest = absl::Milliseconds(10);
+
+}  // namespace
+
+Reclaimer::Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory)
+    : pool_(pool), out_of_memory_(std::move(out_of_memory)) {}
+
+Reclaimer::~Reclaimer() { Stop(); }
+
+void Reclaimer::Start() {
+  {
+    absl::MutexLock lock(&lock_);
+    stopping_ = false;
+  }
+  daemon_ = std::thread([this] { RunDaemon(); });
+}
+
+void Reclaimer::Stop() {
+  {
+    absl::MutexLock lock(&lock_);
+    stopping_ = true;
+  }
+  if (daemon_.joinable()) daemon_.join();
+}
+
+void Reclaimer::Wake() {
+  // Asked for already, and not yet seen. While it works it must be asked again: it may just have found enough.
+  if (wake_.load(std::memory_order_relaxed)) return;
+  absl::MutexLock lock(&lock_);
+  wake_ = true;
+}
+
+void Reclaimer::RunDaemon() {
+  SetThreadName("quire-reclaim");
+  EvictionScratch scratch;
+  for (;;) {
+    {
+      absl::MutexLock lock(&lock_);
+      const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return wake_ || stopping_; };
+      lock_.Await(absl::Condition(&woken));
+      if (stopping_) return;
+      wake_ = false;
+    }
+    counters_.daemon_wakes.Add();
+    ReclaimToHigh(scratch);
+  }
+}
+
+void Reclaimer::ReclaimToHigh(EvictionScratch& scratch) {
+  while (pool_.FreePages() < pool_.watermarks().high) {
+    const PageCount freed = Reclaim(kBatch, scratch);
+    absl::MutexLock lock(&lock_);
+    if (stopping_) return;
+    // Nothing to be had now; a fault that needs memory will say so again.
+    if (freed == PageCount()) {
+      lock_.AwaitWithTimeout(absl::Condition(&stopping_), kRest);
+      return;
+    }
+  }
+}
+
+void Reclaimer::Enqueue(Block& block) {
+  absl::MutexLock lock(&lock_);
+  in_.PushBack(block);
+}
+
+void Reclaimer::Forget(GuestMemory& guest) {
+  absl::MutexLock lock(&lock_);
+  const auto none_in_hand = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return !in_hand_.contains(&guest); };
+  lock_.Await(absl::Condition(&none_in_hand));
+  const auto of_guest = [&](const Block& block) { return block.guest == &guest; };
+  in_.RemoveIf(of_guest);
+  out_.RemoveIf(of_guest);
+}
+
+bool Reclaimer::OutQueueIsShort() const { return out_.size() * 8 < in_.size() + out_.size(); }
+
+Reclaimer::Step Reclaimer::TakeBlock(Block*& block) {
+  absl::MutexLock lock(&lock_);
+  const bool age = !in_.empty() && (out_.empty() || OutQueueIsShort());
+  block = age ? in_.PopFront() : out_.PopFront();
+  if (block == nullptr) return Step::kNone;
+  ++in_hand_[block->guest];
+  return age ? Step::kAge : Step::kEvict;
+}
+
+GuestMemory::Standing Reclaimer::PutBack(Block& block, Step step) {
+  const GuestMemory::Standing standing = block.guest->Settle(block);
+  absl::MutexLock lock(&lock_);
+  if (standing != GuestMemory::Standing::kNoFrames) {
+    // After aging, a block with pages out waits for eviction, even if others of its pages are in use. After eviction,
+    // what is left was touched or could not be stored, and goes the whole way again.
+    (step == Step::kAge && standing == GuestMemory::Standing::kSomeOut ? out_ : in_).PushBack(block);
+  }
+  const auto hand = in_hand_.find(block.guest);
+  if (--hand->second == 0) in_hand_.erase(hand);
+  return standing;
+}
+
+Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scratch) {
+  size_t steps;
+  {
+    absl::MutexLock lock(&lock_);
+    steps = 2 * (in_.size() + out_.size()) + 2;
+  }
+  Round round;
+  for (; round.freed < target && steps > 0; --steps) {
+    Block* block;
+    const Step step = TakeBlock(block);
+    if (step == Step::kNone) break;
+    if (step == Step::kAge) {
+      counters_.aged_blocks.Add();
+      const PageCount aged = block->guest->Age(*block);
+      counters_.aged_pages.Add(aged.in_pages());
+      round.stirred |= aged > PageCount();
+    } else {
+      round.freed += block->guest->Evict(*block, scratch);
+    }
+    // What is all in after it was aged is in use, or was locked by somebody.
+    round.stirred |= PutBack(*block, step) == GuestMemory::Standing::kAllIn && step == Step::kAge;
+  }
+  counters_.evicted_pages.Add(round.freed.in_pages());
+  absl::MutexLock lock(&lock_);
+  round.stirred |= !in_hand_.empty();
+  return round;
+}
+
+absl::Status Reclaimer::MakeRoom(GuestMemory& guest, PageCount wanted) {
+  counters_.direct.Add();
+  Wake();
+  EvictionScratch scratch;
+  int patience = kPatience;
+  for (uint64_t seen = counters_.evicted_pages.value(); !guest.stopped();) {
+    const Round round = ReclaimRound(std::max(kBatch, wanted), scratch);
+    if (round.freed > PageCount()) return absl::OkStatus();
+    if (counters_.evicted_pages.value() != seen) return absl::OkStatus();  // somebody else freed something
+    patience -= round.stirred ? kCostOfStirredRound : kCostOfIdleRound;
+    if (patience > 0) {
+      absl::SleepFor(kLeaveToOthers);
+      continue;
+    }
+    out_of_memory_(guest);
+    patience = kPatience;
+    if (!guest.stopped()) return absl::OkStatus();
+  }
+  return guest.status();
+}
+
+}  // namespace quire

@@ -1,0 +1,111 @@
+// The range of host memory that KVM maps as a guest's memory: the guest's reservation in the pool's file, mapped one to
+// one, served by userfaultfd.
+//
+// It is a secondary MMU like any other. To install a translation is to map pages of the file into the window
+// (UFFDIO_CONTINUE; for a whole block MADV_COLLAPSE, which maps it by one entry); to drop translations is MADV_DONTNEED
+// of the window, on which the host kernel's own mmu notifier zaps KVM's page tables before the call returns. One VMA,
+// registered once, before any memslot points at it.
+//
+//   vCPU ~> KVM ~> userfaultfd ~> fault thread: Resolve, Continue ~> vCPU goes on
+//                                     | would have to wait
+//                                     +--> slow thread: Resolve with reclaim, Continue
+//
+// When the guest is stopped, Release closes the window: it is protected against all access. A fault that cannot be
+// served any more is woken, and KVM_RUN ends with EFAULT. Leaving it asleep for a signal to end it would do on
+// Linux 6.2 and later only; before, KVM's faults wait for userfaultfd in a sleep that a kill alone interrupts.
+#ifndef QUIRE_MMU_KVM_WINDOW_H_
+#define QUIRE_MMU_KVM_WINDOW_H_
+
+#include <deque>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/counters.h"
+#include "base/mapping.h"
+#include "base/thread.h"
+#include "base/unique_fd.h"
+#include "base/units.h"
+#include "guest/fault_handler.h"
+#include "mmu/userfaultfd.h"
+#include "notifiers/invalidation_tracker.h"
+#include "notifiers/mmu_notifier.h"
+
+namespace quire {
+
+struct WindowCounters {
+  Counter faults;            // events read
+  Counter slow;              // handed to the slow thread
+  Counter retries;           // an invalidation came in between
+  Counter invalidations;     // MADV_DONTNEED calls
+  Counter blocks;            // mapped by one entry
+  Counter blocks_refused;    // by the host kernel; mapped page by page
+  LatencyHistogram latency;  // from an event's read to its wake-up
+};
+
+// Thread safe.
+class KvmWindow final : public MmuNotifier {
+ public:
+  // `memory` has its frames in `reservation` of the file `pool_fd`, page by page, and outlives the window.
+  // FailedPrecondition: the host lacks something.
+  static absl::StatusOr<std::unique_ptr<KvmWindow>> Create(FaultHandler& memory, int pool_fd, FrameRange reservation);
+  // Nobody touches the window any more.
+  ~KvmWindow() override;
+
+  // What a memslot may point at, for as long as the window lives. 2 MiB aligned.
+  Hva base() const { return window_.hva(); }
+  ByteCount size() const { return memory_.size().bytes(); }
+
+  const WindowCounters& counters() const { return counters_; }
+  // CPU time of the threads that serve faults.
+  absl::Duration cpu_time() { return CpuTimeOf(fault_thread_) + CpuTimeOf(slow_thread_); }
+
+  // MmuNotifier
+  absl::Status InvalidateRangeStart(const Invalidation& invalidation) override;
+  void InvalidateRangeEnd(const Invalidation& invalidation) override;
+  // Ends the guest's access to its memory for good: an access is an error of KVM_RUN (EFAULT) from now on.
+  void Release() override;
+
+ private:
+  struct Pending {
+    Gfn gfn;
+    Access access;
+    MonotonicTime since;
+  };
+
+  KvmWindow(FaultHandler& memory, Mapping window, Userfaultfd uffd, UniqueFd stop);
+
+  void ServeFaults();
+  void ServeSlowly();
+  // True when the fault needs no more work here. False: it would have to wait, and `wait` forbids that.
+  bool Serve(const Pending& fault, Wait wait);
+  // Maps the pages and wakes who waits for one. Under lock_. Errors: those of Userfaultfd::Continue.
+  absl::Status Install(GfnRange range);
+  HvaRange Place(GfnRange range) const;
+
+  FaultHandler& memory_;
+  const Mapping window_;
+  Userfaultfd uffd_;
+  const UniqueFd stop_;  // eventfd: readable when the threads shall end
+  WindowCounters counters_;
+
+  absl::Mutex lock_;             // installs and the tracker; held across UFFDIO_CONTINUE, never across a wait
+  InvalidationTracker tracker_;  // changed under lock_
+
+  absl::Mutex slow_lock_;
+  std::deque<Pending> slow_ ABSL_GUARDED_BY(slow_lock_);
+  bool stopping_ ABSL_GUARDED_BY(slow_lock_) = false;
+
+  std::thread fault_thread_;
+  std::thread slow_thread_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_MMU_KVM_WINDOW_H_

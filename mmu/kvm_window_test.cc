@@ -1,0 +1,163 @@
+// The window without KVM: threads of this process touch it as vCPUs would. Needs userfaultfd.
+
+#include "mmu/kvm_window.h"
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "gtest/gtest.h"
+#include "guest/memory_manager.h"
+
+namespace quire {
+namespace {
+
+constexpr PageCount kSize = PageCount::OfBlocks(16);
+
+class KvmWindowTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (absl::StatusOr<Userfaultfd> uffd = Userfaultfd::Create(); !uffd.ok()) {
+      GTEST_SKIP() << uffd.status().message();
+    }
+    absl::StatusOr<std::unique_ptr<MemoryManager>> manager =
+        MemoryManager::Create({.limit = PageCount::OfBlocks(16), .reservations = kSize});
+    ASSERT_TRUE(manager.ok()) << manager.status();
+    manager_ = *std::move(manager);
+    guest_ = manager_->AddGuest(kSize, Placement::kReservation).value();
+    absl::StatusOr<std::unique_ptr<KvmWindow>> window =
+        KvmWindow::Create(*guest_, manager_->pool().file().fd(), guest_->reservation());
+    ASSERT_TRUE(window.ok()) << window.status();
+    window_ = *std::move(window);
+  }
+  void TearDown() override {
+    if (manager_ == nullptr) return;
+    manager_->StopReclaim();
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  }
+
+  volatile uint64_t& Word(uint64_t page, uint64_t word = 0) {
+    return reinterpret_cast<volatile uint64_t*>(window_->base().pointer())[page * (kPageSize / 8) + word];
+  }
+  void ReclaimAll() { manager_->reclaimer().Reclaim(PageCount(1 << 20), scratch_); }
+  PageState StateOf(uint64_t page) { return guest_->EntryOf(Gfn(page)).state(); }
+
+  std::unique_ptr<MemoryManager> manager_;
+  GuestMemory* guest_ = nullptr;
+  std::unique_ptr<KvmWindow> window_;  // goes before what it maps
+  EvictionScratch scratch_;
+};
+
+TEST_F(KvmWindowTest, FreshMemoryReadsAsZeroAndHoldsWhatIsWritten) {
+  EXPECT_EQ(Word(1000), 0u);
+  Word(1000) = 17;
+  EXPECT_EQ(Word(1000), 17u);
+  EXPECT_EQ(StateOf(1000), PageState::kResident);
+  // What the window shows is what the manager sees.
+  EXPECT_EQ(*reinterpret_cast<uint64_t*>(guest_->HostAddress(guest_->EntryOf(Gfn(1000)).frame())), 17u);
+}
+
+TEST_F(KvmWindowTest, AFaultInMapsTheNeighboursThatCameAlong) {
+  Word(32) = 1;
+  const uint64_t faults = window_->counters().faults.value();
+  for (uint64_t i = 32; i < 48; ++i) Word(i) = i;
+  EXPECT_EQ(window_->counters().faults.value(), faults);
+}
+
+TEST_F(KvmWindowTest, APageThatIsOutFaultsAgainAndKeepsItsContent) {
+  for (uint64_t i = 0; i < 100; ++i) Word(i) = i + 1;
+  const uint64_t faults = window_->counters().faults.value();
+  guest_->Age(guest_->BlockAt(BlockNumber(0)));
+  ASSERT_EQ(StateOf(5), PageState::kOut);
+  for (uint64_t i = 0; i < 100; ++i) ASSERT_EQ(Word(i), i + 1);
+  EXPECT_GT(window_->counters().faults.value(), faults);
+  EXPECT_EQ(StateOf(5), PageState::kResident);
+}
+
+TEST_F(KvmWindowTest, StoredPagesComeBackThroughTheWindow) {
+  for (uint64_t i = 0; i < kSize.in_pages(); i += 5) Word(i, i % 512) = i + 1;
+  ReclaimAll();
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  for (uint64_t i = 0; i < kSize.in_pages(); i += 5) ASSERT_EQ(Word(i, i % 512), i + 1);
+}
+
+TEST_F(KvmWindowTest, TheFileHoldsNoMoreThanWhatIsCharged) {
+  for (uint64_t i = 0; i < kSize.in_pages(); i += 7) Word(i) = i + 1;
+  EXPECT_EQ(manager_->pool().file().PopulatedPages(), manager_->pool().budget().charged());
+  ReclaimAll();
+  EXPECT_EQ(manager_->pool().file().PopulatedPages(), manager_->pool().budget().charged());
+}
+
+// As KVM does, the kernel touches the window here: it gets an error, where the program itself would get a signal.
+TEST_F(KvmWindowTest, AStoppedGuestsFaultEndsInAnErrorInsteadOfWaiting) {
+  int pipe_fds[2];
+  ASSERT_EQ(pipe(pipe_fds), 0);
+  const UniqueFd read_end(pipe_fds[0]), write_end(pipe_fds[1]);
+  const auto touch = [&](uint64_t page) { return write(write_end.get(), const_cast<uint64_t*>(&Word(page)), 8); };
+  ASSERT_EQ(touch(7), 8);
+  guest_->Stop(absl::CancelledError("stopped"));
+  for (uint64_t page : {1000, 7, 2000}) {
+    errno = 0;
+    EXPECT_EQ(touch(page), -1) << page;
+    EXPECT_EQ(errno, EFAULT) << page;
+  }
+}
+
+// Increments, from several threads, of counters in pages that are taken out and put back, stored and loaded all the
+// while: none may be lost.
+TEST_F(KvmWindowTest, NoIncrementIsLostWhilePagesAreTakenOutAndEvicted) {
+  constexpr int kThreads = 4;
+  constexpr uint64_t kCounters = 64;
+  constexpr uint64_t kRounds = 300;
+  manager_->StartReclaim();
+  std::atomic<int> running = kThreads;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([&, t] {
+      std::minstd_rand random(static_cast<unsigned>(t) + 1);
+      for (uint64_t round = 0; round < kRounds * kCounters; ++round) {
+        auto* const word = const_cast<uint64_t*>(&Word(random() % kCounters * 97 % kSize.in_pages(), 3));
+        __atomic_fetch_add(word, 1, __ATOMIC_RELAXED);
+      }
+      --running;
+    });
+  }
+  uint64_t rounds = 0;
+  for (; running > 0; ++rounds) {
+    for (uint64_t b = 0; b < guest_->size().in_blocks_ceil(); ++b) guest_->Age(guest_->BlockAt(BlockNumber(b)));
+    if (rounds % 4 == 0) ReclaimAll();
+  }
+  for (std::thread& thread : threads) thread.join();
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < kSize.in_pages(); ++i) sum += Word(i, 3);
+  EXPECT_EQ(sum, kThreads * kRounds * kCounters);
+  EXPECT_GT(rounds, 0u);
+  EXPECT_GT(manager_->faults().second_chance.value(), 0u);
+  EXPECT_GT(manager_->faults().swap_in.value(), 0u);
+}
+
+// A guest twice as large as what the pool leaves it: sweeps verify every page's content.
+TEST_F(KvmWindowTest, AGuestLargerThanThePoolRunsCorrectly) {
+  manager_->StartReclaim();
+  constexpr int kSweeps = 3;
+  for (uint64_t sweep = 0; sweep < kSweeps; ++sweep) {
+    for (uint64_t i = 0; i < kSize.in_pages(); ++i) {
+      if (sweep > 0) {
+        ASSERT_EQ(Word(i, i % 512), i * 3 + sweep);
+      }
+      for (uint64_t w = 0; w < 512; w += 2) Word(i, w) = (i * 512 + w) * 0x9e3779b97f4a7c15;
+      Word(i, i % 512) = i * 3 + sweep + 1;
+    }
+  }
+  EXPECT_LE(manager_->pool().budget().peak(), manager_->pool().budget().limit());
+  EXPECT_GT(manager_->swap().pages_out.value(), 0u);
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,105 @@
+#include "mmu/userfaultfd.h"
+
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+#ifndef USERFAULTFD_IOC_NEW
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+
+namespace quire {
+namespace {
+
+constexpr uint64_t kFeatures = UFFD_FEATURE_MISSING_SHMEM | UFFD_FEATURE_MINOR_SHMEM;
+
+UniqueFd Open() {
+  const int flags = O_CLOEXEC | O_NONBLOCK;
+  UniqueFd fd(static_cast<int>(syscall(SYS_userfaultfd, flags)));
+  if (fd.valid()) return fd;
+  // Whoever may open the device may have faults of the kernel reported, whatever unprivileged_userfaultfd says.
+  const UniqueFd device(open("/dev/userfaultfd", O_RDWR | O_CLOEXEC));
+  if (!device.valid()) return fd;
+  return UniqueFd(ioctl(device.get(), USERFAULTFD_IOC_NEW, flags));
+}
+
+uffdio_range ToKernel(HvaRange range) { return {.start = range.begin.value(), .len = range.size.in_bytes()}; }
+
+}  // namespace
+
+absl::StatusOr<Userfaultfd> Userfaultfd::Create() {
+  UniqueFd fd = Open();
+  if (!fd.valid()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this process may not use userfaultfd (", std::strerror(errno),
+                     "): run it as root, or give it access to /dev/userfaultfd, or set vm.unprivileged_userfaultfd=1"));
+  }
+  uffdio_api api = {};
+  api.api = UFFD_API;
+  api.features = kFeatures;
+  if (ioctl(fd.get(), UFFDIO_API, &api) != 0) {
+    return absl::FailedPreconditionError(
+        "the kernel's userfaultfd has no minor faults on shared memory: Linux 5.14 or newer is needed");
+  }
+  return Userfaultfd(std::move(fd));
+}
+
+absl::Status Userfaultfd::Register(HvaRange range) {
+  uffdio_register request = {};
+  request.range = ToKernel(range);
+  request.mode = UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_MINOR;
+  if (ioctl(fd_.get(), UFFDIO_REGISTER, &request) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("register ", range.size.in_bytes(), " bytes with userfaultfd"));
+}
+
+bool Userfaultfd::Read(std::vector<Fault>& faults) {
+  uffd_msg messages[16];
+  const ssize_t bytes = read(fd_.get(), messages, sizeof messages);
+  if (bytes <= 0) return false;
+  for (size_t i = 0; i < static_cast<size_t>(bytes) / sizeof messages[0]; ++i) {
+    if (messages[i].event != UFFD_EVENT_PAGEFAULT) continue;
+    const auto& fault = messages[i].arg.pagefault;
+    faults.push_back(
+        {.address = Hva(fault.address & ~(kPageSize - 1)), .write = (fault.flags & UFFD_PAGEFAULT_FLAG_WRITE) != 0});
+  }
+  return true;
+}
+
+absl::Status Userfaultfd::Continue(HvaRange range) {
+  uint64_t begin = range.begin.value();
+  const uint64_t end = begin + range.size.in_bytes();
+  bool skipped = false;
+  while (begin < end) {
+    uffdio_continue request = {};
+    request.range = {.start = begin, .len = end - begin};
+    if (ioctl(fd_.get(), UFFDIO_CONTINUE, &request) == 0) break;
+    // Pages mapped before the one that stopped it have been mapped and woken; `mapped` counts their bytes.
+    if (request.mapped > 0) {
+      begin += static_cast<uint64_t>(request.mapped);
+    } else if (errno == EEXIST) {
+      begin += kPageSize;
+      skipped = true;
+    } else if (errno == EAGAIN) {
+      return absl::UnavailableError("the address space is changing");
+    } else {
+      return absl::InternalError(absl::StrCat("UFFDIO_CONTINUE of ", end - begin, " bytes: ", std::strerror(errno)));
+    }
+  }
+  // A page that was mapped already wakes nobody, and somebody may have begun to wait for it just before it was.
+  if (skipped) Wake(range);
+  return absl::OkStatus();
+}
+
+void Userfaultfd::Wake(HvaRange range) {
+  uffdio_range request = ToKernel(range);
+  (void)ioctl(fd_.get(), UFFDIO_WAKE, &request);
+}
+
+}  // namespace quire

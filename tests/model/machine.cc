@@ -1,0 +1,378 @@
+#include "tests/model/machine.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "guest/testing/fake_mmu.h"
+#include "mmu/ept.h"
+
+namespace quire::model {
+namespace {
+
+class FakeSoftwareMmu final : public SoftwareMmu {
+ public:
+  FakeSoftwareMmu(GuestMemory& memory, bool has_access_bits) : mmu_(memory) {
+    mmu_.set_has_access_bits(has_access_bits);
+  }
+  absl::Status WithPage(Gfn gfn, Access access, absl::FunctionRef<void(std::byte*)> use) override {
+    return mmu_.WithPage(gfn, access, use);
+  }
+  std::optional<FrameNumber> Lookup(Gfn gfn) override { return mmu_.Lookup(gfn); }
+
+ private:
+  FakeMmu mmu_;
+};
+
+class EptSoftwareMmu final : public SoftwareMmu {
+ public:
+  explicit EptSoftwareMmu(GuestMemory& memory) : ept_(memory), vcpu_(ept_) {}
+  absl::Status WithPage(Gfn gfn, Access access, absl::FunctionRef<void(std::byte*)> use) override {
+    return vcpu_.WithPage(gfn, access, use);
+  }
+  std::optional<FrameNumber> Lookup(Gfn gfn) override {
+    const EptEntry leaf = ept_.Lookup(gfn);
+    if (!leaf.present()) return std::nullopt;
+    return leaf.large() ? leaf.frame() + PageCount(IndexInBlock(gfn)) : leaf.frame();
+  }
+
+ private:
+  Ept ept_;
+  EptVcpu vcpu_;
+};
+
+std::unique_ptr<SoftwareMmu> MakeMmu(GuestMemory& memory, Mmu mmu) {
+  if (mmu == Mmu::kEpt) return std::make_unique<EptSoftwareMmu>(memory);
+  return std::make_unique<FakeSoftwareMmu>(memory, mmu == Mmu::kFakeWithAccessBits);
+}
+
+bool IsZero(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
+}
+
+absl::Status Wrong(const GuestMemory& guest, Gfn gfn, absl::string_view what) {
+  return absl::InternalError(absl::StrCat("page ", gfn.value(), " of guest ", guest.id(), " ", what));
+}
+
+}  // namespace
+
+Machine::Machine() {
+  manager_ = MemoryManager::Create(
+                 {.limit = kPool,
+                  .reservations = kReservations,
+                  .use_memfd = true,
+                  .on_stopped = [this](GuestMemory& guest,
+                                       const absl::Status&) { stopped_.emplace(&guest, ScatteredFrames()); }})
+                 .value();
+  QUIRE_CHECK(Do(AddGuest{1700, Placement::kArena, Mmu::kEpt}).ok());
+  QUIRE_CHECK(Do(AddGuest{2048, Placement::kReservation, Mmu::kFake}).ok());
+  QUIRE_CHECK(Do(AddGuest{1500, Placement::kArena, Mmu::kFakeWithAccessBits}).ok());
+}
+
+Machine::~Machine() {
+  while (!guests_.empty()) Remove(guests_.front());
+  for (const FrameRange& range : wired_) manager_->pool().FreeWired(range);
+}
+
+absl::Status Machine::Apply(const Op& op) {
+  absl::Status status = std::visit([this](const auto& o) { return Do(o); }, op);
+  if (status.ok()) status = NoticeStops();
+  return status;
+}
+
+// --- What a guest does.
+
+absl::Status Machine::Do(const Read& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const uint64_t size = guest->memory->size().in_pages();
+  for (uint64_t i = 0; i < op.count; ++i) {
+    if (absl::Status status = ReadPage(*guest, Gfn((op.page + i) % size)); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Machine::ReadPage(Guest& guest, Gfn gfn) {
+  const auto known = guest.pages.find(gfn);
+  bool equal = false;
+  const absl::Status status = guest.mmu->WithPage(gfn, Access::kRead, [&](std::byte* page) {
+    equal = known == guest.pages.end() ? IsZero(page) : std::memcmp(page, known->second.data(), kPageSize) == 0;
+  });
+  if (!status.ok()) return Judge(guest, status);
+  if (equal) return absl::OkStatus();
+  return Wrong(*guest.memory, gfn, "does not read as it was written (invariant 10)");
+}
+
+absl::Status Machine::Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change) {
+  const absl::Status status = guest.mmu->WithPage(gfn, Access::kWrite, change);
+  if (!status.ok()) return Judge(guest, status);
+  const auto [place, added] = guest.pages.try_emplace(gfn);
+  if (added) place->second = {};
+  change(place->second.data());
+  if (IsZero(place->second.data())) guest.pages.erase(place);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const Write& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  return Change(*guest, Gfn(op.page % guest->memory->size().in_pages()),
+                [&](std::byte* page) { FillPage(page, op.content, op.seed); });
+}
+
+absl::Status Machine::Do(const Poke& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const uint64_t value = op.value;
+  return Change(*guest, Gfn(op.page % guest->memory->size().in_pages()),
+                [&](std::byte* page) { std::memcpy(page + op.word % 512 * 8, &value, sizeof value); });
+}
+
+absl::Status Machine::Do(const Probe& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const Gfn gfn(op.page % guest->memory->size().in_pages());
+  const absl::StatusOr<Resolution> resolution = guest->memory->Resolve(gfn, Access::kRead, Wait::kMustNot);
+  if (absl::IsUnavailable(resolution.status())) {
+    // A whole block may have been wanted.
+    if (manager_->pool().FreePages() <= manager_->pool().watermarks().min + kOneBlock) return absl::OkStatus();
+    return Wrong(*guest->memory, gfn, "was refused although memory is free");
+  }
+  if (!resolution.ok()) return Judge(*guest, resolution.status());
+  if (resolution->range.contains(gfn)) return absl::OkStatus();
+  return Wrong(*guest->memory, gfn, "was resolved as other pages");
+}
+
+absl::Status Machine::Do(const Discard& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const GfnRange all(Gfn(0), guest->memory->size());
+  const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
+  guest->memory->Discard(range);
+  guest->pages.erase(guest->pages.lower_bound(range.begin()), guest->pages.lower_bound(range.end()));
+  return absl::OkStatus();
+}
+
+// --- What the manager does.
+
+absl::Status Machine::Do(const Age& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  guest->memory->Age(guest->memory->BlockAt(BlockNumber(op.block % guest->memory->size().in_blocks_ceil())));
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const Evict& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const BlockNumber block(op.block % guest->memory->size().in_blocks_ceil());
+  const PageCount before = guest->memory->frames_held();
+  const PageCount freed = guest->memory->Evict(guest->memory->BlockAt(block), scratch_);
+  if (before - guest->memory->frames_held() == freed) return absl::OkStatus();
+  return Wrong(*guest->memory, FirstGfn(block), "begins a block whose eviction reports other frames than it frees");
+}
+
+absl::Status Machine::Do(const Reclaim& op) {
+  manager_->reclaimer().Reclaim(PageCount(op.pages), scratch_);
+  return absl::OkStatus();
+}
+
+// --- What the machine does.
+
+absl::Status Machine::Do(const AddGuest& op) {
+  if (guests_.size() == kMaxGuests) return absl::OkStatus();
+  const PageCount size((op.pages - 1) % 2048 + 1);  // 1 to 2048, and the number itself if it is among them
+  absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(size, op.placement);
+  // After very many guests there are no more places for reservations.
+  if (absl::IsInvalidArgument(memory.status())) memory = manager_->AddGuest(size, Placement::kArena);
+  if (!memory.ok()) return memory.status();
+  guests_.push_back({.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = {}});
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const RemoveGuest& op) {
+  if (Guest* const guest = Find(op.guest); guest != nullptr) Remove(*guest);
+  return absl::OkStatus();
+}
+
+void Machine::Remove(Guest& guest) {
+  GuestMemory* const memory = guest.memory;
+  guest.mmu.reset();
+  const auto is_it = [&](const Guest& g) { return g.memory == memory; };
+  guests_.erase(std::find_if(guests_.begin(), guests_.end(), is_it));
+  manager_->RemoveGuest(memory);
+  stopped_.erase(memory);
+}
+
+absl::Status Machine::Do(const Wire& op) {
+  const absl::StatusOr<FrameRange> range = manager_->pool().AllocateWired(PageCount(op.pages));
+  if (range.ok()) wired_.push_back(*range);
+  return absl::OkStatus();  // that there is no room is no error
+}
+
+absl::Status Machine::Do(const Unwire&) {
+  if (wired_.empty()) return absl::OkStatus();
+  manager_->pool().FreeWired(wired_.front());
+  wired_.pop_front();
+  return absl::OkStatus();
+}
+
+// --- Out of memory.
+
+absl::Status Machine::Judge(Guest& guest, const absl::Status& status) {
+  if (!guest.memory->stopped()) return absl::InternalError(absl::StrCat("a fault failed: ", status.ToString()));
+  if (status == guest.memory->status()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("a stopped guest's fault got ", status.ToString()));
+}
+
+PageCount Machine::NeededFrames() const {
+  PageCount frames;
+  for (const FrameRange& range : wired_) frames += range.size();
+  uint64_t compressible = 0;
+  for (const Guest& guest : guests_) {
+    for (const auto& [gfn, page] : guest.pages) {
+      // Of the contents that are written here, noise alone has no two words that are equal side by side.
+      const bool noise = std::memcmp(&page[8], &page[16], 8) != 0 && std::memcmp(&page[40], &page[48], 8) != 0;
+      if (noise) {
+        frames += kOnePage;
+      } else {
+        ++compressible;
+      }
+    }
+  }
+  return frames + PageCount(compressible / 2);
+}
+
+PageCount Machine::ScatteredFrames() const {
+  const ArenaCounts arena = manager_->pool().arena().counts();
+  return arena.free - arena.free_in_whole_blocks;
+}
+
+absl::Status Machine::NoticeStops() {
+  if (stopped_.empty()) return absl::OkStatus();
+  for (Guest& guest : guests_) {
+    const auto stop = stopped_.find(guest.memory);
+    if (guest.stopped || stop == stopped_.end()) continue;
+    const absl::Status& reason = guest.memory->status();
+    if (!absl::IsResourceExhausted(reason)) {
+      return absl::InternalError(absl::StrCat("a guest was stopped: ", reason.ToString()));
+    }
+    const PageCount usable = kPool - manager_->pool().watermarks().min;
+    const PageCount needed = NeededFrames(), scattered = stop->second;
+    if (needed + scattered < usable * 3 / 4) {
+      return absl::InternalError(absl::StrCat("a guest was stopped while what all hold takes about ", needed.in_pages(),
+                                              " frames, and ", scattered.in_pages(), " are scattered, of ",
+                                              usable.in_pages(), ": ", reason.ToString()));
+    }
+    if (guest.memory->frames_held() != PageCount()) return absl::InternalError("a stopped guest holds frames");
+    guest.stopped = true;
+    guest.pages.clear();
+  }
+  stopped_.clear();
+  return absl::OkStatus();
+}
+
+// --- Checks.
+
+absl::Status Machine::Check() {
+  for (Guest& guest : guests_) {
+    if (absl::Status status = CheckMmu(guest); !status.ok()) return status;
+  }
+  return manager_->Check();
+}
+
+absl::Status Machine::CheckMmu(Guest& guest) {
+  for (Gfn gfn; gfn < Gfn(0) + guest.memory->size(); ++gfn) {
+    const std::optional<FrameNumber> mapped = guest.mmu->Lookup(gfn);
+    if (!mapped.has_value()) continue;
+    const PageEntry entry = guest.memory->EntryOf(gfn);
+    if (entry.state() != PageState::kResident)
+      return Wrong(*guest.memory, gfn, "is mapped but not resident (invariant 3)");
+    if (entry.frame() != *mapped) return Wrong(*guest.memory, gfn, "is mapped to another frame (invariant 3)");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Machine::CompareAll() {
+  for (Guest& guest : guests_) {
+    for (Gfn gfn; gfn < Gfn(0) + guest.memory->size(); ++gfn) {
+      if (absl::Status status = ReadPage(guest, gfn); !status.ok()) return status;
+    }
+  }
+  return NoticeStops();
+}
+
+// --- Programs.
+
+Outcome Run(const Program& program, volatile size_t* progress) {
+  auto owner = std::make_unique<Machine>();
+  Machine& machine = *owner;
+  Outcome outcome;
+  for (const Op& op : program) {
+    ++outcome.operations;
+    if (progress != nullptr) *progress = outcome.operations;
+    outcome.status = machine.Apply(op);
+    if (outcome.status.ok() && outcome.operations % 100 == 0) outcome.status = machine.Check();
+    if (!outcome.status.ok()) break;
+  }
+  if (outcome.status.ok()) outcome.status = machine.Check();
+  if (outcome.status.ok()) outcome.status = machine.CompareAll();
+  // What is broken cannot be taken apart: that would stop the program before it has said what is wrong.
+  if (!outcome.status.ok()) (void)owner.release();
+  return outcome;
+}
+
+Outcome RunInChild(const Program& program, bool quiet) {
+  struct Shared {
+    volatile size_t operations;
+    char message[1000];
+  };
+  void* const memory = mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  QUIRE_CHECK(memory != MAP_FAILED);
+  Shared& shared = *static_cast<Shared*>(memory);
+  std::fflush(nullptr);
+  const pid_t child = fork();
+  QUIRE_CHECK(child >= 0);
+  if (child == 0) {
+    if (const int null = open("/dev/null", O_WRONLY); quiet && null >= 0) dup2(null, STDERR_FILENO);
+    const Outcome outcome = Run(program, &shared.operations);
+    std::snprintf(shared.message, sizeof shared.message, "%s", outcome.status.ToString().c_str());
+    _exit(outcome.status.ok() ? 0 : 1);
+  }
+  int result;
+  QUIRE_CHECK(waitpid(child, &result, 0) == child);
+  Outcome outcome{.operations = shared.operations, .status = absl::OkStatus()};
+  if (!WIFEXITED(result) || WEXITSTATUS(result) != 0) {
+    outcome.status = absl::InternalError(shared.message[0] != 0 ? shared.message : "the program was ended by a signal");
+  }
+  munmap(memory, sizeof(Shared));
+  return outcome;
+}
+
+Program Shrink(Program program, int tries, absl::FunctionRef<bool(const Program&)> fails) {
+  for (size_t piece = (program.size() + 1) / 2; piece > 0; piece /= 2) {
+    for (size_t begin = 0; begin < program.size();) {
+      if (tries-- == 0) return program;
+      Program candidate = program;
+      const auto first = candidate.begin() + static_cast<ptrdiff_t>(begin);
+      candidate.erase(first, first + static_cast<ptrdiff_t>(std::min(piece, program.size() - begin)));
+      if (fails(candidate)) {
+        program = std::move(candidate);
+      } else {
+        begin += piece;
+      }
+    }
+  }
+  return program;
+}
+
+}  // namespace quire::model

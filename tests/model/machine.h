@@ -1,0 +1,117 @@
+// Runs programs: a MemoryManager with its guests' MMUs on one side, a naive map of page contents on the other.
+#ifndef QUIRE_TESTS_MODEL_MACHINE_H_
+#define QUIRE_TESTS_MODEL_MACHINE_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
+#include "base/units.h"
+#include "guest/memory_manager.h"
+#include "tests/model/op_program.h"
+
+namespace quire::model {
+
+// A guest's MMU, and the one vCPU on it.
+class SoftwareMmu {
+ public:
+  virtual ~SoftwareMmu() = default;
+  virtual absl::Status WithPage(Gfn gfn, Access access, absl::FunctionRef<void(std::byte*)> use) = 0;
+  // The frame that is mapped for the page now.
+  virtual std::optional<FrameNumber> Lookup(Gfn gfn) = 0;
+};
+
+// For one thread.
+class Machine {
+ public:
+  static constexpr size_t kMaxGuests = 5;
+  static constexpr PageCount kPool = PageCount::OfBlocks(12);
+  // Reservations are not used again after their guest: room for many.
+  static constexpr PageCount kReservations = PageCount::OfBlocks(4096);
+
+  // Three guests, which together have more memory than the pool.
+  Machine();
+  ~Machine();
+
+  // Error: where the manager and the naive map disagree.
+  absl::Status Apply(const Op& op);
+  // The manager's own invariants, and that MMUs map what the manager thinks they may.
+  absl::Status Check();
+  // Reads every page of every guest, so that none stays unread.
+  absl::Status CompareAll();
+
+  MemoryManager& manager() { return *manager_; }
+
+ private:
+  using Page = std::array<std::byte, kPageSize>;
+  struct Guest {
+    GuestMemory* memory;
+    std::unique_ptr<SoftwareMmu> mmu;
+    std::map<Gfn, Page> pages;  // those that are not zero
+    bool stopped = false;
+  };
+
+  absl::Status Do(const Read& op);
+  absl::Status Do(const Write& op);
+  absl::Status Do(const Poke& op);
+  absl::Status Do(const Probe& op);
+  absl::Status Do(const Discard& op);
+  absl::Status Do(const Age& op);
+  absl::Status Do(const Evict& op);
+  absl::Status Do(const Reclaim& op);
+  absl::Status Do(const AddGuest& op);
+  absl::Status Do(const RemoveGuest& op);
+  absl::Status Do(const Wire& op);
+  absl::Status Do(const Unwire& op);
+
+  Guest* Find(uint32_t guest) { return guests_.empty() ? nullptr : &guests_[guest % guests_.size()]; }
+  absl::Status ReadPage(Guest& guest, Gfn gfn);
+  // Changes a page in the guest and in the map.
+  absl::Status Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change);
+  // Whether an error of an access is as it should be.
+  absl::Status Judge(Guest& guest, const absl::Status& status);
+  // About how many frames it takes to keep what guests hold, with all that compresses compressed.
+  PageCount NeededFrames() const;
+  absl::Status NoticeStops();
+  void Remove(Guest& guest);
+  absl::Status CheckMmu(Guest& guest);
+
+  // Arena frames that are free, but not in whole blocks: no reservation can use them.
+  PageCount ScatteredFrames() const;
+
+  // Stopped by the manager, not noticed yet; with the scattered frames at that time.
+  std::map<const GuestMemory*, PageCount> stopped_;
+  std::unique_ptr<MemoryManager> manager_;
+  std::deque<Guest> guests_;
+  std::deque<FrameRange> wired_;
+  EvictionScratch scratch_;
+};
+
+// What went wrong, and after how many operations.
+struct Outcome {
+  size_t operations = 0;
+  absl::Status status;
+};
+
+// Runs a program on a machine of its own: Check() after each hundred operations and at the end, all contents compared
+// at the end. `progress`, if given, is kept at the number of the operation being applied.
+Outcome Run(const Program& program, volatile size_t* progress = nullptr);
+
+// The same in a child process, so that a program that stops the manager's own checks is survived; what the child
+// prints is dropped if `quiet`. Only for processes with one thread.
+Outcome RunInChild(const Program& program, bool quiet = false);
+
+// Makes a failing program short: cuts pieces out of it, smaller and smaller ones, as long as it still fails. Asks
+// `fails` at most `tries` times.
+Program Shrink(Program program, int tries, absl::FunctionRef<bool(const Program&)> fails);
+
+}  // namespace quire::model
+
+#endif  // QUIRE_TESTS_MODEL_MACHINE_H_

@@ -1,0 +1,132 @@
+#include "tests/model/op_program.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/units.h"
+
+namespace quire::model {
+namespace {
+
+const char* Name(Content content) {
+  switch (content) {
+    case Content::kZero:
+      return "Content::kZero";
+    case Content::kSameFilled:
+      return "Content::kSameFilled";
+    case Content::kCompressible:
+      return "Content::kCompressible";
+    case Content::kNoise:
+      return "Content::kNoise";
+  }
+  return "?";
+}
+
+const char* Name(Placement placement) {
+  return placement == Placement::kArena ? "Placement::kArena" : "Placement::kReservation";
+}
+
+const char* Name(Mmu mmu) {
+  switch (mmu) {
+    case Mmu::kFake:
+      return "Mmu::kFake";
+    case Mmu::kFakeWithAccessBits:
+      return "Mmu::kFakeWithAccessBits";
+    case Mmu::kEpt:
+      return "Mmu::kEpt";
+  }
+  return "?";
+}
+
+struct Printer {
+  std::string operator()(const Read& op) const {
+    return absl::StrFormat("Read{.guest = %u, .page = %u, .count = %u}", op.guest, op.page, op.count);
+  }
+  std::string operator()(const Write& op) const {
+    return absl::StrFormat("Write{.guest = %u, .page = %u, .content = %s, .seed = %u}", op.guest, op.page,
+                           Name(op.content), op.seed);
+  }
+  std::string operator()(const Poke& op) const {
+    return absl::StrFormat("Poke{.guest = %u, .page = %u, .word = %u, .value = %u}", op.guest, op.page, op.word,
+                           op.value);
+  }
+  std::string operator()(const Probe& op) const {
+    return absl::StrFormat("Probe{.guest = %u, .page = %u}", op.guest, op.page);
+  }
+  std::string operator()(const Discard& op) const {
+    return absl::StrFormat("Discard{.guest = %u, .page = %u, .count = %u}", op.guest, op.page, op.count);
+  }
+  std::string operator()(const Age& op) const {
+    return absl::StrFormat("Age{.guest = %u, .block = %u}", op.guest, op.block);
+  }
+  std::string operator()(const Evict& op) const {
+    return absl::StrFormat("Evict{.guest = %u, .block = %u}", op.guest, op.block);
+  }
+  std::string operator()(const Reclaim& op) const { return absl::StrFormat("Reclaim{.pages = %u}", op.pages); }
+  std::string operator()(const AddGuest& op) const {
+    return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s}", op.pages, Name(op.placement),
+                           Name(op.mmu));
+  }
+  std::string operator()(const RemoveGuest& op) const { return absl::StrFormat("RemoveGuest{.guest = %u}", op.guest); }
+  std::string operator()(const Wire& op) const { return absl::StrFormat("Wire{.pages = %u}", op.pages); }
+  std::string operator()(const Unwire&) const { return "Unwire{}"; }
+};
+
+// Mostly within a small set of pages that stays warm, else anywhere.
+uint32_t RandomPage(Dice& dice) { return dice.Below(4) == 0 ? dice.Below(2048) : dice.Below(2) * 700 + dice.Below(64); }
+
+Content RandomContent(Dice& dice) {
+  const uint32_t share = dice.Below(16);
+  if (share < 2) return Content::kZero;
+  if (share < 4) return Content::kSameFilled;
+  if (share < 6) return Content::kNoise;
+  return Content::kCompressible;
+}
+
+}  // namespace
+
+std::string ToCpp(const Op& op) { return std::visit(Printer(), op); }
+
+std::string ToCpp(const Program& program) {
+  std::string text = "{\n";
+  for (const Op& op : program) absl::StrAppend(&text, "    ", ToCpp(op), ",\n");
+  return text + "}";
+}
+
+uint32_t BytesDice::Below(uint32_t n) {
+  uint32_t value = 0;
+  for (uint32_t reach = 1; reach < n && !bytes_.empty(); reach <<= 8) {
+    value = value << 8 | bytes_[0];
+    bytes_.remove_prefix(1);
+  }
+  return value % n;
+}
+
+Op RandomOp(Dice& dice) {
+  // In 1024ths. Accesses are most of it; an eviction of a block costs as much as hundreds of them.
+  const uint32_t kind = dice.Below(1024);
+  const uint32_t guest = dice.Below(8);
+  if (kind < 300) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 340) return Read{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(64)};
+  if (kind < 700) {
+    return Write{
+        .guest = guest, .page = RandomPage(dice), .content = RandomContent(dice), .seed = 1 + dice.Below(1000)};
+  }
+  if (kind < 900) {
+    return Poke{.guest = guest, .page = RandomPage(dice), .word = dice.Below(512), .value = dice.Below(3)};
+  }
+  if (kind < 940) return Probe{.guest = guest, .page = RandomPage(dice)};
+  if (kind < 960) return Discard{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(100)};
+  if (kind < 985) return Age{.guest = guest, .block = dice.Below(4)};
+  if (kind < 995) return Evict{.guest = guest, .block = dice.Below(4)};
+  if (kind < 1005) return Reclaim{.pages = 1 + dice.Below(600)};
+  if (kind < 1009) {
+    return AddGuest{.pages = 1 + dice.Below(2048),
+                    .placement = dice.Below(2) == 0 ? Placement::kArena : Placement::kReservation,
+                    .mmu = static_cast<Mmu>(dice.Below(3))};
+  }
+  if (kind < 1012) return RemoveGuest{.guest = guest};
+  if (kind < 1018) return Wire{.pages = 1 + dice.Below(1200)};
+  return Unwire{};
+}
+
+}  // namespace quire::model

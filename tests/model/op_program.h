@@ -1,0 +1,115 @@
+// Programs of operations on guests' memory, run against a naive map of page contents.
+//
+// A program is a list of typed operations. Operands are numbers taken modulo what there is (guests, pages, blocks), so
+// that a program means something whatever is cut out of it: that is how a failing one is shrunk. Printed, it is C++, to
+// be pasted into op_program_test.cc as a regression test.
+#ifndef QUIRE_TESTS_MODEL_OP_PROGRAM_H_
+#define QUIRE_TESTS_MODEL_OP_PROGRAM_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "guest/memory_manager.h"
+#include "guest/testing/page_content.h"
+
+namespace quire::model {
+
+// --- What a guest does.
+
+// Reads `count` pages in a row.
+struct Read {
+  uint32_t guest, page, count;
+};
+// Fills a page.
+struct Write {
+  uint32_t guest, page;
+  Content content;
+  uint32_t seed;
+};
+// Changes one word of a page.
+struct Poke {
+  uint32_t guest, page, word, value;
+};
+// Faults as a thread that must not wait; the page is mapped by nobody for it.
+struct Probe {
+  uint32_t guest, page;
+};
+// Gives `count` pages up.
+struct Discard {
+  uint32_t guest, page, count;
+};
+
+// --- What the manager does.
+
+struct Age {
+  uint32_t guest, block;
+};
+struct Evict {
+  uint32_t guest, block;
+};
+struct Reclaim {
+  uint32_t pages;
+};
+
+// --- What the machine does.
+
+enum class Mmu : uint8_t { kFake, kFakeWithAccessBits, kEpt };
+// Does nothing while there are kMaxGuests.
+struct AddGuest {
+  uint32_t pages;
+  Placement placement;
+  Mmu mmu;
+};
+struct RemoveGuest {
+  uint32_t guest;
+};
+// Takes memory of the pool for something else, and gives back what was taken first.
+struct Wire {
+  uint32_t pages;
+};
+struct Unwire {};
+
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Age, Evict, Reclaim, AddGuest, RemoveGuest, Wire, Unwire>;
+using Program = std::vector<Op>;
+
+std::string ToCpp(const Op& op);
+std::string ToCpp(const Program& program);
+
+// Where the choices of a random operation come from.
+class Dice {
+ public:
+  virtual ~Dice() = default;
+  // A number below `n`, which is at least 1.
+  virtual uint32_t Below(uint32_t n) = 0;
+};
+
+class RandomDice final : public Dice {
+ public:
+  explicit RandomDice(uint32_t seed) : random_(seed) {}
+  uint32_t Below(uint32_t n) override { return random_() % n; }
+
+ private:
+  std::mt19937 random_;
+};
+
+// A fuzzer's bytes; zeros after their end.
+class BytesDice final : public Dice {
+ public:
+  explicit BytesDice(absl::Span<const uint8_t> bytes) : bytes_(bytes) {}
+  bool empty() const { return bytes_.empty(); }
+  uint32_t Below(uint32_t n) override;
+
+ private:
+  absl::Span<const uint8_t> bytes_;
+};
+
+Op RandomOp(Dice& dice);
+
+}  // namespace quire::model
+
+#endif  // QUIRE_TESTS_MODEL_OP_PROGRAM_H_

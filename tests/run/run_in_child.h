@@ -1,0 +1,22 @@
+// Runs guests in a child process and watches that process's memory from outside.
+#ifndef QUIRE_TESTS_RUN_RUN_IN_CHILD_H_
+#define QUIRE_TESTS_RUN_RUN_IN_CHILD_H_
+
+#include "base/units.h"
+#include "nlohmann/json.hpp"
+#include "vmm/options.h"
+
+namespace quire {
+
+struct ChildRun {
+  int status = -1;        // the child's exit status
+  nlohmann::json report;  // as quire run --json writes it
+  ByteCount peak_pss;     // the most that smaps_rollup's Pss said, every 100 ms
+  int samples = 0;
+};
+
+ChildRun RunInChild(const RunOptions& options);
+
+}  // namespace quire
+
+#endif  // QUIRE_TESTS_RUN_RUN_IN_CHILD_H_

@@ -1,0 +1,91 @@
+// Whole runs with software vCPUs, unprivileged.
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/run/expect_good_run.h"
+#include "tests/run/run_in_child.h"
+
+namespace quire {
+namespace {
+
+using ::testing::HasSubstr;
+
+RunOptions Options() {
+  RunOptions options;
+  options.accel = Accel::kSoft;
+  options.guests = 4;
+  options.memory = ByteCount::MiB(64);
+  options.pool = ByteCount::MiB(128);
+  // Ended by its operations, however slow the machine or the sanitizer.
+  options.duration = absl::Minutes(10);
+  options.workload = "zipf:operations=100000";
+  return options;
+}
+
+TEST(SoftRunTest, GuestsRunCorrectlyInHalfOfTheirMemory) {
+  const RunOptions options = Options();
+  ExpectGoodRun(options, RunInChild(options));
+}
+
+TEST(SoftRunTest, EveryWorkloadRunsCorrectlyUnderPressure) {
+  for (const char* workload : {"touch:operations=20000", "random:operations=20000", "zipf:scatter=1,operations=20000",
+                               "phases:period=1000,operations=20000", "scan:operations=20000"}) {
+    SCOPED_TRACE(workload);
+    RunOptions options = Options();
+    options.guests = 2;
+    options.vcpus = 2;
+    options.pool = ByteCount::MiB(64);
+    options.workload = workload;
+    ExpectGoodRun(options, RunInChild(options));
+  }
+}
+
+TEST(SoftRunTest, APoolTooSmallForTheContentEndsInOutOfMemoryAndNamesTheGuest) {
+  RunOptions options = Options();
+  options.guests = 1;
+  options.pool = ByteCount::MiB(32);
+  options.compressibility = 1;
+  const ChildRun run = RunInChild(options);
+  EXPECT_EQ(run.status, 4);
+  const std::string exit = run.report["guests"][0]["exit"];
+  EXPECT_THAT(exit, HasSubstr("the pool's limit of 32 MiB is reached"));
+  EXPECT_THAT(exit, HasSubstr("guest-0"));
+  EXPECT_THAT(exit, HasSubstr("--pool"));
+}
+
+TEST(SoftRunTest, StoppingOneGuestSavesTheOthers) {
+#ifdef __SANITIZE_THREAD__
+  // The guests live on the few zero pages among what does not compress, and are too slow here to use those up in time.
+  GTEST_SKIP() << "ThreadSanitizer is too slow; MemoryManagerTest shows the same there";
+#endif
+  RunOptions options = Options();
+  options.guests = 3;
+  options.memory = ByteCount::MiB(32);
+  options.pool = ByteCount::MiB(86);  // enough for two of them
+  // Guests that do not end by themselves: one that did would leave its memory to the others.
+  options.workload = "zipf";
+  options.duration = absl::Seconds(30);
+  options.compressibility = 1;
+  const ChildRun run = RunInChild(options);
+  EXPECT_EQ(run.status, 4);
+  int alive = 0;
+  for (const nlohmann::json& guest : run.report["guests"]) {
+    EXPECT_EQ(guest["mismatched_pages"], 0u);
+    alive += guest["exit"] == "ok" ? 1 : 0;
+  }
+  EXPECT_EQ(alive, 2);
+}
+
+TEST(SoftRunTest, TheHostKernelsMemoryServesForComparison) {
+  RunOptions options = Options();
+  options.engine = Engine::kKernel;
+  options.guests = 1;
+  const ChildRun run = RunInChild(options);
+  EXPECT_EQ(run.status, 0);
+  EXPECT_EQ(run.report["engine"], "kernel");
+  EXPECT_EQ(run.report["guests"][0]["mismatched_pages"], 0u);
+  EXPECT_EQ(run.report["faults"]["total"], 0u);
+}
+
+}  // namespace
+}  // namespace quire

@@ -1,0 +1,204 @@
+// Everything at the same time: software vCPUs that fault, write and give pages up; the reclaim daemon; a second
+// reclaimer; and a thread that invalidates, ages and wires memory. Meant for ThreadSanitizer above all.
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/units.h"
+#include "gtest/gtest.h"
+#include "guest/guest_memory.h"
+#include "guest/memory_manager.h"
+#include "guest/testing/page_content.h"
+#include "mmu/ept.h"
+#include "notifiers/mmu_notifier.h"
+#include "notifiers/notifier_chain.h"
+
+namespace quire {
+namespace {
+
+// 3968 pages above the min watermark, for guests of 6500.
+constexpr PageCount kPool = PageCount::OfBlocks(10);
+constexpr int kOperationsOfAVcpu = 20'000;
+
+// One vCPU, and the pages that are its own: every n-th of the guest's. What they hold is known here only by their
+// version, 0 for zero.
+class Vcpu {
+ public:
+  Vcpu(GuestMemory& memory, Ept& ept, uint64_t number, uint64_t of)
+      : memory_(memory),
+        ept_(ept),
+        number_(number),
+        of_(of),
+        versions_((memory.size().in_pages() - number - 1) / of + 1) {}
+
+  void Run() {
+    EptVcpu vcpu(ept_);
+    std::mt19937 random(static_cast<uint32_t>(number_ + 1));
+    for (int i = 0; i < kOperationsOfAVcpu && !testing::Test::HasFailure(); ++i) {
+      // Half of them in a warm eighth.
+      const uint64_t page = random() % (random() % 2 == 0 ? versions_.size() / 8 : versions_.size());
+      const uint32_t kind = random() % 100;
+      if (kind < 2) {
+        DiscardFrom(page, 1 + random() % 8);
+      } else if (kind < 50) {
+        ExpectVersion(vcpu, page);
+      } else {
+        WriteNext(vcpu, page);
+      }
+    }
+    for (uint64_t page = 0; page < versions_.size(); ++page) ExpectVersion(vcpu, page);
+  }
+
+ private:
+  Gfn GfnOf(uint64_t page) const { return Gfn(page * of_ + number_); }
+  static Content ContentOf(uint64_t version) {
+    if (version == 0) return Content::kZero;
+    if (version % 16 == 0) return Content::kNoise;
+    return version % 8 == 0 ? Content::kSameFilled : Content::kCompressible;
+  }
+  uint64_t SeedOf(uint64_t page) const { return GfnOf(page).value() << 32 | versions_[page]; }
+
+  void ExpectVersion(EptVcpu& vcpu, uint64_t page) {
+    bool equal = false;
+    const absl::Status status = vcpu.WithPage(GfnOf(page), Access::kRead, [&](std::byte* bytes) {
+      equal = HasContent(bytes, ContentOf(versions_[page]), SeedOf(page));
+    });
+    ASSERT_EQ(status, absl::OkStatus());
+    ASSERT_TRUE(equal) << "page " << GfnOf(page).value() << " of guest " << memory_.id() << " is not at version "
+                       << versions_[page];
+  }
+  void WriteNext(EptVcpu& vcpu, uint64_t page) {
+    ExpectVersion(vcpu, page);
+    ++versions_[page];
+    const absl::Status status = vcpu.WithPage(GfnOf(page), Access::kWrite, [&](std::byte* bytes) {
+      FillPage(bytes, ContentOf(versions_[page]), SeedOf(page));
+    });
+    ASSERT_EQ(status, absl::OkStatus());
+  }
+  // Some of its pages, one by one: what lies between belongs to others.
+  void DiscardFrom(uint64_t page, uint64_t count) {
+    for (uint64_t p = page; p < std::min<uint64_t>(page + count, versions_.size()); ++p) {
+      memory_.Discard(GfnRange(GfnOf(p), kOnePage));
+      versions_[p] = 0;
+    }
+  }
+
+  GuestMemory& memory_;
+  Ept& ept_;
+  const uint64_t number_;
+  const uint64_t of_;
+  std::vector<uint64_t> versions_;
+};
+
+class Guest {
+ public:
+  Guest(MemoryManager& manager, PageCount size, Placement placement, uint64_t vcpus)
+      : manager_(manager), memory_(*manager.AddGuest(size, placement).value()), ept_(std::make_unique<Ept>(memory_)) {
+    for (uint64_t v = 0; v < vcpus; ++v) vcpus_.emplace_back(memory_, *ept_, v, vcpus);
+  }
+  ~Guest() {
+    ept_.reset();
+    manager_.RemoveGuest(&memory_);
+  }
+
+  GuestMemory& memory() { return memory_; }
+  void Start(std::vector<std::thread>& threads) {
+    for (Vcpu& vcpu : vcpus_) threads.emplace_back([&vcpu] { vcpu.Run(); });
+  }
+
+ private:
+  MemoryManager& manager_;
+  GuestMemory& memory_;
+  std::unique_ptr<Ept> ept_;
+  std::deque<Vcpu> vcpus_;
+};
+
+// What managers to come will do to a guest's translations without changing what they lead to.
+void Disturb(MemoryManager& manager, const std::vector<Guest*>& guests, const std::atomic<bool>& done) {
+  std::mt19937 random(100);
+  std::deque<FrameRange> wired;
+  while (!done) {
+    GuestMemory& memory = guests[random() % guests.size()]->memory();
+    const Gfn first(random() % memory.size().in_pages());
+    const GfnRange range = GfnRange(first, PageCount(1 + random() % 64)).Intersect(GfnRange(Gfn(0), memory.size()));
+    switch (random() % 8) {
+      case 0:
+        memory.notifiers().ClearFlushYoung(range);
+        break;
+      case 1:
+        memory.notifiers().ClearYoung(range);
+        break;
+      case 2:
+        memory.notifiers().TestYoung(first);
+        break;
+      case 3:
+        if (absl::StatusOr<FrameRange> frames = manager.pool().AllocateWired(PageCount(1 + random() % 100));
+            frames.ok()) {
+          wired.push_back(*frames);
+        }
+        break;
+      case 4:
+        if (wired.size() < 4) break;
+        manager.pool().FreeWired(wired.front());
+        wired.pop_front();
+        break;
+      default: {
+        const ScopedInvalidation invalidation(memory.notifiers(), {.range = range, .event = InvalidateEvent::kClear});
+      }
+    }
+  }
+  for (const FrameRange& frames : wired) manager.pool().FreeWired(frames);
+}
+
+class ReclaimStressTest : public ::testing::TestWithParam<Placement> {};
+
+TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
+  const std::unique_ptr<MemoryManager> manager =
+      MemoryManager::Create({.limit = kPool,
+                             .reservations = PageCount::OfBlocks(16),
+                             .use_memfd = true,
+                             .on_stopped =
+                                 [](GuestMemory& guest, const absl::Status& status) {
+                                   ADD_FAILURE() << "guest " << guest.id() << " was stopped: " << status;
+                                 }})
+          .value();
+  {
+    Guest smp(*manager, PageCount(4'500), GetParam(), /*vcpus=*/4);
+    Guest other(*manager, PageCount(2'000), GetParam(), /*vcpus=*/1);
+    manager->StartReclaim();
+    std::atomic<bool> done = false;
+    std::thread reclaimer([&] {
+      EvictionScratch scratch;
+      while (!done) manager->reclaimer().Reclaim(PageCount(64), scratch);
+    });
+    std::thread disturber([&] { Disturb(*manager, {&smp, &other}, done); });
+    std::vector<std::thread> vcpus;
+    smp.Start(vcpus);
+    other.Start(vcpus);
+    for (std::thread& vcpu : vcpus) vcpu.join();
+    done = true;
+    reclaimer.join();
+    disturber.join();
+    manager->StopReclaim();
+
+    EXPECT_EQ(manager->Check(), absl::OkStatus());
+    EXPECT_LE(manager->pool().budget().peak(), manager->pool().budget().limit());
+    EXPECT_GT(manager->swap().pages_out.value(), 1'000u);
+    EXPECT_GT(manager->swap().pages_in.value(), 1'000u);
+    EXPECT_GT(manager->faults().second_chance.value(), 100u);
+  }
+  EXPECT_EQ(manager->Check(), absl::OkStatus());
+  EXPECT_EQ(manager->store().statistics().stored, PageCount());
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, ReclaimStressTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
+
+}  // namespace
+}  // namespace quire

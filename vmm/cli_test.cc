@@ -1,0 +1,222 @@
+// Runs the real program: what it says and ends with for all that can be wrong with a command line.
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <fstream>
+#include <ostream>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+
+namespace quire {
+namespace {
+
+struct Outcome {
+  int status = -1;
+  std::string out;
+  std::string err;
+};
+
+std::string Contents(const std::string& path) {
+  std::ostringstream text;
+  text << std::ifstream(path).rdbuf();
+  return text.str();
+}
+
+void Redirect(const std::string& path, int to) {
+  const int fd = open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
+  dup2(fd, to);
+  close(fd);
+}
+
+Outcome Quire(const std::vector<std::string>& args) {
+  const std::string out = absl::StrCat(testing::TempDir(), "/cli_test_out_", getpid());
+  const std::string err = absl::StrCat(testing::TempDir(), "/cli_test_err_", getpid());
+  std::vector<char*> argv = {const_cast<char*>("quire")};
+  for (const std::string& arg : args) argv.push_back(const_cast<char*>(arg.c_str()));
+  argv.push_back(nullptr);
+  const pid_t child = fork();
+  if (child == 0) {
+    Redirect(out, STDOUT_FILENO);
+    Redirect(err, STDERR_FILENO);
+    execv("vmm/quire", argv.data());
+    _exit(127);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return {WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status), Contents(out), Contents(err)};
+}
+
+// A run on any host.
+std::vector<std::string> SoftRun(const std::vector<std::string>& more) {
+  std::vector<std::string> args = {"run", "--accel=soft", "--guests=2", "--memory=8M",
+                                   "--workload=zipf:operations=20000"};
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+struct BadInput {
+  std::vector<std::string> args;
+  std::string says;  // part of the sentence
+};
+
+void PrintTo(const BadInput& input, std::ostream* out) {
+  for (const std::string& arg : input.args) *out << arg << ' ';
+}
+
+class BadInputTest : public testing::TestWithParam<BadInput> {};
+
+TEST_P(BadInputTest, GetsOneSentenceAndStatus2) {
+  const Outcome outcome = Quire(GetParam().args);
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_EQ(outcome.out, "");
+  EXPECT_TRUE(absl::StrContains(outcome.err, GetParam().says)) << outcome.err;
+  EXPECT_TRUE(absl::StartsWith(outcome.err, "quire: "));
+  EXPECT_TRUE(absl::EndsWith(outcome.err, ".\n") || absl::EndsWith(outcome.err, "?\n")) << outcome.err;
+  EXPECT_EQ(outcome.err.find('\n'), outcome.err.size() - 1) << outcome.err;
+  EXPECT_FALSE(absl::StrContains(outcome.err, ". ")) << outcome.err;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    CommandLine, BadInputTest,
+    testing::Values(
+        BadInput{{}, "no command: start with `quire run`"}, BadInput{{"rnu"}, "did you mean `quire run`?"},
+        BadInput{{"launch"}, "`quire help` lists them"}, BadInput{{"help", "docter"}, "did you mean `quire doctor`?"},
+        BadInput{{"--guests=4"}, "is not a command"}, BadInput{{"run", "zipf"}, "is not a flag"},
+        BadInput{{"run", "--guest=4"}, "did you mean --guests?"},
+        BadInput{{"run", "--undefok=x"}, "--undefok is not a flag of quire run"},
+        BadInput{{"run", "--flagfile=x"}, "--flagfile is not a flag of quire run"},
+        BadInput{{"run", "--guests"}, "--guests has no value"}, BadInput{{"run", "--guests="}, "--guests has no value"},
+        BadInput{{"run", "--guests=four"}, "write a whole number"}, BadInput{{"run", "--guests=0"}, "from 1 to"},
+        BadInput{{"run", "--guests=-4"}, "from 1 to"}, BadInput{{"run", "--vcpus=0"}, "from 1 to"},
+        BadInput{{"run", "--memory=0"}, "leaves nothing"}, BadInput{{"run", "--memory=big"}, "write a size"},
+        BadInput{{"run", "--memory=4097"}, "not a multiple of the page size"},
+        BadInput{{"run", "--memory=100000G"}, "larger than a guest's address space"},
+        BadInput{{"run", "--memory=99999999999999999999G"}, "write a size"},
+        BadInput{{"run", "--memory=15T"}, "that this host has"}, BadInput{{"run", "--pool=0"}, "leaves nothing"},
+        BadInput{{"run", "--pool=15T"}, "that this host has"}, BadInput{{"run", "--pool=4K"}, "can run in"},
+        BadInput{{"run", "--pool=100000001"}, "not a multiple of the page size"},
+        BadInput{{"run", "--accel=fast"}, "write auto, kvm or soft"},
+        BadInput{{"run", "--engine=steam"}, "write quire or kernel"}, BadInput{{"run", "--workload=sleep"}, "sleep"},
+        BadInput{{"run", "--seconds=0"}, "above 0"}, BadInput{{"run", "--compressibility=0"}, "write a ratio"},
+        BadInput{{"run", "--seed=x"}, "write a whole number"},
+        BadInput{{"run", "--content=/nonexistent"}, "cannot be read (no such file or directory)"},
+        BadInput{{"run", "--content=/"}, "is not a regular file"},
+        BadInput{{"run", "--payload=/nonexistent"}, "cannot be read (no such file or directory)"},
+        BadInput{{"run", "--payload=/bin/true", "--accel=soft"}, "--payload needs KVM"},
+        BadInput{{"run", "--payload=/bin/true", "--workload=zipf"}, "give only one of them"},
+        BadInput{{"run", "--json=/nonexistent/report.json"}, "cannot be written (no such file or directory)"},
+        BadInput{{"run", "--json=/"}, "is a directory"}, BadInput{{"run", "--json="}, "--json has no value"},
+        BadInput{{"doctor", "--guests=4"}, "--guests is not a flag of quire doctor"},
+        BadInput{{"doctor", "--json=/nonexistent/report.json"}, "cannot be written"},
+        BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
+
+TEST(CliTest, HelpIsNoError) {
+  for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{{"help"},
+                                                                                    {"--help"},
+                                                                                    {"-h"},
+                                                                                    {"help", "run"},
+                                                                                    {"run", "--help"},
+                                                                                    {"run", "--guests=x", "--help"},
+                                                                                    {"doctor", "--help"},
+                                                                                    {"version", "--help"}}) {
+    const Outcome outcome = Quire(args);
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_EQ(outcome.err, "");
+    EXPECT_TRUE(absl::StrContains(outcome.out, "Usage: quire")) << outcome.out;
+  }
+}
+
+TEST(CliTest, TheHelpOfRunHasFlagsWorkloadsExamplesAndStatuses) {
+  const std::string help = Quire({"run", "--help"}).out;
+  for (const char* part : {"--guests=N", "(default 4)", "--memory=SIZE", "(default 256M)", "zipf", "Examples\n",
+                           "Exit status\n", "  4  out of memory\n"}) {
+    EXPECT_TRUE(absl::StrContains(help, part)) << part;
+  }
+  std::istringstream lines(help);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+}
+
+TEST(CliTest, Version) {
+  for (const char* arg : {"version", "--version"}) {
+    const Outcome outcome = Quire({arg});
+    EXPECT_EQ(outcome.status, 0);
+    EXPECT_TRUE(absl::StartsWith(outcome.out, "quire 0.")) << outcome.out;
+  }
+}
+
+TEST(CliTest, TheDoctorEndsWithAVerdict) {
+  const Outcome outcome = Quire({"doctor"});
+  EXPECT_TRUE(outcome.status == 0 || outcome.status == 3) << outcome.status;
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_TRUE(absl::StrContains(outcome.out, outcome.status == 0 ? "\n`quire run` will use" : "\n`quire run` cannot"))
+      << outcome.out;
+}
+
+TEST(CliTest, TheDoctorsJsonIsAloneOnStandardOutput) {
+  for (const char* flag : {"--json", "--json=-"}) {
+    const Outcome outcome = Quire({"doctor", flag});
+    EXPECT_EQ(outcome.err, "");
+    EXPECT_EQ(nlohmann::json::parse(outcome.out)["runs"], outcome.status == 0);
+  }
+}
+
+TEST(CliTest, ARunEndsWithASummary) {
+  const Outcome outcome = Quire(SoftRun({"--pool=64M"}));
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_TRUE(absl::StrContains(outcome.out, "2 guests of 8 MiB ran in 64 MiB: 0 wrong bytes in ")) << outcome.out;
+  EXPECT_FALSE(absl::StrContains(outcome.out, "\x1b"));
+}
+
+TEST(CliTest, AReportOnStandardOutputHasItForItself) {
+  const Outcome outcome = Quire(SoftRun({"--pool=64M", "--json=-"}));
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(nlohmann::json::parse(outcome.out)["guests"].size(), 2u);
+  EXPECT_TRUE(absl::StrContains(outcome.err, "2 guests of 8 MiB ran in 64 MiB")) << outcome.err;
+}
+
+TEST(CliTest, AReportInAFileLeavesTheSummaryWhereItIs) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/cli_test_report_", getpid());
+  const Outcome outcome = Quire(SoftRun({"--pool=64M", "--json=" + path}));
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(nlohmann::json::parse(Contents(path))["accel"], "soft");
+  EXPECT_TRUE(absl::StrContains(outcome.out, "2 guests of 8 MiB ran in 64 MiB")) << outcome.out;
+  unlink(path.c_str());
+}
+
+TEST(CliTest, AReportThatCannotBeWrittenInTheEndIsAnError) {
+  const Outcome outcome = Quire(SoftRun({"--pool=64M", "--json=/dev/full"}));
+  EXPECT_EQ(outcome.status, 3);
+  EXPECT_TRUE(absl::StrContains(outcome.err, "/dev/full (no space left on device)")) << outcome.err;
+}
+
+TEST(CliTest, AnInterruptedRunReportsAndThenDiesOfTheSignal) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/cli_test_interrupted_", getpid());
+  const pid_t child = fork();
+  if (child == 0) {
+    Redirect(path, STDOUT_FILENO);
+    execl("vmm/quire", "quire", "run", "--accel=soft", "--guests=1", "--memory=8M", "--pool=64M", "--seconds=3600",
+          nullptr);
+    _exit(127);
+  }
+  // Plain lines are printed once the run is under way.
+  while (!absl::StrContains(Contents(path), "guest-0")) usleep(10000);
+  kill(child, SIGINT);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGINT) << status;
+  EXPECT_TRUE(absl::StrContains(Contents(path), "1 guest of 8 MiB ran in 64 MiB")) << Contents(path);
+  unlink(path.c_str());
+}
+
+}  // namespace
+}  // namespace quire

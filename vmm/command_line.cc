@@ -1,0 +1,235 @@
+#include "vmm/command_line.h"
+
+#include <string>
+#include <vector>
+
+#include "absl/flags/declare.h"
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "vmm/accel.h"
+#include "vmm/doctor.h"
+#include "vmm/files.h"
+#include "vmm/flags.h"
+#include "vmm/host_facts.h"
+#include "vmm/interrupt.h"
+#include "vmm/options.h"
+#include "vmm/progress.h"
+#include "vmm/report.h"
+#include "vmm/run.h"
+#include "vmm/summary.h"
+#include "vmm/text.h"
+#include "vmm/version.h"
+#include "workloads/spec.h"
+
+ABSL_DECLARE_FLAG(std::optional<std::string>, json);
+
+namespace quire {
+namespace {
+
+using Args = absl::Span<const absl::string_view>;
+
+constexpr absl::string_view kExitStatuses =
+    "Exit status\n"
+    "  0  all well\n"
+    "  1  a guest died or read a wrong byte\n"
+    "  2  the command line, or a file it names, is wrong\n"
+    "  3  the host lacks something (`quire doctor` says what)\n"
+    "  4  out of memory\n";
+
+constexpr absl::string_view kRunExamples =
+    "Examples\n"
+    "  quire run\n"
+    "      four guests in half of their memory, for ten seconds\n"
+    "  quire run --guests=8 --memory=1G --pool=3G --workload=zipf:theta=0.8 --seconds=60\n"
+    "      eight guests of 1 GiB in 3 GiB, with less of a hot set\n"
+    "  quire run --engine=kernel --json=kernel.json\n"
+    "      the same guests with the host's own memory management, for comparison\n"
+    "  quire run --json=- | jq .pool\n"
+    "      the report on standard output, all else on standard error\n";
+
+const std::vector<FlagGroup>& DoctorFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"Output", {{"json", "FILE", "write the path of a file, or - for standard output", "-"}}}};
+  return *groups;
+}
+
+// Says what went wrong, in one sentence.
+ExitStatus Fail(const absl::Status& status, Console& console) {
+  console.err << "quire: " << Sentence(status.message()) << std::endl;
+  return ToExitStatus(status);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// quire run
+// ---------------------------------------------------------------------------------------------------------------------
+
+std::string RunHelp() {
+  return absl::StrCat("Usage: quire run [flags]\n\n",
+                      "Runs guests in less memory than they have. Each verifies every page that it reads.\n\n",
+                      FlagsHelp(RunFlags()), "Workloads, for --workload=NAME or --workload=NAME:key=value,...\n",
+                      WorkloadHelp(), "\nSizes are bytes, or numbers with K, M, G or T such as 256M or 1.5G.\n\n",
+                      kRunExamples, "\n", kExitStatuses);
+}
+
+absl::StatusOr<RunOptions> ValidOptions(Args args, const Host& host) {
+  if (absl::Status parsed = ParseFlags("quire run", args, RunFlags()); !parsed.ok()) return parsed;
+  absl::StatusOr<RunOptions> options = RunOptionsFromFlags();
+  if (!options.ok()) return options;
+  const RunLimits limits = {.host_memory = UsableMemory(host),
+                            .guest_address_space = GuestAddressSpace(),
+                            .minimum_pool = MinimumPool(*options),
+                            .check_workload = [](absl::string_view spec) { return ParseWorkload(spec).status(); }};
+  if (absl::Status valid = Validate(*options, limits); !valid.ok()) return valid;
+  if (absl::Status files = CheckFiles(*options); !files.ok()) return files;
+  return options;
+}
+
+// What is about to be run.
+std::string Opening(const RunOptions& options, const AccelDecision& accel) {
+  const std::string guests =
+      absl::StrCat(Plural(static_cast<uint64_t>(options.guests), "guest"), " of ", FormatSize(options.memory));
+  const std::string where = options.engine == Engine::kKernel
+                                ? " in memory that the host manages"
+                                : absl::StrCat(" in a pool of ", FormatSize(options.pool));
+  const std::string what =
+      options.payload ? absl::StrCat("payload ", *options.payload) : absl::StrCat("workload ", options.workload);
+  return absl::StrCat(guests, where, ", ", what, ", accel=", Name(accel.accel), " because ", accel.because, ".\n");
+}
+
+// Decides what executes the guests, runs them and shows how it goes on `out`.
+absl::StatusOr<Report> RunVisibly(RunOptions options, std::ostream& out, const std::function<Terminal()>& terminal,
+                                  const Host& host) {
+  const absl::StatusOr<AccelDecision> accel =
+      DecideAccel({.accel = options.accel, .engine = options.engine, .payload = options.payload.has_value()}, host);
+  if (!accel.ok()) return accel.status();
+  options.accel = accel->accel;
+  out << Opening(options, *accel);
+  for (const std::string& note : Notes(options)) out << note << "\n";
+  out << "\n" << std::flush;
+  CatchInterrupts();
+  ProgressPrinter progress(out, terminal, [] { return CaughtInterrupt() != 0; });
+  absl::StatusOr<Report> report = RunGuests(options, progress);
+  progress.Clear();
+  if (report.ok()) out << Summary(*report, terminal()) << std::flush;
+  return report;
+}
+
+ExitStatus Run(Args args, Console& console) {
+  const absl::StatusOr<RunOptions> options = ValidOptions(args, console.host);
+  if (!options.ok()) return Fail(options.status(), console);
+  // A report on standard output has it for itself.
+  const bool aside = options->json == "-";
+  const absl::StatusOr<Report> report = RunVisibly(*options, aside ? console.err : console.out,
+                                                   aside ? console.err_terminal : console.out_terminal, console.host);
+  if (!report.ok()) return Fail(report.status(), console);
+  if (options->json) {
+    if (absl::Status written = WriteWhole(*options->json, ToJson(*report)); !written.ok())
+      return Fail(written, console);
+  }
+  return ToExitStatus(*report);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The other commands
+// ---------------------------------------------------------------------------------------------------------------------
+
+std::string DoctorHelp() {
+  return absl::StrCat("Usage: quire doctor [flags]\n\n",
+                      "Says what this host offers, what `quire run` will use, and how to get what is missing.\n\n",
+                      FlagsHelp(DoctorFlags()), kExitStatuses);
+}
+
+ExitStatus Doctor(Args args, Console& console) {
+  if (absl::Status parsed = ParseFlags("quire doctor", args, DoctorFlags()); !parsed.ok()) return Fail(parsed, console);
+  const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
+  if (json) {
+    if (absl::Status writable = CheckWritable("json", *json); !writable.ok()) return Fail(writable, console);
+  }
+  const Diagnosis diagnosis = Diagnose(console.host);
+  if (json != "-") console.out << ToText(diagnosis) << std::flush;
+  if (json) {
+    if (absl::Status written = WriteWhole(*json, ToJson(diagnosis)); !written.ok()) return Fail(written, console);
+  }
+  return ToExitStatus(diagnosis);
+}
+
+std::string VersionHelp() { return "Usage: quire version\n\nPrints the version.\n"; }
+
+ExitStatus Version(Args args, Console& console) {
+  if (absl::Status parsed = ParseFlags("quire version", args, {}); !parsed.ok()) return Fail(parsed, console);
+  console.out << "quire " << kVersion << std::endl;
+  return ExitStatus::kAllWell;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The table of commands
+// ---------------------------------------------------------------------------------------------------------------------
+
+struct Command {
+  const char* name;
+  const char* summary;
+  ExitStatus (*run)(Args args, Console& console);
+  std::string (*help)();
+};
+constexpr Command kCommands[] = {
+    {"run", "run guests in less memory than they have", Run, RunHelp},
+    {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
+    {"version", "print the version", Version, VersionHelp},
+};
+
+const Command* FindCommand(absl::string_view name) {
+  for (const Command& command : kCommands) {
+    if (name == command.name) return &command;
+  }
+  return nullptr;
+}
+
+std::string Help() {
+  std::string text = "Quire runs guests in less memory than they have.\n\nUsage: quire COMMAND [flags]\n\nCommands\n";
+  for (const Command& command : kCommands) absl::StrAppendFormat(&text, "  %-9s %s\n", command.name, command.summary);
+  absl::StrAppendFormat(&text, "  %-9s %s\n", "help", "this text, or with a command's name all about that command");
+  return absl::StrCat(text, "\nStart with `quire run`; `quire run --help` lists its flags and workloads.\n\n",
+                      kExitStatuses);
+}
+
+absl::Status UnknownCommand(absl::string_view name) {
+  std::vector<std::string> names = {"help"};
+  for (const Command& command : kCommands) names.push_back(command.name);
+  const std::string nearest = Nearest(name, names);
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", name, "\" is not a command: ",
+                   nearest.empty() ? "`quire help` lists them" : absl::StrCat("did you mean `quire ", nearest, "`?")));
+}
+
+ExitStatus PrintHelp(Args args, Console& console) {
+  if (args.empty()) {
+    console.out << Help() << std::flush;
+    return ExitStatus::kAllWell;
+  }
+  const Command* command = FindCommand(args[0]);
+  if (command == nullptr) return Fail(UnknownCommand(args[0]), console);
+  console.out << command->help() << std::flush;
+  return ExitStatus::kAllWell;
+}
+
+}  // namespace
+
+ExitStatus RunCommandLine(Args args, Console& console) {
+  if (args.empty()) {
+    return Fail(absl::InvalidArgumentError("no command: start with `quire run`, or `quire help` for all of them"),
+                console);
+  }
+  if (args[0] == "help") return PrintHelp(args.subspan(1), console);
+  if (args[0] == "--version") return Version({}, console);
+  const Command* command = FindCommand(args[0]);
+  if (command == nullptr)
+    return WantsHelp(args.first(1)) ? PrintHelp({}, console) : Fail(UnknownCommand(args[0]), console);
+  if (WantsHelp(args.subspan(1))) return PrintHelp(args.first(1), console);
+  return command->run(args.subspan(1), console);
+}
+
+}  // namespace quire

@@ -1,0 +1,82 @@
+#include "vmm/kvm/kvm_vm.h"
+
+#include <linux/kvm.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace quire {
+namespace {
+
+// KVM_CREATE_VM gives up when a signal arrives.
+UniqueFd CreateVm(int system_fd) {
+  for (;;) {
+    UniqueFd fd(ioctl(system_fd, KVM_CREATE_VM, 0));
+    if (fd.valid() || errno != EINTR) return fd;
+  }
+}
+
+// Without this, an instruction that KVM has to emulate and cannot looks like an invalid instruction to the guest. An
+// old kernel's refusal costs only the better explanation.
+void ExitOnEmulationFailure(const KvmSystem& system, int vm_fd) {
+  if (system.Capability(KVM_CAP_EXIT_ON_EMULATION_FAILURE) == 0) return;
+  kvm_enable_cap enable = {};
+  enable.cap = KVM_CAP_EXIT_ON_EMULATION_FAILURE;
+  enable.args[0] = 1;
+  (void)ioctl(vm_fd, KVM_ENABLE_CAP, &enable);
+}
+
+std::string Describe(const kvm_userspace_memory_region& region) {
+  return absl::StrFormat("setting memslot %u (guest physical 0x%x, %u bytes, host 0x%x)", region.slot,
+                         region.guest_phys_addr, region.memory_size, region.userspace_addr);
+}
+
+}  // namespace
+
+std::optional<KvmStats> OpenKvmStats(const KvmSystem& system, int fd) {
+  if (system.Capability(KVM_CAP_BINARY_STATS_FD) == 0) return std::nullopt;
+  UniqueFd stats_fd(ioctl(fd, KVM_GET_STATS_FD, 0));
+  if (!stats_fd.valid()) return std::nullopt;
+  absl::StatusOr<KvmStats> stats = KvmStats::Open(std::move(stats_fd));
+  if (!stats.ok()) return std::nullopt;
+  return *std::move(stats);
+}
+
+KvmVm::KvmVm(const KvmSystem& system, UniqueFd fd, std::optional<KvmStats> stats)
+    : system_(system), fd_(std::move(fd)), stats_(std::move(stats)) {}
+
+absl::StatusOr<std::unique_ptr<KvmVm>> KvmVm::Create(const KvmSystem& system) {
+  UniqueFd fd = CreateVm(system.fd());
+  if (!fd.valid()) return KvmCallError("creating a virtual machine", errno);
+  ExitOnEmulationFailure(system, fd.get());
+  std::optional<KvmStats> stats = OpenKvmStats(system, fd.get());
+  return absl::WrapUnique(new KvmVm(system, std::move(fd), std::move(stats)));
+}
+
+absl::Status KvmVm::SetMemslot(Memslot slot, Gpa gpa, ByteCount size, Hva hva, Protection protection) {
+  kvm_userspace_memory_region region = {};
+  region.slot = static_cast<uint32_t>(slot);
+  region.flags = protection == Protection::kReadOnly ? KVM_MEM_READONLY : 0;
+  region.guest_phys_addr = gpa.value();
+  region.memory_size = size.in_bytes();
+  region.userspace_addr = hva.value();
+  if (ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) return KvmCallError(Describe(region), errno);
+  return absl::OkStatus();
+}
+
+absl::Status KvmVm::RemoveMemslot(Memslot slot) {
+  kvm_userspace_memory_region region = {};
+  region.slot = static_cast<uint32_t>(slot);
+  if (ioctl(fd_.get(), KVM_SET_USER_MEMORY_REGION, &region) != 0) {
+    return KvmCallError(absl::StrCat("removing memslot ", region.slot), errno);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace quire

@@ -1,0 +1,166 @@
+#include "vmm/machine/kvm_machine.h"
+
+#include <sys/mman.h>
+
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+
+namespace quire {
+namespace {
+
+// How often, a millisecond apart, a vCPU may find a page of its memory momentarily impossible to translate.
+constexpr int kMostMemoryFaults = 1000;
+
+template <class... Fs>
+struct Overloaded : Fs... {
+  using Fs::operator()...;
+};
+template <class... Fs>
+Overloaded(Fs...) -> Overloaded<Fs...>;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KvmMachine>> KvmMachine::Create(const KvmSystem& system,
+                                                               const KvmMachineOptions& options, Pool* pool,
+                                                               GuestMemory* memory) {
+  auto machine = absl::WrapUnique(new KvmMachine(options));
+  if (absl::Status status = machine->MapMemory(options.memory, pool, memory); !status.ok()) return status;
+  if (absl::Status status = machine->Assemble(system, options, pool); !status.ok()) return status;
+  return machine;
+}
+
+KvmMachine::KvmMachine(const KvmMachineOptions& options)
+    : Machine(options.name, options.vcpus), console_(options.console) {}
+
+KvmMachine::~KvmMachine() = default;
+
+absl::Status KvmMachine::MapMemory(ByteCount size, Pool* pool, GuestMemory* memory) {
+  if (memory != nullptr) {
+    absl::StatusOr<std::unique_ptr<KvmWindow>> window =
+        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation());
+    if (!window.ok()) return window.status();
+    window_ = *std::move(window);
+    memory_ = window_->base();
+    return absl::OkStatus();
+  }
+  absl::StatusOr<Mapping> anonymous = Mapping::MapAligned(size, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
+                                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (!anonymous.ok()) return anonymous.status();
+  madvise(anonymous->data(), size.in_bytes(), MADV_HUGEPAGE);
+  anonymous_ = *std::move(anonymous);
+  memory_ = anonymous_.hva();
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool) {
+  const Work* const work = options.work;
+  MachineShape shape{.image = *options.program,
+                     .memory = options.memory,
+                     .vcpus = options.vcpus,
+                     .aux = {},
+                     .physical_address_bits = system.physical_address_bits()};
+  if (work != nullptr) {
+    // Its size does not depend on where the guest sees the content.
+    const ByteCount scratch = AuxScratchSize(work->ParametersFor(0, nullptr, options.memory, options.vcpus));
+    shape.aux.push_back({.size = scratch, .protection = Protection::kReadWrite});
+    if (work->file != nullptr) shape.aux.push_back({.size = work->file->size().bytes()});
+  }
+  absl::StatusOr<WiredLayout> layout = PlanWiredMemory(shape);
+  if (!layout.ok()) return layout.status();
+  absl::StatusOr<WiredRegion> region = WiredRegion::Allocate(pool, layout->size);
+  if (!region.ok()) return region.status();
+  wired_region_ = *std::move(region);
+  wired_.emplace(*std::move(layout), wired_region_.bytes());
+  wired_->Load(*options.program, options.seed);
+  if (work != nullptr) {
+    absl::StatusOr<WiredRegion> scratch = WiredRegion::Allocate(pool, shape.aux[0].size);
+    if (!scratch.ok()) return scratch.status();
+    scratch_ = *std::move(scratch);
+    const std::vector<WiredLayout::Aux>& aux = wired_->layout().aux;
+    const uint64_t* const pages =
+        work->file == nullptr ? nullptr : reinterpret_cast<const uint64_t*>(aux[1].address.value());
+    FillAuxArea(work->ParametersFor(options.seed, pages, options.memory, options.vcpus), aux[0].address.value(),
+                scratch_.bytes());
+  }
+  absl::StatusOr<std::unique_ptr<KvmVm>> vm = KvmVm::Create(system);
+  if (!vm.ok()) return vm.status();
+  vm_ = *std::move(vm);
+  if (absl::Status status = AddMemslots(options); !status.ok()) return status;
+  for (int i = 0; i < options.vcpus; ++i) {
+    absl::StatusOr<std::unique_ptr<KvmVcpu>> vcpu = KvmVcpu::Create(*vm_, *wired_, i);
+    if (!vcpu.ok()) return vcpu.status();
+    vcpus_.push_back(*std::move(vcpu));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::AddMemslots(const KvmMachineOptions& options) {
+  const WiredLayout& layout = wired_->layout();
+  absl::Status status = vm_->SetMemslot(Memslot::kMemory, Gpa(0), options.memory, memory_, Protection::kReadWrite);
+  status.Update(vm_->SetMemslot(Memslot::kWired, layout.gpa, layout.size, Hva(wired_region_.bytes().data()),
+                                Protection::kReadWrite));
+  if (layout.aux.size() > 0) {
+    status.Update(vm_->SetMemslot(AuxMemslot(0), layout.aux[0].gpa, layout.aux[0].size, Hva(scratch_.bytes().data()),
+                                  Protection::kReadWrite));
+  }
+  if (layout.aux.size() > 1) {
+    status.Update(vm_->SetMemslot(AuxMemslot(1), layout.aux[1].gpa, layout.aux[1].size, options.work->file->address(),
+                                  Protection::kReadOnly));
+  }
+  return status;
+}
+
+absl::Status KvmMachine::RunVcpu(int vcpu) {
+  KvmVcpu& cpu = *vcpus_[static_cast<size_t>(vcpu)];
+  int memory_faults = 0;
+  while (!killed()) {
+    const VcpuExit exit = cpu.Run();
+    if (!std::holds_alternative<MemoryFault>(exit)) {
+      memory_faults = 0;
+    } else if (++memory_faults < kMostMemoryFaults) {
+      absl::SleepFor(absl::Milliseconds(1));
+      continue;
+    }
+    bool done = false;
+    if (absl::Status status = Handle(cpu, exit, done); !status.ok() || done) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done) {
+  const auto died = [](const Death& death) {
+    return absl::AbortedError(absl::StrCat(death.sentence, "\n", death.registers));
+  };
+  return std::visit(
+      Overloaded{
+          [&](const SerialOutput& output) {
+            console_(output.bytes);
+            return absl::OkStatus();
+          },
+          [&](const GuestExit& ended) {
+            done = true;
+            return ended.status == 0 ? absl::OkStatus()
+                                     : absl::AbortedError(absl::StrCat("the program ended with status ", ended.status));
+          },
+          [&](const MemoryFault&) {
+            return died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
+          },
+          [&](const Death& death) -> absl::Status { return died(death); },
+          // Nobody listens on other ports; an interruption is looked at by the loop.
+          [](const PortWrite&) { return absl::OkStatus(); }, [](const Interrupted&) { return absl::OkStatus(); }},
+      exit);
+}
+
+void KvmMachine::KickVcpus() {
+  for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpu->Kick();
+}
+
+uint64_t KvmMachine::KvmStatistic(absl::string_view name) const {
+  if (vm_->stats() == nullptr) return 0;
+  return vm_->stats()->Read(name).value_or(0);
+}
+
+}  // namespace quire

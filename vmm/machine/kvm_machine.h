@@ -1,0 +1,86 @@
+// A guest under KVM.
+//
+//   guest physical memory    0 .. memory    the guest's own: its window (or anonymous memory, engine kernel)
+//                            above          wired memory and aux regions, each in a memslot of its own (wired_memory.h)
+#ifndef QUIRE_VMM_MACHINE_KVM_MACHINE_H_
+#define QUIRE_VMM_MACHINE_KVM_MACHINE_H_
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/mapping.h"
+#include "base/units.h"
+#include "guest/frames/pool.h"
+#include "guest/guest_memory.h"
+#include "mmu/kvm_window.h"
+#include "vmm/kvm/elf_loader.h"
+#include "vmm/kvm/kvm_system.h"
+#include "vmm/kvm/kvm_vcpu.h"
+#include "vmm/kvm/kvm_vm.h"
+#include "vmm/kvm/wired_memory.h"
+#include "vmm/machine/machine.h"
+#include "vmm/machine/wired_region.h"
+#include "vmm/machine/work.h"
+
+namespace quire {
+
+struct KvmMachineOptions {
+  std::string name;
+  ByteCount memory;
+  int vcpus = 1;
+  const ElfImage* program = nullptr;
+  // What the project's own payload is to do; null for a user's program.
+  const Work* work = nullptr;
+  uint64_t seed = 0;
+  // Bytes that the guest writes to its console; called on vCPU threads.
+  std::function<void(absl::string_view)> console;
+};
+
+class KvmMachine final : public Machine {
+ public:
+  // With `memory`, which lives in `pool`, the guest runs on managed memory; without, the host kernel has it as plain
+  // anonymous memory. Everything given outlives the machine.
+  static absl::StatusOr<std::unique_ptr<KvmMachine>> Create(const KvmSystem& system, const KvmMachineOptions& options,
+                                                            Pool* pool, GuestMemory* memory);
+  ~KvmMachine() override;
+
+  void RequestStop() override { wired_->RequestStop(); }
+
+  // Null without managed memory.
+  KvmWindow* window() { return window_.get(); }
+  // A counter of KVM's for this VM; 0 where the kernel does not count it.
+  uint64_t KvmStatistic(absl::string_view name) const;
+
+ private:
+  explicit KvmMachine(const KvmMachineOptions& options);
+
+  absl::Status MapMemory(ByteCount size, Pool* pool, GuestMemory* memory);
+  absl::Status Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool);
+  absl::Status AddMemslots(const KvmMachineOptions& options);
+
+  absl::Status RunVcpu(int vcpu) override;
+  void KickVcpus() override;
+  quire_progress ReadProgressOf(int vcpu) const override { return wired_->ReadProgress(vcpu); }
+  // The vCPU's thread goes on when this is OK and `done` is false.
+  absl::Status Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done);
+
+  const std::function<void(absl::string_view)> console_;
+  Mapping anonymous_;                  // the guest's memory, without a window
+  std::unique_ptr<KvmWindow> window_;  // or with one
+  Hva memory_;
+  WiredRegion wired_region_;
+  WiredRegion scratch_;
+  std::optional<WiredMemory> wired_;
+  std::unique_ptr<KvmVm> vm_;  // after what its memslots point at: it goes first
+  std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_MACHINE_KVM_MACHINE_H_

@@ -1,0 +1,72 @@
+#include "vmm/machine/machine.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+#include "base/clock.h"
+#include "base/thread.h"
+
+namespace quire {
+
+Machine::~Machine() { QUIRE_CHECK(threads_.empty()); }
+
+void Machine::Start() {
+  running_ = vcpus();
+  for (int i = 0; i < vcpus(); ++i) threads_.emplace_back([this, i] { VcpuThread(i); });
+}
+
+void Machine::VcpuThread(int vcpu) {
+  SetThreadName(absl::StrCat("vcpu-", name_, ".", vcpu).c_str());
+  // A guest without one of its vCPUs is not that guest any more.
+  if (absl::Status status = RunVcpu(vcpu); !status.ok()) Kill(status);
+  cpu_seconds_[static_cast<size_t>(vcpu)] = absl::ToDoubleSeconds(ThreadCpuTime());
+  absl::MutexLock lock(&lock_);
+  ended_ = RealClock().Now();
+  running_.fetch_sub(1, std::memory_order_release);
+}
+
+void Machine::Kill(const absl::Status& reason) {
+  {
+    absl::MutexLock lock(&lock_);
+    if (killed() || finished()) return;
+    exit_ = reason;
+    killed_.store(true, std::memory_order_release);
+  }
+  KickVcpus();
+}
+
+void Machine::Join() {
+  for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
+}
+
+absl::Status Machine::exit() const {
+  absl::MutexLock lock(&lock_);
+  return exit_;
+}
+
+absl::Duration Machine::vcpu_time() const {
+  double seconds = 0;
+  for (const std::atomic<double>& s : cpu_seconds_) seconds += s;
+  return absl::Seconds(seconds);
+}
+
+Machine::Progress Machine::ReadProgress() const {
+  Progress sum;
+  for (int i = 0; i < vcpus(); ++i) {
+    const quire_progress p = ReadProgressOf(i);
+    sum.operations += p.operations;
+    sum.verified_pages += p.verified_pages;
+    sum.mismatched_pages += p.mismatched_pages;
+    sum.phase = std::min<uint64_t>(sum.phase, p.phase);
+    if (p.mismatched_pages > 0 && sum.first_mismatch.empty()) {
+      sum.first_mismatch = absl::StrFormat("read a wrong byte first in page %u, word %u: %#x where %#x was written",
+                                           p.first_bad_page, p.first_bad_word, p.first_bad_value, p.first_bad_wanted);
+    }
+  }
+  return sum;
+}
+
+}  // namespace quire

@@ -1,0 +1,83 @@
+// One guest that runs: its vCPUs, a thread each, and how they end.
+#ifndef QUIRE_VMM_MACHINE_MACHINE_H_
+#define QUIRE_VMM_MACHINE_MACHINE_H_
+
+#include <atomic>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "workloads/guest_abi.h"
+
+namespace quire {
+
+// Thread safe, except that Start and Join belong to one thread. Not movable: threads run in it.
+class Machine {
+ public:
+  Machine(std::string name, int vcpus) : name_(std::move(name)), cpu_seconds_(static_cast<size_t>(vcpus)) {}
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+  // Every subclass has joined its threads.
+  virtual ~Machine();
+
+  void Start();
+  // The guest is to finish by itself. Returns at once.
+  virtual void RequestStop() = 0;
+  // The guest ends now, with `reason` (not OK). The first reason counts, and none once it has ended. Never blocks for
+  // long: callable from whoever stops a guest.
+  void Kill(const absl::Status& reason);
+  // When a vCPU ended last.
+  MonotonicTime ended() const {
+    absl::MutexLock lock(&lock_);
+    return ended_;
+  }
+  bool finished() const { return running_.load(std::memory_order_acquire) == 0; }
+  void Join();
+
+  const std::string& name() const { return name_; }
+  int vcpus() const { return static_cast<int>(cpu_seconds_.size()); }
+  // OK, or why the guest ended before its time: a sentence, perhaps followed by lines of registers.
+  absl::Status exit() const;
+
+  struct Progress {
+    uint64_t operations = 0;
+    uint64_t verified_pages = 0;
+    uint64_t mismatched_pages = 0;
+    uint64_t phase = 2;          // the least of all vCPUs
+    std::string first_mismatch;  // a sentence, if there was one
+  };
+  // As the guest claims it.
+  Progress ReadProgress() const;
+  absl::Duration vcpu_time() const;
+
+ protected:
+  // The life of one vCPU, on its own thread. OK: the guest ended by itself with status 0, or was killed.
+  virtual absl::Status RunVcpu(int vcpu) = 0;
+  // Interrupts every vCPU wherever it is, so that it sees killed(). Non-blocking.
+  virtual void KickVcpus() = 0;
+  virtual quire_progress ReadProgressOf(int vcpu) const = 0;
+
+  bool killed() const { return killed_.load(std::memory_order_acquire); }
+
+ private:
+  void VcpuThread(int vcpu);
+
+  const std::string name_;
+  std::atomic<int> running_ = 0;
+  std::atomic<bool> killed_ = false;
+  mutable absl::Mutex lock_;
+  absl::Status exit_ ABSL_GUARDED_BY(lock_);
+  MonotonicTime ended_ ABSL_GUARDED_BY(lock_);
+  std::vector<std::atomic<double>> cpu_seconds_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_MACHINE_MACHINE_H_

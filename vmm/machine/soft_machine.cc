@@ -1,0 +1,116 @@
+#include "vmm/machine/soft_machine.h"
+
+#include <sys/mman.h>
+
+#include "absl/memory/memory.h"
+#include "workloads/aux_area.h"
+#include "workloads/run.h"
+
+namespace quire {
+namespace {
+
+// How a workload reaches managed memory: see workloads/run.h.
+class EptAccess {
+ public:
+  explicit EptAccess(EptVcpu& vcpu) : vcpu_(vcpu) {}
+
+  template <class Use>
+  bool WithPage(uint64_t page, bool write, Use use) {
+    status_ = vcpu_.WithPage(Gfn(page), write ? Access::kWrite : Access::kRead,
+                             [&use](std::byte* bytes) { use(reinterpret_cast<uint64_t*>(bytes)); });
+    return status_.ok();
+  }
+  const absl::Status& status() const { return status_; }
+
+ private:
+  EptVcpu& vcpu_;
+  absl::Status status_;
+};
+
+class DirectAccess {
+ public:
+  explicit DirectAccess(std::byte* memory) : memory_(memory) {}
+
+  template <class Use>
+  bool WithPage(uint64_t page, bool, Use use) {
+    use(reinterpret_cast<uint64_t*>(memory_ + page * kPageSize));
+    return true;
+  }
+
+ private:
+  std::byte* const memory_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SoftMachine>> SoftMachine::Create(const SoftMachineOptions& options, Pool* pool,
+                                                                 GuestMemory* memory) {
+  auto machine = absl::WrapUnique(new SoftMachine(options));
+  if (absl::Status status = machine->Assemble(options, pool, memory); !status.ok()) return status;
+  return machine;
+}
+
+SoftMachine::~SoftMachine() = default;
+
+absl::Status SoftMachine::Assemble(const SoftMachineOptions& options, Pool* pool, GuestMemory* memory) {
+  if (memory != nullptr) {
+    ept_ = std::make_unique<Ept>(*memory);
+    for (int i = 0; i < options.vcpus; ++i) vcpus_.push_back(std::make_unique<EptVcpu>(*ept_));
+  } else {
+    absl::StatusOr<Mapping> anonymous =
+        Mapping::MapAligned(options.memory, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (!anonymous.ok()) return anonymous.status();
+    madvise(anonymous->data(), options.memory.in_bytes(), MADV_HUGEPAGE);
+    anonymous_ = *std::move(anonymous);
+  }
+
+  absl::StatusOr<WiredRegion> boot_region = WiredRegion::Allocate(pool, ByteCount::Bytes(sizeof(quire_boot_info)));
+  if (!boot_region.ok()) return boot_region.status();
+  boot_ = *std::move(boot_region);
+  boot().magic = QUIRE_ABI_MAGIC;
+  boot().version = QUIRE_ABI_VERSION;
+  boot().vcpus = static_cast<uint32_t>(options.vcpus);
+  boot().memory_bytes = options.memory.in_bytes();
+  boot().seed = options.seed;
+
+  const uint64_t* const file_pages = options.work->file == nullptr ? nullptr : options.work->file->words();
+  const AuxParameters parameters = options.work->ParametersFor(options.seed, file_pages, options.memory, options.vcpus);
+  absl::StatusOr<WiredRegion> scratch = WiredRegion::Allocate(pool, AuxScratchSize(parameters));
+  if (!scratch.ok()) return scratch.status();
+  scratch_ = *std::move(scratch);
+  FillAuxArea(parameters, reinterpret_cast<uint64_t>(scratch_.bytes().data()), scratch_.bytes());
+  return absl::OkStatus();
+}
+
+void SoftMachine::RequestStop() { __atomic_store_n(&boot().stop, 1, __ATOMIC_RELAXED); }
+
+absl::Status SoftMachine::RunVcpu(int vcpu) {
+  const uint32_t number = static_cast<uint32_t>(vcpu);
+  if (ept_ == nullptr) {
+    DirectAccess memory(anonymous_.data());
+    RunWorkload(aux(), boot(), number, memory);
+    return absl::OkStatus();
+  }
+  EptAccess memory(*vcpus_[number]);
+  RunWorkload(aux(), boot(), number, memory);
+  return memory.status();
+}
+
+quire_progress SoftMachine::ReadProgressOf(int vcpu) const {
+  // Written by the vCPU's thread meanwhile.
+  const quire_progress& p = boot().progress[vcpu];
+  const auto load = [](const uint64_t& field) { return __atomic_load_n(&field, __ATOMIC_ACQUIRE); };
+  quire_progress copy;
+  copy.operations = load(p.operations);
+  copy.verified_pages = load(p.verified_pages);
+  copy.mismatched_pages = load(p.mismatched_pages);
+  copy.first_bad_page = load(p.first_bad_page);
+  copy.first_bad_word = load(p.first_bad_word);
+  copy.first_bad_value = load(p.first_bad_value);
+  copy.first_bad_wanted = load(p.first_bad_wanted);
+  copy.phase = load(p.phase);
+  return copy;
+}
+
+}  // namespace quire

@@ -1,0 +1,245 @@
+#include "vmm/options.h"
+
+#include <cmath>
+
+#include "absl/flags/flag.h"
+#include "absl/strings/str_cat.h"
+#include "vmm/files.h"
+#include "vmm/text.h"
+#include "workloads/guest_abi.h"
+
+ABSL_FLAG(int, guests, 4, "number of guests");
+ABSL_FLAG(quire::ByteCount, memory, quire::ByteCount::MiB(256), "memory of each guest");
+ABSL_FLAG(std::optional<quire::ByteCount>, pool, std::nullopt,
+          "host memory for all guests together, with everything that is kept for them (default: half of their memory)");
+ABSL_FLAG(int, vcpus, 1, "virtual CPUs of each guest");
+ABSL_FLAG(quire::Accel, accel, quire::Accel::kAuto,
+          "auto, kvm or soft: what executes the guests; auto is KVM where it works, otherwise software vCPUs");
+ABSL_FLAG(quire::Engine, engine, quire::Engine::kQuire,
+          "quire or kernel: kernel leaves the guests' memory to the host, as plain memory, for comparison");
+ABSL_FLAG(
+    quire::Huge, huge, quire::Huge::kNever,
+    "always or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry each");
+ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
+          "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");
+ABSL_FLAG(std::optional<std::string>, payload, std::nullopt,
+          "a guest program of your own instead of a workload; needs KVM (docs/guest_abi.md says how to write one)");
+ABSL_FLAG(std::optional<std::string>, content, std::nullopt,
+          "fill the guests' pages from the bytes of this file, a third of them with zeros");
+ABSL_FLAG(double, compressibility, 3, "LZ4 ratio of the pages' content, where it is generated");
+ABSL_FLAG(uint64_t, seed, 1, "what the pseudo-random choices start from: the same seed repeats a run");
+ABSL_FLAG(double, seconds, 10, "how long to run, filling the guests' memory included");
+ABSL_FLAG(std::optional<std::string>, json, std::nullopt,
+          "write the report to this file, or to standard output for -, with all else on standard error");
+
+namespace quire {
+namespace {
+
+constexpr int kMaxGuests = 1024;  // past some hundreds each invalidation costs more than the page it is for
+constexpr int kMaxSeconds = 365 * 86400;
+constexpr double kMaxCompressibility = 100;  // a page that LZ4 packs better than this is one repeated value
+
+template <typename... Args>
+absl::Status Bad(const Args&... args) {
+  return absl::InvalidArgumentError(absl::StrCat(args...));
+}
+
+// A flag as the user would write it.
+std::string Spelled(absl::string_view flag, ByteCount size) { return absl::StrCat("--", flag, "=", SizeToFlag(size)); }
+
+absl::Status CheckCount(absl::string_view flag, int value, int max, absl::string_view example) {
+  if (value >= 1 && value <= max) return absl::OkStatus();
+  return Bad("--", flag, "=", value, " is out of range: write a number from 1 to ", max, ", such as ", example);
+}
+
+absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount example) {
+  if (size == ByteCount())
+    return Bad("--", flag, "=0 leaves nothing to run in: write a size such as ", SizeToFlag(example));
+  if (size.page_aligned()) return absl::OkStatus();
+  return Bad(Spelled(flag, size), " is not a multiple of the page size, 4096 bytes: the nearest size above is ",
+             SizeToFlag(PageCount::Ceil(size).bytes()));
+}
+
+absl::Status CheckMemory(const RunOptions& options, const RunLimits& limits) {
+  if (absl::Status whole = CheckWholePages("memory", options.memory, ByteCount::MiB(256)); !whole.ok()) return whole;
+  const std::string spelled = Spelled("memory", options.memory);
+  if (options.memory > limits.guest_address_space) {
+    return Bad(spelled, " is larger than a guest's address space: write ", SizeToFlag(limits.guest_address_space),
+               " or less");
+  }
+  if (options.memory > limits.host_memory) {
+    return Bad(spelled, " for each guest is more than the ", FormatSize(limits.host_memory),
+               " that this host has: write less, or run more guests of less memory each");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckPool(const RunOptions& options, const RunLimits& limits) {
+  if (absl::Status whole = CheckWholePages("pool", options.pool, ByteCount::MiB(512)); !whole.ok()) return whole;
+  const std::string spelled = Spelled("pool", options.pool);
+  if (options.pool > limits.host_memory) {
+    return Bad(spelled, " is more than the ", FormatSize(limits.host_memory),
+               " that this host has: write less, or ask for fewer or smaller guests");
+  }
+  if (options.pool < limits.minimum_pool) {
+    return Bad(spelled, " is less than ", Plural(static_cast<uint64_t>(options.guests), "guest"), " can run in: write ",
+               SizeToFlag(limits.minimum_pool), " or more");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDuration(absl::Duration duration) {
+  const double seconds = absl::ToDoubleSeconds(duration);
+  if (seconds > 0 && seconds <= kMaxSeconds) return absl::OkStatus();
+  return Bad("--seconds=", seconds, " is out of range: write a number above 0 and up to ", FormatCount(kMaxSeconds),
+             " (a year), such as 10");
+}
+
+absl::Status CheckCompressibility(double ratio) {
+  if (ratio >= 1 && ratio <= kMaxCompressibility) return absl::OkStatus();
+  return Bad("--compressibility=", ratio, " is out of range: write a ratio from 1 (incompressible) to ",
+             kMaxCompressibility, ", such as 3");
+}
+
+absl::Status CheckPayload(const RunOptions& options) {
+  if (!options.payload) return absl::OkStatus();
+  if (options.accel == Accel::kSoft) {
+    return Bad(
+        "--payload needs KVM and --accel=soft has none: use --accel=kvm, or a --workload of those that "
+        "`quire run --help` lists");
+  }
+  if (options.content) {
+    return Bad(
+        "--content fills the pages of the built-in workloads and a --payload fills its own: give only one of them");
+  }
+  return absl::OkStatus();
+}
+
+template <typename Enum>
+bool ParseName(absl::string_view text, std::initializer_list<Enum> values, Enum* value) {
+  for (Enum candidate : values) {
+    if (text != Name(candidate)) continue;
+    *value = candidate;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+absl::string_view Name(Accel accel) {
+  switch (accel) {
+    case Accel::kAuto:
+      return "auto";
+    case Accel::kKvm:
+      return "kvm";
+    case Accel::kSoft:
+      return "soft";
+  }
+  return "";
+}
+
+absl::string_view Name(Engine engine) { return engine == Engine::kQuire ? "quire" : "kernel"; }
+
+absl::string_view Name(Huge huge) { return huge == Huge::kAlways ? "always" : "never"; }
+
+const std::vector<FlagGroup>& RunFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"Guests",
+       {{"guests", "N", "write a whole number such as 4"},
+        {"memory", "SIZE", "write a size such as 256M, 1.5G or 268435456"},
+        {"vcpus", "N", "write a whole number such as 1"},
+        {"accel", "WHAT", "write auto, kvm or soft"}}},
+      {"Their memory",
+       {{"pool", "SIZE", "write a size such as 512M, 1.5G or 536870912"},
+        {"engine", "WHO", "write quire or kernel"},
+        {"huge", "WHEN", "write always or never"}}},
+      {"What they do",
+       {{"workload", "SPEC", "write a workload such as zipf or zipf:theta=0.8"},
+        {"payload", "FILE", "write the path of a guest program"},
+        {"seconds", "N", "write a number of seconds such as 10"},
+        {"seed", "N", "write a whole number such as 1"}}},
+      {"What their pages hold",
+       {{"content", "FILE", "write the path of a file"}, {"compressibility", "RATIO", "write a ratio such as 3"}}},
+      {"What comes out", {{"json", "FILE", "write the path of a file, or - for standard output"}}},
+  };
+  return *groups;
+}
+
+absl::StatusOr<RunOptions> RunOptionsFromFlags() {
+  RunOptions options;
+  options.guests = absl::GetFlag(FLAGS_guests);
+  options.memory = absl::GetFlag(FLAGS_memory);
+  options.vcpus = absl::GetFlag(FLAGS_vcpus);
+  options.accel = absl::GetFlag(FLAGS_accel);
+  options.engine = absl::GetFlag(FLAGS_engine);
+  options.huge = absl::GetFlag(FLAGS_huge);
+  options.payload = absl::GetFlag(FLAGS_payload);
+  options.content = absl::GetFlag(FLAGS_content);
+  options.compressibility = absl::GetFlag(FLAGS_compressibility);
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.duration = absl::Seconds(absl::GetFlag(FLAGS_seconds));
+  options.json = absl::GetFlag(FLAGS_json);
+  if (options.json == "/dev/stdout") options.json = "-";
+  const std::optional<std::string> workload = absl::GetFlag(FLAGS_workload);
+  if (workload && options.payload) {
+    return absl::InvalidArgumentError("--workload and --payload both say what the guests run: give only one of them");
+  }
+  options.workload = workload.value_or(options.workload);
+  const ByteCount half = ByteCount::Bytes(options.all_memory().in_bytes() / 2);
+  options.pool = absl::GetFlag(FLAGS_pool).value_or(PageCount::Ceil(half).bytes());
+  return options;
+}
+
+absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
+  if (absl::Status s = CheckCount("guests", options.guests, kMaxGuests, "4"); !s.ok()) return s;
+  if (absl::Status s = CheckCount("vcpus", options.vcpus, QUIRE_MAX_VCPUS, "1"); !s.ok()) return s;
+  if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
+  if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
+  if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
+  if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
+  if (absl::Status s = CheckPayload(options); !s.ok()) return s;
+  return options.payload ? absl::OkStatus() : limits.check_workload(options.workload);
+}
+
+absl::Status CheckFiles(const RunOptions& options) {
+  if (options.payload) {
+    if (absl::Status s = CheckReadable("payload", *options.payload); !s.ok()) return s;
+  }
+  if (options.content) {
+    if (absl::Status s = CheckReadable("content", *options.content); !s.ok()) return s;
+  }
+  return options.json ? CheckWritable("json", *options.json) : absl::OkStatus();
+}
+
+std::vector<std::string> Notes(const RunOptions& options) {
+  std::vector<std::string> notes;
+  if (options.engine == Engine::kKernel) {
+    notes.push_back("With --engine=kernel the host manages the guests' memory and --pool is not enforced.");
+  }
+  return notes;
+}
+
+bool AbslParseFlag(absl::string_view text, ByteCount* size, std::string*) {
+  const std::optional<ByteCount> parsed = ParseSize(text);
+  *size = parsed.value_or(*size);
+  return parsed.has_value();
+}
+std::string AbslUnparseFlag(ByteCount size) { return SizeToFlag(size); }
+
+bool AbslParseFlag(absl::string_view text, Accel* accel, std::string*) {
+  return ParseName(text, {Accel::kAuto, Accel::kKvm, Accel::kSoft}, accel);
+}
+std::string AbslUnparseFlag(Accel accel) { return std::string(Name(accel)); }
+
+bool AbslParseFlag(absl::string_view text, Engine* engine, std::string*) {
+  return ParseName(text, {Engine::kQuire, Engine::kKernel}, engine);
+}
+std::string AbslUnparseFlag(Engine engine) { return std::string(Name(engine)); }
+
+bool AbslParseFlag(absl::string_view text, Huge* huge, std::string*) {
+  return ParseName(text, {Huge::kAlways, Huge::kNever}, huge);
+}
+std::string AbslUnparseFlag(Huge huge) { return std::string(Name(huge)); }
+
+}  // namespace quire

@@ -1,0 +1,88 @@
+// What `quire run` is asked to do: its flags, parsed and checked before anything is started.
+#ifndef QUIRE_VMM_OPTIONS_H_
+#define QUIRE_VMM_OPTIONS_H_
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "base/units.h"
+#include "vmm/flags.h"
+
+namespace quire {
+
+// What runs the guests' instructions.
+enum class Accel : uint8_t { kAuto, kKvm, kSoft };
+// Who manages the guests' memory: this program, or the host kernel (the baseline).
+enum class Engine : uint8_t { kQuire, kKernel };
+
+// Whether guests' memory may come and go by whole blocks of 2 MiB.
+enum class Huge : uint8_t { kAlways, kNever };
+
+absl::string_view Name(Accel accel);
+absl::string_view Name(Engine engine);
+absl::string_view Name(Huge huge);
+
+struct RunOptions {
+  int guests = 4;
+  ByteCount memory = ByteCount::MiB(256);  // of each guest
+  ByteCount pool = ByteCount::MiB(512);
+  int vcpus = 1;               // of each guest
+  Accel accel = Accel::kAuto;  // never kAuto once the run has begun
+  Engine engine = Engine::kQuire;
+  Huge huge = Huge::kNever;
+  std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
+  std::optional<std::string> payload;  // path of the user's own guest program
+  std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages
+  double compressibility = 3;          // LZ4 ratio of generated content
+  uint64_t seed = 1;
+  absl::Duration duration = absl::Seconds(10);
+  std::optional<std::string> json;  // path of the report, "-" for standard output
+
+  ByteCount all_memory() const { return ByteCount::Bytes(memory.in_bytes() * static_cast<uint64_t>(guests)); }
+};
+
+// What the options are held against; the caller asks the host and the other folders.
+struct RunLimits {
+  ByteCount host_memory;          // RAM, or the cgroup's limit where that is lower
+  ByteCount guest_address_space;  // the most memory that a guest can have
+  ByteCount minimum_pool;         // the least that this number of guests can run in
+  std::function<absl::Status(absl::string_view spec)> check_workload;
+};
+
+// The flags of `quire run`, for ParseFlags and for the help.
+const std::vector<FlagGroup>& RunFlags();
+
+// The options as the flags have them. The pool defaults to half of the guests' memory, rounded up to a whole page.
+// Errors: InvalidArgument where flags exclude each other.
+absl::StatusOr<RunOptions> RunOptionsFromFlags();
+
+// Every message says what is wrong and what would be right, in one sentence without a full stop.
+// Errors: InvalidArgument.
+absl::Status Validate(const RunOptions& options, const RunLimits& limits);
+
+// Whether the files that the options name can be read and written. Errors: InvalidArgument.
+absl::Status CheckFiles(const RunOptions& options);
+
+// What the user should know about options that are valid but will not do what they seem to: one sentence each.
+std::vector<std::string> Notes(const RunOptions& options);
+
+// For Abseil's flags, which find these by their argument's namespace.
+bool AbslParseFlag(absl::string_view text, ByteCount* size, std::string* error);
+std::string AbslUnparseFlag(ByteCount size);
+bool AbslParseFlag(absl::string_view text, Accel* accel, std::string* error);
+std::string AbslUnparseFlag(Accel accel);
+bool AbslParseFlag(absl::string_view text, Engine* engine, std::string* error);
+std::string AbslUnparseFlag(Engine engine);
+bool AbslParseFlag(absl::string_view text, Huge* huge, std::string* error);
+std::string AbslUnparseFlag(Huge huge);
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_OPTIONS_H_

@@ -1,0 +1,126 @@
+#include "vmm/report.h"
+
+#include <algorithm>
+
+#include "nlohmann/json.hpp"
+
+namespace quire {
+namespace {
+
+// Keeps the keys in the order in which they are written here, which is that of the documentation.
+using Json = nlohmann::ordered_json;
+
+uint64_t Bytes(ByteCount size) { return size.in_bytes(); }
+
+Json GuestJson(const GuestReport& guest) {
+  return Json{{"id", guest.id},
+              {"name", guest.name},
+              {"memory_bytes", Bytes(guest.memory_bytes)},
+              {"vcpus", guest.vcpus},
+              {"exit", guest.exit.ok() ? "ok" : std::string(guest.exit.message())},
+              {"operations", guest.operations},
+              {"operations_per_second", guest.operations_per_second},
+              {"verified_pages", guest.verified_pages},
+              {"mismatched_pages", guest.mismatched_pages}};
+}
+
+Json GuestsJson(const std::vector<GuestReport>& guests) {
+  Json all = Json::array();
+  for (const GuestReport& guest : guests) all.push_back(GuestJson(guest));
+  return all;
+}
+
+Json PoolJson(const PoolReport& pool) {
+  return Json{{"limit_bytes", Bytes(pool.limit_bytes)},       {"peak_bytes", Bytes(pool.peak_bytes)},
+              {"resident_bytes", Bytes(pool.resident_bytes)}, {"out_bytes", Bytes(pool.out_bytes)},
+              {"shared_bytes", Bytes(pool.shared_bytes)},     {"compressed_bytes", Bytes(pool.compressed_bytes)},
+              {"wired_bytes", Bytes(pool.wired_bytes)},       {"free_bytes", Bytes(pool.free_bytes)},
+              {"metadata_bytes", Bytes(pool.metadata_bytes)}};
+}
+
+Json FaultsJson(const FaultsReport& faults) {
+  return Json{{"total", faults.total},
+              {"zero_fill", faults.zero_fill},
+              {"second_chance", faults.second_chance},
+              {"swap_in", faults.swap_in},
+              {"unshare", faults.unshare},
+              {"huge", faults.huge},
+              {"already_resident", faults.already_resident},
+              {"p50_us", faults.p50_us},
+              {"p99_us", faults.p99_us}};
+}
+
+Json SwapJson(const SwapReport& swap) {
+  Json tiers = Json::array();
+  for (const SwapTierReport& tier : swap.tiers) {
+    tiers.push_back(
+        Json{{"name", tier.name}, {"pages", tier.pages}, {"bytes", Bytes(tier.bytes)}, {"errors", tier.errors}});
+  }
+  return Json{{"pages_out", swap.pages_out},
+              {"pages_in", swap.pages_in},
+              {"stored_pages", swap.stored_pages},
+              {"stored_bytes", Bytes(swap.stored_bytes)},
+              {"same_filled_pages", swap.same_filled_pages},
+              {"tiers", tiers}};
+}
+
+Json RefusedJson(const std::map<std::string, uint64_t>& refused) {
+  Json reasons = Json::object();
+  for (const auto& [reason, count] : refused) reasons[reason] = count;
+  return reasons;
+}
+
+Json MergeJson(const MergeReport& merge) {
+  return Json{{"scanned_pages", merge.scanned_pages},    {"merged_pages", merge.merged_pages},
+              {"zero_pages", merge.zero_pages},          {"shared_frames", merge.shared_frames},
+              {"saved_bytes", Bytes(merge.saved_bytes)}, {"broken_pages", merge.broken_pages},
+              {"refused", RefusedJson(merge.refused)}};
+}
+
+Json HugeJson(const HugeReport& huge) {
+  return Json{{"blocks_mapped", huge.blocks_mapped}, {"whole_faults", huge.whole_faults},
+              {"promotions", huge.promotions},       {"splits", huge.splits},
+              {"compactions", huge.compactions},     {"refused", RefusedJson(huge.refused)}};
+}
+
+Json NotifierJson(const NotifierReport& notifier) {
+  return Json{{"invalidations", notifier.invalidations}, {"pages", notifier.pages}, {"retries", notifier.retries}};
+}
+
+Json CpuSecondsJson(const CpuSecondsReport& cpu) {
+  return Json{
+      {"vcpus", cpu.vcpus}, {"fault", cpu.fault}, {"reclaim", cpu.reclaim}, {"swap", cpu.swap}, {"merge", cpu.merge}};
+}
+
+bool Failed(const GuestReport& guest) {
+  return guest.mismatched_pages > 0 || (!guest.exit.ok() && !absl::IsResourceExhausted(guest.exit));
+}
+
+}  // namespace
+
+std::string ToJson(const Report& report) {
+  const Json json{{"version", report.version},
+                  {"engine", Name(report.engine)},
+                  {"accel", Name(report.accel)},
+                  {"pages", report.huge_pages ? "huge" : "small"},
+                  {"content_ratio", report.content_ratio},
+                  {"elapsed_seconds", report.elapsed_seconds},
+                  {"guests", GuestsJson(report.guests)},
+                  {"pool", PoolJson(report.pool)},
+                  {"faults", FaultsJson(report.faults)},
+                  {"swap", SwapJson(report.swap)},
+                  {"merge", MergeJson(report.merge)},
+                  {"huge", HugeJson(report.huge)},
+                  {"notifier", NotifierJson(report.notifier)},
+                  {"cpu_seconds", CpuSecondsJson(report.cpu_seconds)}};
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+ExitStatus ToExitStatus(const Report& report) {
+  const auto stopped = [](const GuestReport& guest) { return !guest.exit.ok(); };
+  if (std::any_of(report.guests.begin(), report.guests.end(), Failed)) return ExitStatus::kGuestFailed;
+  if (std::any_of(report.guests.begin(), report.guests.end(), stopped)) return ExitStatus::kOutOfMemory;
+  return ExitStatus::kAllWell;
+}
+
+}  // namespace quire

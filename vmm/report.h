@@ -1,0 +1,133 @@
+// The result of a run: what `quire run --json` writes. Members are named as the keys. People's scripts depend on the
+// keys: add freely, never rename or drop one. Counts are since the start of the run; members marked "gauge" are
+// sampled when the workload ends, before teardown. What is switched off stays zero.
+#ifndef QUIRE_VMM_REPORT_H_
+#define QUIRE_VMM_REPORT_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "base/units.h"
+#include "vmm/exit_status.h"
+#include "vmm/options.h"
+#include "vmm/version.h"
+
+namespace quire {
+
+struct GuestReport {
+  int id = 0;
+  std::string name = {};
+  ByteCount memory_bytes = {};
+  int vcpus = 0;
+  absl::Status exit = {};   // OK, or a sentence; ResourceExhausted if the guest was stopped for want of memory
+  uint64_t operations = 0;  // accesses to one page each
+  double operations_per_second = 0;
+  uint64_t verified_pages = 0;    // checks made
+  uint64_t mismatched_pages = 0;  // checks failed
+};
+
+struct PoolReport {
+  ByteCount limit_bytes = {};
+  ByteCount peak_bytes = {};        // everything charged: the pool file's populated pages
+  ByteCount resident_bytes = {};    // gauge
+  ByteCount out_bytes = {};         // gauge: second chance
+  ByteCount shared_bytes = {};      // gauge
+  ByteCount compressed_bytes = {};  // gauge
+  ByteCount wired_bytes = {};       // gauge
+  ByteCount free_bytes = {};        // gauge
+  ByteCount metadata_bytes = {};    // gauge: bookkeeping, software EPTs included; outside the limit
+};
+
+struct FaultsReport {
+  uint64_t total = 0;
+  uint64_t zero_fill = 0;
+  uint64_t second_chance = 0;
+  uint64_t swap_in = 0;
+  uint64_t unshare = 0;
+  uint64_t huge = 0;
+  uint64_t already_resident = 0;  // another vCPU was faster, or the MMU had dropped the page by itself
+  double p50_us = 0;              // from the event read to the wake-up
+  double p99_us = 0;
+};
+
+struct SwapTierReport {
+  std::string name = {};  // "ram", "file" or "nbd"
+  uint64_t pages = 0;     // gauge
+  ByteCount bytes = {};   // gauge
+  uint64_t errors = 0;
+};
+
+struct SwapReport {
+  uint64_t pages_out = 0;
+  uint64_t pages_in = 0;
+  uint64_t stored_pages = 0;       // gauge
+  ByteCount stored_bytes = {};     // gauge
+  uint64_t same_filled_pages = 0;  // gauge
+  std::vector<SwapTierReport> tiers = {};
+};
+
+struct MergeReport {
+  uint64_t scanned_pages = 0;
+  uint64_t merged_pages = 0;
+  uint64_t zero_pages = 0;
+  uint64_t shared_frames = 0;  // gauge
+  ByteCount saved_bytes = {};  // gauge
+  uint64_t broken_pages = 0;
+  std::map<std::string, uint64_t> refused = {};  // how often, for each reason
+};
+
+struct HugeReport {
+  uint64_t blocks_mapped = 0;  // gauge: 2 MiB entries in KVM's statistics, or in the EPT
+  uint64_t whole_faults = 0;
+  uint64_t promotions = 0;
+  uint64_t splits = 0;
+  uint64_t compactions = 0;
+  std::map<std::string, uint64_t> refused = {};
+};
+
+struct NotifierReport {
+  uint64_t invalidations = 0;
+  uint64_t pages = 0;
+  uint64_t retries = 0;
+};
+
+// By kind of thread.
+struct CpuSecondsReport {
+  double vcpus = 0;
+  double fault = 0;
+  double reclaim = 0;
+  double swap = 0;
+  double merge = 0;
+};
+
+struct Report {
+  std::string version = kVersion;
+  Engine engine = Engine::kQuire;
+  Accel accel = Accel::kSoft;
+  bool huge_pages = false;   // key "pages": whether windows (or the EPT) can hold 2 MiB pages on this host
+  double content_ratio = 0;  // LZ4 ratio of the content, by 4 KiB page
+  double elapsed_seconds = 0;
+  std::vector<GuestReport> guests = {};
+  PoolReport pool = {};
+  FaultsReport faults = {};
+  SwapReport swap = {};
+  MergeReport merge = {};
+  HugeReport huge = {};
+  NotifierReport notifier = {};
+  CpuSecondsReport cpu_seconds = {};
+};
+
+// The report as one JSON object, indented, with a line break at the end. Sizes are bytes, times seconds unless the key
+// says otherwise. Bytes that are not UTF-8 are replaced.
+std::string ToJson(const Report& report);
+
+// What the program ends with: a guest that died or read a wrong byte counts for more than one stopped for want of
+// memory.
+ExitStatus ToExitStatus(const Report& report);
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_REPORT_H_

@@ -1,0 +1,41 @@
+#include "workloads/fill_aux_area.h"
+
+#include <algorithm>
+#include <cmath>
+#include <new>
+
+#include "base/check.h"
+#include "workloads/guest_abi.h"
+
+namespace quire {
+namespace {
+
+// The versions begin on a cache line of their own.
+constexpr uint64_t kVersionsOffset = (sizeof(AuxArea) + 63) / 64 * 64;
+
+}  // namespace
+
+PageCount UsedPages(const WorkloadSpec& spec, PageCount memory) {
+  const double used = std::round(spec.touched * static_cast<double>(memory.in_pages()));
+  return PageCount(std::clamp<uint64_t>(static_cast<uint64_t>(used), 1, memory.in_pages()));
+}
+
+ByteCount AuxScratchSize(const AuxParameters& parameters) {
+  const uint64_t versions = UsedPages(parameters.spec, parameters.memory).in_pages() * sizeof(uint32_t);
+  return PageCount::Ceil(ByteCount::Bytes(kVersionsOffset + versions)).bytes();
+}
+
+void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::Span<std::byte> scratch) {
+  QUIRE_CHECK(parameters.vcpus > 0 && parameters.vcpus <= QUIRE_MAX_VCPUS);
+  QUIRE_CHECK(scratch.size() == AuxScratchSize(parameters).in_bytes());
+  AuxArea* area = new (scratch.data()) AuxArea();
+  area->magic = kAuxMagic;
+  area->used_pages = UsedPages(parameters.spec, parameters.memory).in_pages();
+  area->spec = parameters.spec;
+  area->content = parameters.content;
+  area->versions = reinterpret_cast<uint32_t*>(guest_address + kVersionsOffset);
+  if (parameters.spec.kind == WorkloadKind::kZipf)
+    BuildZipfTable(PageCountOfVcpu(area->used_pages, 0, parameters.vcpus), parameters.spec.theta, area->zipf);
+}
+
+}  // namespace quire

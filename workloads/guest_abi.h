@@ -1,0 +1,68 @@
+/* The contract between Quire and a program that runs as a guest under KVM. Plain C, freestanding.
+ * docs/guest_abi.md explains it with an example.
+ *
+ * A guest program is a statically linked ELF64 executable (not position independent) whose segments lie between
+ * QUIRE_IMAGE_BEGIN and QUIRE_IMAGE_END. Every vCPU starts at its entry point, in 64-bit mode at privilege level 3
+ * with IOPL 3 (IN and OUT are allowed, interrupts never arrive, SSE2 is enabled), with
+ *   rdi  the address of struct quire_boot_info (the same for all vCPUs)
+ *   rsi  the number of this vCPU, from 0
+ *   rsp  the top of this vCPU's own stack (QUIRE_STACK_SIZE bytes), aligned as if the entry point had been called
+ * Image, stacks, boot info and page tables lie in wired memory beside the guest's memory proper, which is mapped
+ * readable and writable at boot_info->memory and holds zeros at first.
+ */
+#ifndef QUIRE_WORKLOADS_GUEST_ABI_H_
+#define QUIRE_WORKLOADS_GUEST_ABI_H_
+
+#include <stdint.h>
+
+#define QUIRE_ABI_MAGIC 0x6572697571ull /* "quire" */
+#define QUIRE_ABI_VERSION 1u
+#define QUIRE_MAX_VCPUS 64u
+#define QUIRE_STACK_SIZE 0x10000u
+
+/* Virtual addresses. */
+#define QUIRE_BOOT_INFO 0x100000ull   /* struct quire_boot_info */
+#define QUIRE_IMAGE_BEGIN 0x400000ull /* where the program's segments may lie ... */
+#define QUIRE_IMAGE_END 0x10000000ull /* ... up to here */
+#define QUIRE_MEMORY 0x1000000000ull  /* the guest's memory, boot_info->memory_bytes of it */
+#define QUIRE_AUX 0x100000000000ull   /* boot_info->aux: read-only data and scratch given by Quire's own workloads */
+
+/* I/O ports. An OUT to any other does nothing, an IN gives all ones. Port 0xf5 is Quire's own: its handlers report by
+ * it that an exception has ended the guest. */
+#define QUIRE_SERIAL_PORT 0x3f8 /* OUT, one byte: console output */
+#define QUIRE_EXIT_PORT 0xf4    /* OUT, 32 bits: this vCPU ends with this status; 0 is success */
+
+/* One for each vCPU, on a cache line of its own. Written by the guest, read by Quire at any time. Each field only grows
+ * except first_bad_*, which are set once, before mismatched_pages stops being 0. */
+struct quire_progress {
+  uint64_t operations;       /* accesses to one page each, in phase 1 */
+  uint64_t verified_pages;   /* checks made */
+  uint64_t mismatched_pages; /* checks failed */
+  uint64_t first_bad_page;   /* page number and ... */
+  uint64_t first_bad_word;   /* ... offset in 8-byte words of the first failed check, ... */
+  uint64_t first_bad_value;  /* ... what was read there ... */
+  uint64_t first_bad_wanted; /* ... and what should have been */
+  uint64_t phase;            /* 0 filling, 1 running, 2 finished: when throughput may be measured */
+};
+
+struct quire_boot_info {
+  uint64_t magic;        /* QUIRE_ABI_MAGIC */
+  uint32_t version;      /* QUIRE_ABI_VERSION */
+  uint32_t vcpus;        /* number of vCPUs started */
+  uint64_t memory;       /* address of the guest's memory */
+  uint64_t memory_bytes; /* its size, a multiple of 4096 */
+  uint64_t seed;         /* --seed, mixed with the guest's number */
+  uint32_t stop;         /* Quire sets this to 1 when the run's time is over: finish and exit with 0 */
+  uint32_t arrived;      /* for the guest's own use: vCPUs that have reached a barrier; starts as 0 */
+  uint64_t aux;          /* 0, or the address of data for Quire's own workloads ... */
+  uint64_t aux_bytes;    /* ... and its size */
+  uint64_t reserved[8];  /* 0 */
+  struct quire_progress progress[QUIRE_MAX_VCPUS];
+};
+
+#ifdef __cplusplus
+static_assert(sizeof(struct quire_progress) == 64, "one cache line");
+static_assert(sizeof(struct quire_boot_info) == 128 + 64 * QUIRE_MAX_VCPUS, "two cache lines, then one a vCPU");
+#endif
+
+#endif /* QUIRE_WORKLOADS_GUEST_ABI_H_ */

@@ -1,0 +1,69 @@
+"""Programs for guests (docs/guest_abi.md), and how to put their bytes into a program or test of the host.
+
+    guest_program(name, src)                   builds NAME.elf from one C or C++ file and its headers
+    embedded_guest_program(name, program, hdr, function)
+                                               a library that defines `absl::Span<const std::byte> quire::FUNCTION()`,
+                                               declared in `hdr`
+"""
+
+load("//tools/bazel:quire.bzl", "quire_cc_library")
+
+# A rule of its own, not cc_binary: what runs in a guest must not get the host's options and sanitizers.
+_FLAGS = [
+    "-O2",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-ffreestanding",
+    "-fno-pic",
+    "-fno-stack-protector",
+    "-fno-asynchronous-unwind-tables",
+    "-fcf-protection=none",
+    "-nostdlib",
+    "-static",  # implies -no-pie, which clang then calls unused
+    "-Wl,--build-id=none",
+    "-Wl,-Ttext-segment=0x400000",  # QUIRE_IMAGE_BEGIN
+]
+
+_CXX_FLAGS = [
+    "-std=c++20",
+    "-fno-exceptions",
+    "-fno-rtti",
+]
+
+def guest_program(name, src, hdrs = [], visibility = None):
+    flags = _FLAGS + (_CXX_FLAGS if src.endswith(".cc") else [])
+    native.genrule(
+        name = name,
+        srcs = [
+            src,
+            "//workloads:freestanding_headers",
+        ] + hdrs,
+        outs = [name + ".elf"],
+        cmd = "$(CC) " + " ".join(flags) + " -I. $(location " + src + ") -o $@",
+        toolchains = ["@bazel_tools//tools/cpp:current_cc_toolchain"],
+        visibility = visibility,
+    )
+
+def embedded_guest_program(name, program, hdr, function, **kwargs):
+    native.genrule(
+        name = name + "_bytes",
+        srcs = [program],
+        outs = [name + "_bytes.cc"],
+        cmd = """{
+            echo '#include "%s/%s"'
+            echo 'namespace {'
+            echo 'alignas(16) constexpr unsigned char kBytes[] = {'
+            od -An -v -tx1 $(location %s) | sed 's/ \\(..\\)/0x\\1,/g'
+            echo '};'
+            echo '}  // namespace'
+            echo 'absl::Span<const std::byte> quire::%s() { return {reinterpret_cast<const std::byte*>(kBytes), sizeof kBytes}; }'
+        } >$@""" % (native.package_name(), hdr, program, function),
+    )
+    quire_cc_library(
+        name = name,
+        srcs = [name + "_bytes.cc"],
+        hdrs = [hdr],
+        deps = ["@com_google_absl//absl/types:span"],
+        **kwargs
+    )

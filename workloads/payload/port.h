@@ -1,0 +1,36 @@
+// How a payload talks to Quire: the serial port and the exit port of guest_abi.h. Freestanding.
+#ifndef QUIRE_WORKLOADS_PAYLOAD_PORT_H_
+#define QUIRE_WORKLOADS_PAYLOAD_PORT_H_
+
+#include <stdint.h>
+
+#include "workloads/guest_abi.h"
+
+namespace quire {
+
+inline void PrintChar(char c) {
+  asm volatile("outb %0, %1" : : "a"(c), "Nd"(static_cast<uint16_t>(QUIRE_SERIAL_PORT)));
+}
+
+inline void Print(const char* text) {
+  while (*text != '\0') PrintChar(*text++);
+}
+
+inline void PrintNumber(uint64_t number) {
+  if (number >= 10) PrintNumber(number / 10);
+  PrintChar(static_cast<char>('0' + number % 10));
+}
+
+inline void PrintHex(uint64_t number) {
+  Print("0x");
+  for (int shift = 60; shift >= 0; shift -= 4) PrintChar("0123456789abcdef"[number >> shift & 15]);
+}
+
+// Ends this vCPU.
+[[noreturn]] inline void Exit(uint32_t status) {
+  for (;;) asm volatile("outl %0, %1" : : "a"(status), "Nd"(static_cast<uint16_t>(QUIRE_EXIT_PORT)));
+}
+
+}  // namespace quire
+
+#endif  // QUIRE_WORKLOADS_PAYLOAD_PORT_H_

@@ -1,0 +1,120 @@
+// The loop that every workload runs on each vCPU: fill the vCPU's pages, then read and write them as the spec says, and
+// verify every page that is touched. Freestanding: also compiled into the payload of KVM guests.
+//
+// How the memory is reached is the Memory type's business:
+//
+//   // Calls use(uint64_t* words) with the page's kWordsPerPage words, 16-byte aligned, which it may read, and write if
+//   // `write` is true. False when the page cannot be had any more (the guest must end); `use` was not called then.
+//   template <class Use> bool WithPage(uint64_t page, bool write, Use use);
+//
+// The sequence of operations is determined by spec, seed, vCPU and number of vCPUs; only how far it gets depends on the
+// time. A write first verifies the page, then writes its next version.
+#ifndef QUIRE_WORKLOADS_RUN_H_
+#define QUIRE_WORKLOADS_RUN_H_
+
+#include <stdint.h>
+
+#include "workloads/access_pattern.h"
+#include "workloads/aux_area.h"
+#include "workloads/content.h"
+#include "workloads/guest_abi.h"
+#include "workloads/random.h"
+
+namespace quire {
+
+enum class RunResult {
+  kFinished,      // all operations done, or told to stop; progress says whether pages were wrong
+  kMemoryFailed,  // a page could not be had
+};
+
+template <class Memory>
+class WorkloadRun {
+ public:
+  // One vCPU's part. `boot` and `aux` are shared with the other vCPUs and, like `memory`, must outlive the run.
+  WorkloadRun(const AuxArea& aux, quire_boot_info& boot, uint32_t vcpu, Memory& memory)
+      : aux_(aux),
+        boot_(boot),
+        progress_(boot.progress[vcpu]),
+        memory_(memory),
+        vcpu_(vcpu),
+        page_count_(PageCountOfVcpu(aux.used_pages, vcpu, boot.vcpus)) {}
+
+  RunResult Run() {
+    SetPhase(0);
+    if (!Fill()) return RunResult::kMemoryFailed;
+    SetPhase(1);
+    if (page_count_ != 0 && !Operate()) return RunResult::kMemoryFailed;
+    SetPhase(2);
+    return RunResult::kFinished;
+  }
+
+ private:
+  bool Stopped() const { return __atomic_load_n(&boot_.stop, __ATOMIC_RELAXED) != 0; }
+
+  bool Fill() {
+    for (uint64_t i = 0; i < page_count_ && !Stopped(); ++i)
+      if (!Access(i, true)) return false;
+    return true;
+  }
+
+  bool Operate() {
+    AccessPattern pattern(aux_.spec, aux_.zipf, page_count_, Mix64(boot_.seed) + vcpu_);
+    const bool limited = aux_.spec.operations != 0;
+    const uint64_t limit = PageCountOfVcpu(aux_.spec.operations, vcpu_, boot_.vcpus);
+    for (uint64_t done = 0; !Stopped() && !(limited && done == limit); ++done) {
+      const Operation operation = pattern.Next();
+      if (!Access(operation.index, operation.write)) return false;
+      Set(progress_.operations, done + 1);
+    }
+    return true;
+  }
+
+  // Verifies the page and, if `write`, gives it its next version.
+  bool Access(uint64_t index, bool write) {
+    const uint64_t page = PageOfVcpu(index, vcpu_, boot_.vcpus);
+    const uint32_t version = aux_.versions[page];
+    const uint32_t next = version + 1 != 0 ? version + 1 : 1;  // 0 means never written
+    PageCheck check;
+    const bool had_page = memory_.WithPage(page, write, [&](uint64_t* words) {
+      check = CheckPage(words, aux_.content, page, version);
+      if (write) GeneratePage(words, aux_.content, page, next);
+    });
+    if (!had_page) return false;
+    if (write) aux_.versions[page] = next;
+    Count(page, check);
+    return true;
+  }
+
+  void Count(uint64_t page, const PageCheck& check) {
+    Set(progress_.verified_pages, progress_.verified_pages + 1);
+    if (check.good) return;
+    if (progress_.mismatched_pages == 0) {
+      Set(progress_.first_bad_page, page);
+      Set(progress_.first_bad_word, check.word);
+      Set(progress_.first_bad_value, check.value);
+      Set(progress_.first_bad_wanted, check.wanted);
+    }
+    // Release: whoever sees the count also sees the first mismatch.
+    __atomic_store_n(&progress_.mismatched_pages, progress_.mismatched_pages + 1, __ATOMIC_RELEASE);
+  }
+
+  // This vCPU is the only writer; the host reads at any time.
+  static void Set(uint64_t& counter, uint64_t value) { __atomic_store_n(&counter, value, __ATOMIC_RELAXED); }
+  void SetPhase(uint64_t phase) { Set(progress_.phase, phase); }
+
+  const AuxArea& aux_;
+  quire_boot_info& boot_;
+  quire_progress& progress_;
+  Memory& memory_;
+  const uint32_t vcpu_;
+  const uint64_t page_count_;
+};
+
+template <class Memory>
+RunResult RunWorkload(const AuxArea& aux, quire_boot_info& boot, uint32_t vcpu, Memory& memory) {
+  return WorkloadRun<Memory>(aux, boot, vcpu, memory).Run();
+}
+
+}  // namespace quire
+
+#endif  // QUIRE_WORKLOADS_RUN_H_

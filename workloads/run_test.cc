@@ -1,0 +1,287 @@
+#include "workloads/run.h"
+
+#include <gtest/gtest.h>
+
+#include <cstddef>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "base/units.h"
+#include "workloads/aux_area.h"
+#include "workloads/content.h"
+#include "workloads/fill_aux_area.h"
+#include "workloads/guest_abi.h"
+#include "workloads/spec.h"
+#include "workloads/workload_spec.h"
+
+namespace quire {
+namespace {
+
+struct alignas(16) Page {
+  uint64_t words[kWordsPerPage] = {};
+};
+
+// One vCPU's view of plain memory: records the operations, and does what a test wants before each.
+class PlainMemory {
+ public:
+  explicit PlainMemory(std::vector<Page>& pages) : pages_(pages) {}
+
+  template <class Use>
+  bool WithPage(uint64_t page, bool write, Use use) {
+    if (operations.size() == fail_at) return false;
+    operations.emplace_back(page, write);
+    if (before_operation) before_operation(operations.size());
+    Page before = pages_.at(page);
+    use(pages_.at(page).words);
+    if (!write) {
+      EXPECT_EQ(std::memcmp(&before, &pages_[page], sizeof before), 0) << "wrote without leave";
+    }
+    return true;
+  }
+
+  std::vector<std::pair<uint64_t, bool>> operations;
+  size_t fail_at = ~size_t{0};
+  std::function<void(size_t)> before_operation;
+
+ private:
+  std::vector<Page>& pages_;
+};
+
+class Guest {
+ public:
+  explicit Guest(const std::string& workload, uint32_t vcpus = 1, uint64_t pages = 100, uint64_t seed = 1)
+      : memory(pages), parameters_{*ParseWorkload(workload), Content{.key = 5}, PageCount(pages), vcpus} {
+    boot.magic = QUIRE_ABI_MAGIC;
+    boot.vcpus = vcpus;
+    boot.seed = seed;
+    scratch_.resize(AuxScratchSize(parameters_).in_bytes());
+    FillAuxArea(parameters_, reinterpret_cast<uint64_t>(scratch_.data()), absl::MakeSpan(scratch_));
+  }
+
+  AuxArea& aux() { return *reinterpret_cast<AuxArea*>(scratch_.data()); }
+  quire_progress& progress(uint32_t vcpu = 0) { return boot.progress[vcpu]; }
+
+  std::vector<Page> memory;
+  quire_boot_info boot = {};
+
+ private:
+  AuxParameters parameters_;
+  std::vector<std::byte> scratch_;
+};
+
+TEST(RunWorkload, EveryWorkloadVerifiesEveryPageItTouches) {
+  for (const WorkloadInfo& workload : Workloads()) {
+    Guest guest(std::string(workload.name) + ":operations=5000");
+    PlainMemory memory(guest.memory);
+    EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+    EXPECT_EQ(memory.operations.size(), 5100u) << workload.name;
+    EXPECT_EQ(guest.progress().operations, 5000u);
+    EXPECT_EQ(guest.progress().verified_pages, 5100u);
+    EXPECT_EQ(guest.progress().mismatched_pages, 0u);
+    EXPECT_EQ(guest.progress().phase, 2u);
+  }
+}
+
+TEST(RunWorkload, LeavesEachPageAtItsVersion) {
+  Guest guest("random:operations=3000");
+  PlainMemory memory(guest.memory);
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  std::vector<uint32_t> writes(100);
+  for (const auto& [page, write] : memory.operations) writes[page] += write;
+  for (uint64_t page = 0; page < 100; ++page) {
+    EXPECT_EQ(guest.aux().versions[page], writes[page]);
+    EXPECT_TRUE(IsPageRight(guest.memory[page].words, guest.aux().content, page, writes[page]));
+  }
+}
+
+TEST(RunWorkload, FillsEveryPageOnceBeforeAnythingElse) {
+  Guest guest("random:operations=10");
+  PlainMemory memory(guest.memory);
+  uint64_t phase_at_last_fill = 7, phase_after = 7;
+  memory.before_operation = [&](size_t operation) {
+    if (operation == 100) phase_at_last_fill = guest.progress().phase;
+    if (operation == 101) phase_after = guest.progress().phase;
+  };
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  for (uint64_t page = 0; page < 100; ++page) EXPECT_EQ(memory.operations[page], std::make_pair(page, true));
+  EXPECT_EQ(phase_at_last_fill, 0u);
+  EXPECT_EQ(phase_after, 1u);
+}
+
+TEST(RunWorkload, TouchedLimitsThePagesUsed) {
+  Guest guest("random:touched=0.3,operations=1000");
+  PlainMemory memory(guest.memory);
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  for (const auto& [page, write] : memory.operations) ASSERT_LT(page, 30u);
+}
+
+TEST(RunWorkload, MemoryThatIsNotZeroAtFirstIsAMismatch) {
+  Guest guest("scan:operations=1");
+  guest.memory[40].words[511] = 1;  // another guest's leavings
+  PlainMemory memory(guest.memory);
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(guest.progress().mismatched_pages, 1u);
+  EXPECT_EQ(guest.progress().first_bad_page, 40u);
+  EXPECT_EQ(guest.progress().first_bad_word, 511u);
+}
+
+uint64_t NonzeroPage(const Content& content) {
+  uint64_t page = 10;
+  while (IsZeroPage(content, page, 1)) ++page;
+  return page;
+}
+
+TEST(RunWorkload, FirstMismatchIsRecordedAndTheRunGoesOn) {
+  Guest guest("scan:writes=0,operations=300");
+  const uint64_t bad = NonzeroPage(guest.aux().content);
+  PlainMemory memory(guest.memory);
+  uint64_t right = 0;
+  memory.before_operation = [&](size_t operation) {
+    if (operation != 101) return;
+    right = guest.memory[bad].words[77];
+    guest.memory[bad].words[77] = 0xbad;
+    guest.memory[bad + 50].words[3] ^= 1;
+  };
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+  const quire_progress& progress = guest.progress();
+  EXPECT_EQ(progress.mismatched_pages, 6u);  // two pages, three passes
+  EXPECT_EQ(progress.first_bad_page, bad);
+  EXPECT_EQ(progress.first_bad_word, 77u);
+  EXPECT_EQ(progress.first_bad_value, 0xbadu);
+  EXPECT_EQ(progress.first_bad_wanted, right);
+  EXPECT_EQ(progress.operations, 300u);
+}
+
+TEST(RunWorkload, StaleAndSwappedPagesAreMismatches) {
+  Guest guest("touch:operations=200");  // one pass writes, one reads
+  const uint64_t stale = NonzeroPage(guest.aux().content);
+  PlainMemory memory(guest.memory);
+  Page old;
+  memory.before_operation = [&](size_t operation) {
+    if (operation == 101) old = guest.memory[stale];  // version 1
+    if (operation == 201) guest.memory[stale] = old;  // instead of 2
+    if (operation == 201) std::swap(guest.memory[0], guest.memory[1]);
+  };
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  const Content& content = guest.aux().content;
+  const uint64_t swapped = IsZeroPage(content, 0, 1) && IsZeroPage(content, 1, 1) ? 0 : 2;
+  EXPECT_EQ(guest.progress().mismatched_pages, 1 + swapped);
+}
+
+TEST(RunWorkload, WriteVerifiesBeforeItWritesAndHeals) {
+  Guest guest("scan:writes=1,operations=200");
+  const uint64_t bad = NonzeroPage(guest.aux().content);
+  PlainMemory memory(guest.memory);
+  memory.before_operation = [&](size_t operation) {
+    if (operation == 101) guest.memory[bad] = Page();
+  };
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(guest.progress().mismatched_pages, 1u);
+}
+
+TEST(RunWorkload, SameSeedRepeatsTheSameOperations) {
+  const auto operations = [](uint64_t seed, uint32_t vcpu) {
+    Guest guest("zipf:operations=2000", 2, 101, seed);
+    PlainMemory memory(guest.memory);
+    RunWorkload(guest.aux(), guest.boot, vcpu, memory);
+    return memory.operations;
+  };
+  EXPECT_EQ(operations(7, 0), operations(7, 0));
+  EXPECT_EQ(operations(7, 1), operations(7, 1));
+  EXPECT_NE(operations(7, 0), operations(8, 0));
+}
+
+TEST(RunWorkload, VcpusShareTheWorkAndNoPage) {
+  constexpr uint32_t kVcpus = 4;
+  Guest guest("zipf:operations=10002,scatter=1", kVcpus, 103);
+  std::vector<PlainMemory> memories(kVcpus, PlainMemory(guest.memory));
+  std::vector<std::thread> threads;
+  for (uint32_t vcpu = 0; vcpu < kVcpus; ++vcpu)
+    threads.emplace_back([&, vcpu] { RunWorkload(guest.aux(), guest.boot, vcpu, memories[vcpu]); });
+  for (std::thread& thread : threads) thread.join();
+  uint64_t operations = 0, verified = 0;
+  for (uint32_t vcpu = 0; vcpu < kVcpus; ++vcpu) {
+    for (const auto& [page, write] : memories[vcpu].operations) ASSERT_EQ(page % kVcpus, vcpu);
+    operations += guest.progress(vcpu).operations;
+    verified += guest.progress(vcpu).verified_pages;
+    EXPECT_EQ(guest.progress(vcpu).mismatched_pages, 0u);
+  }
+  EXPECT_EQ(operations, 10002u);
+  EXPECT_EQ(verified, 10002u + 103u);
+}
+
+TEST(RunWorkload, VcpusWithoutPagesFinish) {
+  Guest guest("zipf", 4, 2);
+  PlainMemory memory(guest.memory);
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 3, memory), RunResult::kFinished);
+  EXPECT_TRUE(memory.operations.empty());
+  EXPECT_EQ(guest.progress(3).phase, 2u);
+}
+
+TEST(RunWorkload, StopsWhenToldTo) {
+  for (size_t when : {50, 1000}) {  // while filling, and after
+    Guest guest("random");
+    PlainMemory memory(guest.memory);
+    memory.before_operation = [&](size_t operation) {
+      if (operation == when) __atomic_store_n(&guest.boot.stop, 1, __ATOMIC_RELAXED);
+    };
+    EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+    EXPECT_EQ(memory.operations.size(), when);
+    EXPECT_EQ(guest.progress().phase, 2u);
+  }
+}
+
+TEST(RunWorkload, EndsWhenAPageCannotBeHad) {
+  for (size_t when : {50, 1000}) {
+    Guest guest("random");
+    PlainMemory memory(guest.memory);
+    memory.fail_at = when;
+    EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kMemoryFailed);
+    EXPECT_EQ(guest.progress().verified_pages, when);
+    EXPECT_NE(guest.progress().phase, 2u);
+  }
+}
+
+TEST(RunWorkload, VersionsNeverWrapToZero) {
+  Guest guest("scan:writes=1,operations=100");
+  PlainMemory memory(guest.memory);
+  memory.before_operation = [&](size_t operation) {
+    if (operation != 100) return;
+    guest.aux().versions[0] = ~0u;
+    GeneratePage(guest.memory[0].words, guest.aux().content, 0, ~0u);
+  };
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(guest.aux().versions[0], 1u);
+  EXPECT_EQ(guest.progress().mismatched_pages, 0u);
+}
+
+TEST(AuxArea, UsedPagesIsAtLeastOneAndAtMostAll) {
+  WorkloadSpec spec;
+  spec.touched = 0.001;
+  EXPECT_EQ(UsedPages(spec, PageCount(1)), PageCount(1));
+  EXPECT_EQ(UsedPages(spec, PageCount(100000)), PageCount(100));
+  spec.touched = 1;
+  EXPECT_EQ(UsedPages(spec, PageCount(100003)), PageCount(100003));
+}
+
+TEST(AuxArea, ScratchIsSmallAndPointsIntoItself) {
+  const AuxParameters parameters{*ParseWorkload("zipf"), Content(), PageCount(65536), 2};
+  const ByteCount size = AuxScratchSize(parameters);
+  EXPECT_LT(size.in_bytes(), 65536 * 4 + 40000);
+  EXPECT_TRUE(size.page_aligned());
+  std::vector<std::byte> scratch(size.in_bytes());
+  FillAuxArea(parameters, QUIRE_AUX, absl::MakeSpan(scratch));
+  const AuxArea& area = *reinterpret_cast<const AuxArea*>(scratch.data());
+  const uint64_t versions = reinterpret_cast<uint64_t>(area.versions);
+  EXPECT_GE(versions, QUIRE_AUX + sizeof(AuxArea));
+  EXPECT_LE(versions + 65536 * sizeof(uint32_t), QUIRE_AUX + size.in_bytes());
+  EXPECT_EQ(area.zipf.ranks, 32768u);
+}
+
+}  // namespace
+}  // namespace quire

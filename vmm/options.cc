@@ -18,7 +18,7 @@ ABSL_FLAG(quire::Accel, accel, quire::Accel::kAuto,
 ABSL_FLAG(quire::Engine, engine, quire::Engine::kQuire,
           "quire or kernel: kernel leaves the guests' memory to the host, as plain memory, for comparison");
 ABSL_FLAG(
-    quire::Huge, huge, quire::Huge::kNever,
+    quire::Huge, huge, quire::Huge::kAlways,
     "always or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry each");
 ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
           "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");

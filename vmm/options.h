@@ -36,7 +36,7 @@ struct RunOptions {
   int vcpus = 1;               // of each guest
   Accel accel = Accel::kAuto;  // never kAuto once the run has begun
   Engine engine = Engine::kQuire;
-  Huge huge = Huge::kNever;
+  Huge huge = Huge::kAlways;
   std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
   std::optional<std::string> payload;  // path of the user's own guest program
   std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages

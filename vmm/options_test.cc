@@ -49,6 +49,7 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
   EXPECT_EQ(options->vcpus, 1);
   EXPECT_EQ(options->accel, Accel::kAuto);
   EXPECT_EQ(options->engine, Engine::kQuire);
+  EXPECT_EQ(options->huge, Huge::kAlways);
   EXPECT_EQ(options->workload, "zipf");
   EXPECT_EQ(options->duration, absl::Seconds(10));
   EXPECT_EQ(options->seed, 1u);
@@ -58,7 +59,7 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
 TEST(OptionsTest, FlagsAreTaken) {
   const absl::StatusOr<RunOptions> options =
       Options({"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel",
-               "--huge=always", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
+               "--huge=never", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->guests, 2);
   EXPECT_EQ(options->memory, ByteCount::MiB(1536));
@@ -66,7 +67,7 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->vcpus, 3);
   EXPECT_EQ(options->accel, Accel::kKvm);
   EXPECT_EQ(options->engine, Engine::kKernel);
-  EXPECT_EQ(options->huge, Huge::kAlways);
+  EXPECT_EQ(options->huge, Huge::kNever);
   EXPECT_EQ(options->payload, "/p");
   EXPECT_EQ(options->compressibility, 2.5);
   EXPECT_EQ(options->seed, 7u);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -59,20 +60,59 @@ bool Pool::ChargeReserved(PageCount pages) {
 
 absl::Status Pool::PopulateReserved(FrameRange range) {
   if (!ChargeReserved(range.size())) return ReclaimFirst();
+  reserved_populated_.Add(range.size().in_pages());
+  if (const PageCount twice = ClaimLingering(range); twice > PageCount()) UnchargeReserved(twice);
   const bool whole = range.size() == kOneBlock;
   if (absl::Status status = whole ? file_.PopulateBlock(range) : file_.PopulatePages(range); !status.ok()) {
-    budget_.Uncharge(range.size());
+    ReleaseReserved(range);  // what was populated before it failed
     return status;
   }
-  reserved_populated_.Add(range.size().in_pages());
   NoticePressure();
   return absl::OkStatus();
 }
 
 void Pool::ReleaseReserved(FrameRange range) {
-  file_.Punch(range);
-  reserved_populated_.Subtract(range.size().in_pages());
-  budget_.Uncharge(range.size());
+  if (file_.Punch(range)) {
+    UnchargeReserved(range.size());
+  } else {
+    Linger(range);
+  }
+  if (lingering_count_.load(std::memory_order_relaxed) > 0) PunchLingering();
+}
+
+void Pool::UnchargeReserved(PageCount pages) {
+  reserved_populated_.Subtract(pages.in_pages());
+  budget_.Uncharge(pages);
+}
+
+void Pool::Linger(FrameRange range) {
+  absl::MutexLock lock(&lingering_lock_);
+  for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) lingering_.insert(frame);
+  lingering_count_ = lingering_.size();
+}
+
+PageCount Pool::ClaimLingering(FrameRange range) {
+  if (lingering_count_.load(std::memory_order_relaxed) == 0) return PageCount();
+  absl::MutexLock lock(&lingering_lock_);
+  PageCount claimed;
+  for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) claimed += PageCount(lingering_.erase(frame));
+  lingering_count_ = lingering_.size();
+  return claimed;
+}
+
+void Pool::PunchLingering() {
+  absl::MutexLock lock(&lingering_lock_);
+  PageCount gone;
+  for (auto frame = lingering_.begin(); frame != lingering_.end();) {
+    const auto next = std::next(frame);
+    if (file_.Punch(FrameRange(*frame, kOnePage))) {
+      lingering_.erase(frame);
+      gone += kOnePage;
+    }
+    frame = next;
+  }
+  lingering_count_ = lingering_.size();
+  if (gone > PageCount()) UnchargeReserved(gone);
 }
 
 absl::StatusOr<FrameNumber> Pool::AllocateFrame() {
@@ -129,12 +169,12 @@ PageCount Pool::FreeFrames() const { return Uncharged() + arena_->counts().free;
 absl::Status Pool::AcquireBlock(FrameRange block, Reserve reserve) {
   if (!budget_.TryCharge(block.size(), reserve)) return ReclaimFirst();
   absl::Status status = file_.PopulateBlock(block);
-  if (!status.ok()) budget_.Uncharge(block.size());
+  if (!status.ok()) ReturnBlock(block);  // what was populated before it failed
   return status;
 }
 
 void Pool::ReturnBlock(FrameRange block) {
-  file_.Punch(block);
+  QUIRE_CHECK(file_.Punch(block));
   budget_.Uncharge(block.size());
 }
 

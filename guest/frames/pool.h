@@ -7,11 +7,15 @@
 #ifndef QUIRE_GUEST_FRAMES_POOL_H_
 #define QUIRE_GUEST_FRAMES_POOL_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/frames/arena.h"
@@ -96,6 +100,13 @@ class Pool final : private BlockSource {
   // The part of the min watermark that scattered arena frames stand for.
   PageCount ScatteredReserve() const;
   bool ChargeReserved(PageCount pages);
+  void UnchargeReserved(PageCount pages);
+  // Pages of reservations that nobody owns, but that the host kernel would not let go (PoolFile::Punch). They stay
+  // charged until it does, or until they are wanted again.
+  void Linger(FrameRange range) ABSL_LOCKS_EXCLUDED(lingering_lock_);
+  // Takes the lingering pages of `range` off the list, for an owner who populates them, and returns how many they were.
+  PageCount ClaimLingering(FrameRange range) ABSL_LOCKS_EXCLUDED(lingering_lock_);
+  void PunchLingering() ABSL_LOCKS_EXCLUDED(lingering_lock_);
   void NoticePressure() {
     if (FreePages() < watermarks().low && low_memory_) low_memory_();
   }
@@ -106,7 +117,10 @@ class Pool final : private BlockSource {
   FrameNumber next_reservation_;
   bool has_reservations_ = false;
   std::function<void()> low_memory_;
-  Gauge reserved_populated_;
+  Gauge reserved_populated_;    // lingering pages included
+  absl::Mutex lingering_lock_;  // a leaf; held while a lingering page is punched, so that nobody populates it meanwhile
+  absl::flat_hash_set<FrameNumber> lingering_ ABSL_GUARDED_BY(lingering_lock_);
+  std::atomic<size_t> lingering_count_ = 0;  // the set's size, for those who find it empty: nearly always
   Gauge wired_;
   std::unique_ptr<Arena> arena_;  // last: it uses the others
 };

@@ -26,6 +26,9 @@
 namespace quire {
 namespace {
 
+// How often a hole is punched inside a folio that does not split, before it is left for later.
+constexpr int kPunchTries = 4;
+
 // Where the child mounts its tmpfs: any directory will do, the mount is seen by the child alone.
 constexpr char kMountPoint[] = "/tmp";
 
@@ -177,14 +180,23 @@ absl::Status PoolFile::Populate(std::byte* alias, FrameRange range) {
     result = madvise(alias, range.size().in_bytes(), MADV_POPULATE_WRITE);
   } while (result != 0 && (errno == EINTR || errno == EAGAIN));
   if (result == 0) return absl::OkStatus();
-  const int error = errno;
-  Punch(range);  // what was populated before it failed
   return absl::ResourceExhaustedError(absl::StrCat("the host has no memory for ", range.size().in_bytes(),
-                                                   " bytes of the pool (", std::strerror(error),
+                                                   " bytes of the pool (", std::strerror(errno),
                                                    "): free memory there, or make the pool smaller"));
 }
 
-void PoolFile::Punch(FrameRange range) {
+bool PoolFile::Punch(FrameRange range) {
+  PunchOnce(range);
+  if (range.size().in_pages() % kPagesPerBlock == 0) return true;
+  for (int tries = 1; !IsHole(range); ++tries) {
+    if (tries == kPunchTries) return false;
+    sched_yield();  // to whoever holds the reference
+    PunchOnce(range);
+  }
+  return true;
+}
+
+void PoolFile::PunchOnce(FrameRange range) {
   int result;
   do {
     result =
@@ -192,6 +204,11 @@ void PoolFile::Punch(FrameRange range) {
                   static_cast<off_t>(range.begin().value() * kPageSize), static_cast<off_t>(range.size().in_bytes()));
   } while (result != 0 && errno == EINTR);
   QUIRE_CHECK(result == 0);
+}
+
+bool PoolFile::IsHole(FrameRange range) const {
+  const off_t data = lseek(fd_.get(), static_cast<off_t>(range.begin().value() * kPageSize), SEEK_DATA);
+  return data < 0 || data >= static_cast<off_t>(range.end().value() * kPageSize);
 }
 
 PageCount PoolFile::PopulatedPages() const {

@@ -58,7 +58,10 @@ class PoolFile {
   absl::Status PopulatePages(FrameRange range) { return Populate(SmallAlias(range.begin()), range); }
 
   // Gives the range's pages back to the host; it reads as zero afterwards. Unmaps them wherever they were mapped.
-  void Punch(FrameRange range);
+  // False: the range reads as zero, but some of its pages are still populated. They are part of a 2 MiB folio that the
+  // kernel could not split, because somebody held a reference to it at that moment (KVM does while it maps a page).
+  // Only a range that is less than a block can meet with this; trying again later helps.
+  [[nodiscard]] bool Punch(FrameRange range);
 
   // What the file holds now, by its own block count.
   PageCount PopulatedPages() const;
@@ -69,6 +72,8 @@ class PoolFile {
 
   void AdviseHugePages(PageCount arena);
   absl::Status Populate(std::byte* alias, FrameRange range);
+  void PunchOnce(FrameRange range);
+  bool IsHole(FrameRange range) const;
 
   UniqueFd fd_;
   Backing backing_;

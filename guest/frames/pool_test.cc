@@ -1,6 +1,8 @@
 #include "guest/frames/pool.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -11,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/unique_fd.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -106,6 +109,37 @@ TEST_P(PoolTest, APartOfAPopulatedRunCanBePunchedByItself) {
   EXPECT_FALSE(IsZero(pool_->Frame(reservation.begin() + PageCount(101))));
   pool_->ReleaseReserved(FrameRange(reservation.begin(), kOnePage));
   pool_->ReleaseReserved(FrameRange(reservation.begin() + PageCount(101), reservation.end()));
+}
+
+// Somebody's reference to one page of a 2 MiB folio keeps the kernel from splitting it, and a hole from becoming one.
+TEST_P(PoolTest, PagesThatTheKernelWillNotLetGoStayChargedUntilItDoes) {
+  const FrameRange home = pool_->AddReservation(kOneBlock).value();
+  ASSERT_EQ(pool_->PopulateReserved(home), absl::OkStatus());
+  int pipe_fds[2];
+  ASSERT_EQ(pipe(pipe_fds), 0);
+  UniqueFd read_end(pipe_fds[0]), write_end(pipe_fds[1]);
+  std::byte* const held = pool_->BlockOfFrames(home.begin() + PageCount(300));
+  held[0] = std::byte{7};
+  const iovec page = {held, kPageSize};
+  ASSERT_EQ(vmsplice(write_end.get(), &page, 1, 0), static_cast<ssize_t>(kPageSize));
+
+  const FrameRange part(home.begin() + PageCount(100), PageCount(50));
+  pool_->BlockOfFrames(part.begin())[0] = std::byte{9};
+  pool_->ReleaseReserved(part);
+  ExpectFileHoldsWhatIsCharged();
+  if (GetParam() == PoolFile::Backing::kTmpfs && pool_->reservations_have_blocks()) {
+    EXPECT_EQ(pool_->budget().charged(), kOneBlock);
+  }
+  // What is wanted again meanwhile is paid for once, and reads as zero.
+  ASSERT_EQ(pool_->PopulateReserved(FrameRange(part.begin(), PageCount(10))), absl::OkStatus());
+  EXPECT_TRUE(IsZero(pool_->Frame(part.begin())));
+  ExpectFileHoldsWhatIsCharged();
+
+  read_end.reset();
+  write_end.reset();
+  pool_->ReleaseReserved(FrameRange(home.begin(), PageCount(1)));
+  EXPECT_EQ(pool_->budget().charged(), kOneBlock - PageCount(50 - 10 + 1));
+  ExpectFileHoldsWhatIsCharged();
 }
 
 TEST_P(PoolTest, ArenaFramesAreChargedByWholeBlocks) {

@@ -4,12 +4,15 @@
 #include <cstring>
 #include <optional>
 
+#include "absl/base/attributes.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 
 namespace quire {
 namespace {
+
+bool IsStored(StoreOutcome outcome) { return outcome == StoreOutcome::kStored || outcome == StoreOutcome::kStoredAsIs; }
 
 absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
 
@@ -31,6 +34,7 @@ GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const 
 GuestMemory::~GuestMemory() {
   if (map_ == nullptr) return;
   MarkStopped(absl::CancelledError("the guest is gone"));
+  services_.prefetch.Forget(*this);
   services_.reclaim.Forget(*this);
   Discard(GfnRange(Gfn(0), size()));
   QUIRE_CHECK(frames_held() == PageCount() && counts()[PageState::kSwapped] == PageCount());
@@ -63,6 +67,7 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
 absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granularity>& granularity) {
   Block& block = map_->block(BlockOf(gfn));
   absl::StatusOr<Resolution> resolution;
+  bool streaming = false;
   {
     absl::MutexLock lock(&block.lock);
     // Under the lock: Stop() comes before the Discard() that empties the block, so nothing is brought in after that.
@@ -71,6 +76,10 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granul
     resolution = ResolveLocked(block, gfn, *granularity);
     if (resolution.ok() && IsComplete(block)) resolution = Promote(block);
     if (resolution.ok()) block.faults.next_expected = static_cast<uint16_t>(IndexInBlock(resolution->range.end()));
+    streaming = InStream(services_.granularity, block.faults);
+  }
+  if (streaming && resolution.ok() && resolution->range.size() == kOneBlock) {
+    services_.prefetch.Request(*this, BlockNumber(block.number.value() + 1));
   }
   // A page that cannot be read back, or a host without memory: this guest cannot go on, the others can.
   if (!resolution.ok() && !absl::IsUnavailable(resolution.status())) Stop(resolution.status());
@@ -82,13 +91,15 @@ Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
   // others never.
   const PageState state = map_->Get(block, gfn).state();
   if (!block.whole && (state == PageState::kOut || state == PageState::kInTransit)) return Granularity::kRun;
-  const bool after_stream = block.number > BlockNumber(0) &&
-                            map_->block(BlockNumber(block.number.value() - 1)).streamed.load(std::memory_order_relaxed);
-  const Granularity chosen = ChooseGranularity(services_.granularity, block.faults, IndexInBlock(gfn),
-                                               static_cast<uint32_t>(faults_.value()), after_stream);
-  block.streamed.store(chosen == Granularity::kBlock && InStream(services_.granularity, block.faults),
-                       std::memory_order_relaxed);
-  return chosen;
+  return ChooseGranularity(services_.granularity, block.faults, IndexInBlock(gfn),
+                           static_cast<uint32_t>(faults_.value()), IsAfterStream(block.number));
+}
+
+bool GuestMemory::IsAfterStream(BlockNumber number) const {
+  if (number == BlockNumber(0)) return false;
+  const Block& before = map_->block(BlockNumber(number.value() - 1));
+  return services_.granularity.blocks &&
+         CameJustBefore(before.whole_fault.load(std::memory_order_relaxed), static_cast<uint32_t>(faults_.value()));
 }
 
 absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Granularity granularity) {
@@ -117,8 +128,11 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Gra
 // --- Whole blocks.
 
 bool GuestMemory::FirstTouchMayBeWhole(const Block& block) const {
-  return services_.granularity.blocks && block.Count(PageState::kAbsent) == kPagesPerBlock &&
-         services_.pool.FreePages() > services_.pool.watermarks().high + kOneBlock;
+  return services_.granularity.blocks && block.Count(PageState::kAbsent) == kPagesPerBlock && HasPlenty(kOneBlock);
+}
+
+bool GuestMemory::HasPlenty(PageCount pages) const {
+  return services_.pool.FreePages() > services_.pool.watermarks().high + pages;
 }
 
 absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
@@ -128,11 +142,10 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
   if (pages.size() != kOneBlock || block.Count(PageState::kPoisoned) > 0 || block.Count(PageState::kInTransit) > 0) {
     return NotWhole();
   }
-  const uint32_t evicted = static_cast<uint32_t>(services_.swap.pages_out.value() + services_.swap.zero_pages.value());
   absl::Status made;
   if (block.whole) {
     TakeBackBlock(block);
-  } else if (CameWholeLately(block.faults, evicted, services_.pool.budget().limit())) {
+  } else if (CameWholeTooLately(block)) {
     return NotWhole();
   } else if (!block.HasFrames()) {
     made = LoadBlock(block);
@@ -141,11 +154,40 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
     if (made.ok()) services_.faults.promotions.Add();
   }
   if (!made.ok()) return made;
-  if (!block.whole) NoteWhole(block.faults, evicted);
+  if (!block.whole) NoteWhole(block.faults, evicted_pages());
   block.whole = true;
+  block.whole_fault.store(static_cast<uint32_t>(faults_.value()) | 1, std::memory_order_relaxed);
   services_.faults.whole.Add();
   return AllOf(block);
 }
+
+bool GuestMemory::CameWholeTooLately(const Block& block) const {
+  return !HasPlenty(kOneBlock) && CameWholeLately(block.faults, evicted_pages(), services_.pool.budget().limit());
+}
+
+// --- Ahead of a stream.
+
+void GuestMemory::Prefetch(BlockNumber number) {
+  Block& block = map_->block(number);
+  if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
+  if (MayPrefetch(block) && LoadBlock(block).ok()) {
+    NoteWhole(block.faults, evicted_pages());
+    block.whole = true;
+    const Resolution all = AllOf(block);
+    map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
+    services_.faults.prefetched.Add();
+  }
+  block.lock.Unlock();
+}
+
+bool GuestMemory::MayPrefetch(const Block& block) const {
+  // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
+  return !stopped() && services_.granularity.blocks && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
+         block.Count(PageState::kPoisoned) == 0 && !CameWholeTooLately(block) &&
+         services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock;
+}
+
+// --- Whole blocks, continued.
 
 Resolution GuestMemory::AllOf(const Block& block) const {
   const GfnRange pages = map_->Pages(block);
@@ -322,9 +364,8 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
 
 absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {
   // While memory is plentiful a first touch brings its neighbours; below the high watermark only what was asked for.
-  const bool plenty = services_.pool.FreePages() > services_.pool.watermarks().high + kRun;
   GfnRange run(gfn, kOnePage);
-  if (plenty && frames_->max_run() >= kRun) run = RunAround(block, gfn);
+  if (HasPlenty(kRun) && frames_->max_run() >= kRun) run = RunAround(block, gfn);
   absl::StatusOr<FrameNumber> first = AcquireFrames(run);
   if (!first.ok()) return first.status();
   ZeroFill(*first, run.size());
@@ -433,6 +474,7 @@ void GuestMemory::TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold)
 // 2 MiB page goes as one, which costs the host kernel a tenth of taking it apart.
 PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
   scratch.pages_.clear();
+  scratch.as_is_ = scratch.saved_ = 0;
   Gfn cursor = FirstGfn(block.number);
   bool room = true;
   while (room) {
@@ -440,11 +482,21 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
     if (!BeginEviction(block, cursor, scratch)) break;
     for (size_t i = first; i < scratch.pages_.size(); ++i) {
       StoreResult& result = scratch.pages_[i].result;
-      result = services_.store.Store(scratch.copy(i - first), scratch.compression_);
+      result = services_.store.Store(scratch.copy(i - first), scratch.compression_, IfIncompressible(scratch));
       room = room && result.outcome != StoreOutcome::kNoRoom;
+      if (result.outcome == StoreOutcome::kStoredAsIs) ++scratch.as_is_;
+      if (result.outcome == StoreOutcome::kStored || result.outcome == StoreOutcome::kZero) ++scratch.saved_;
     }
   }
   return scratch.pages_.empty() ? PageCount() : FinishEviction(block, scratch);
+}
+
+// A few pages of a 2 MiB page that do not compress go along with the others: to take it apart, and put it together
+// again when they return, costs a hundred times as much as to move them. Most of a block that does not compress stays.
+Incompressible GuestMemory::IfIncompressible(const EvictionScratch& scratch) const {
+  constexpr size_t kInAdvance = 16;  // before anything has been saved
+  return scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance ? Incompressible::kStoreAsIs
+                                                                        : Incompressible::kRefuse;
 }
 
 bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch) {
@@ -453,6 +505,7 @@ bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scra
     return false;
   }
   const GfnRange pages = map_->Pages(block);
+  scratch.whole_ = block.whole;
   size_t begun = 0;
   for (; cursor < pages.end() && begun < EvictionScratch::kBatch; ++cursor) {
     const PageEntry entry = map_->Get(block, cursor);
@@ -467,15 +520,19 @@ bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scra
 
 PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scratch) {
   FrameRuns runs;
+  PageCount moved;  // to other frames of the pool: no memory is won by them
   absl::MutexLock lock(&block.lock);
   for (const EvictionScratch::Page& page : scratch.pages_) {
     const PageEntry entry = map_->Get(block, page.gfn);
     const StoreResult& result = page.result;
     if (entry.state() != PageState::kInTransit) {
-      if (result.outcome == StoreOutcome::kStored) services_.store.Free(result.slot);
+      if (IsStored(result.outcome)) services_.store.Free(result.slot);
       continue;
     }
     switch (result.outcome) {
+      case StoreOutcome::kStoredAsIs:
+        moved += kOnePage;
+        ABSL_FALLTHROUGH_INTENDED;
       case StoreOutcome::kStored:
         map_->Set(block, page.gfn, PageEntry::Swapped(result.slot));
         services_.swap.pages_out.Add();
@@ -495,7 +552,7 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
     }
     AddToRuns(runs, page.gfn, entry.frame());
   }
-  return ReleaseFrames(block, runs);
+  return ReleaseFrames(block, runs) - moved;
 }
 
 GuestMemory::Standing GuestMemory::Settle(Block& block) {

@@ -32,6 +32,7 @@
 #include "guest/frames/frame_source.h"
 #include "guest/frames/pool.h"
 #include "guest/huge/granularity.h"
+#include "guest/huge/prefetch_hooks.h"
 #include "guest/memory_map.h"
 #include "guest/reclaim/reclaim_hooks.h"
 #include "guest/swap/compressed_store.h"
@@ -50,6 +51,7 @@ struct FaultCounters {
   // Faults for which a whole block was brought in, and blocks that were made whole while pages of them were in use.
   Counter whole;
   Counter promotions;
+  Counter prefetched;  // blocks brought in ahead of a stream
 };
 
 struct SwapCounters {
@@ -68,6 +70,7 @@ struct GuestServices {
   Pool& pool;
   CompressedStore& store;
   ReclaimHooks& reclaim;
+  PrefetchHooks& prefetch;
   FaultCounters& faults;
   SwapCounters& swap;
   const GranularityOptions& granularity;
@@ -93,7 +96,11 @@ class EvictionScratch {
     Gfn gfn;
     StoreResult result;
   };
-  std::vector<Page> pages_;  // of the block in hand, that are on their way into the store
+  // Of the block in hand:
+  std::vector<Page> pages_;  // those on their way into the store
+  bool whole_ = false;       // their frames are one 2 MiB page
+  size_t as_is_ = 0;         // pages that were stored as they are, and ...
+  size_t saved_ = 0;         // ... that were not, and take less than a page now
 };
 
 // Thread safe.
@@ -129,12 +136,19 @@ class GuestMemory final : public FaultHandler {
 
   // Takes the pages out that were not used since the last time: resident becomes out. Returns how many.
   PageCount Age(Block& block);
-  // Stores what is out, and frees its frames. Returns the number of frames freed.
+  // Stores what is out, and frees its frames. Returns the number of frames freed, less those that the store took for
+  // pages that do not compress.
   PageCount Evict(Block& block, EvictionScratch& scratch);
   // For the reclaimer, which has the block in hand: what is left of it. A block without frames is off the queues when
   // this returns, and a fault enqueues it again.
   enum class Standing : uint8_t { kNoFrames, kAllIn, kSomeOut };
   Standing Settle(Block& block);
+
+  // --- For the prefetcher.
+
+  // Brings a block in whole that has no frames, and leaves it out: the fault that comes for it finds it there. Does
+  // nothing if memory is not plentiful or somebody else has the block.
+  void Prefetch(BlockNumber number);
 
   // --- The end.
 
@@ -167,6 +181,17 @@ class GuestMemory final : public FaultHandler {
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, Granularity granularity)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the latest faults came in order through the blocks before `number`.
+  bool IsAfterStream(BlockNumber number) const;
+  // Whether the block was brought in whole so lately that it should not be again, memory being short.
+  bool CameWholeTooLately(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  bool MayPrefetch(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Pages evicted so far, of all guests, modulo 2^32.
+  uint32_t evicted_pages() const {
+    return static_cast<uint32_t>(services_.swap.pages_out.value() + services_.swap.zero_pages.value());
+  }
+  // Whether so many pages can be had without making reclaim start.
+  bool HasPlenty(PageCount pages) const;
   bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
@@ -223,6 +248,7 @@ class GuestMemory final : public FaultHandler {
   PageCount AgePages(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
+  Incompressible IfIncompressible(const EvictionScratch& scratch) const;
   bool BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch);
   PageCount FinishEviction(Block& block, const EvictionScratch& scratch);
   // Ends a page's life in its frame. The frames are given back afterwards, in runs, by ReleaseFrames.

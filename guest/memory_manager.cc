@@ -44,9 +44,9 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   } else {
     frames = std::make_unique<ArenaFrames>(*pool_, id);
   }
-  absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
-      GuestMemory::Create(id, size, std::move(frames),
-                          GuestServices{*pool_, store_, reclaimer_, faults_, swap_, granularity_, on_stopped_});
+  absl::StatusOr<std::unique_ptr<GuestMemory>> guest = GuestMemory::Create(
+      id, size, std::move(frames),
+      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, on_stopped_});
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));

@@ -16,6 +16,7 @@
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
 #include "guest/huge/granularity.h"
+#include "guest/huge/prefetcher.h"
 #include "guest/reclaim/reclaimer.h"
 #include "guest/swap/compressed_store.h"
 
@@ -49,13 +50,20 @@ class MemoryManager {
   // Drops the guest's memory. No secondary MMU is subscribed to it any more.
   void RemoveGuest(GuestMemory* guest);
 
-  // The reclaim daemon runs between the two; without it, faults reclaim for themselves.
-  void StartReclaim() { reclaimer_.Start(); }
-  void StopReclaim() { reclaimer_.Stop(); }
+  // The reclaim daemon and the prefetcher run between the two; without them, faults do it all for themselves.
+  void StartReclaim() {
+    reclaimer_.Start();
+    prefetcher_.Start();
+  }
+  void StopReclaim() {
+    prefetcher_.Stop();
+    reclaimer_.Stop();
+  }
 
   Pool& pool() { return *pool_; }
   CompressedStore& store() { return store_; }
   Reclaimer& reclaimer() { return reclaimer_; }
+  Prefetcher& prefetcher() { return prefetcher_; }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -81,6 +89,7 @@ class MemoryManager {
   const std::unique_ptr<Pool> pool_;
   CompressedStore store_;
   Reclaimer reclaimer_;
+  Prefetcher prefetcher_;
   FaultCounters faults_;
   SwapCounters swap_;
   const std::string out_of_memory_advice_;

@@ -31,8 +31,8 @@ struct alignas(64) Block {
   bool whole ABSL_GUARDED_BY(lock) = false;
   // The reclaimer has it on a queue, or in hand. Every block with a frame is queued.
   bool queued ABSL_GUARDED_BY(lock) = false;
-  // A stream of faults brought it in whole: it will go on in the next block. A hint, read without the lock.
-  std::atomic<bool> streamed = false;
+  // The guest's fault, by its number modulo 2^32, that it came in whole for; 0: none. A hint, read without the lock.
+  std::atomic<uint32_t> whole_fault = 0;
 
   // Set once, before anybody else sees the block.
   GuestMemory* guest = nullptr;

@@ -11,9 +11,15 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "vmm/accel.h"
+#include "vmm/bench/bench.h"
+#include "vmm/bench/bench_options.h"
+#include "vmm/bench/bench_report.h"
+#include "vmm/bench/benchmark.h"
+#include "vmm/bench/measurement.h"
 #include "vmm/doctor.h"
 #include "vmm/files.h"
 #include "vmm/flags.h"
+#include "vmm/guest_set.h"
 #include "vmm/host_facts.h"
 #include "vmm/interrupt.h"
 #include "vmm/options.h"
@@ -75,17 +81,21 @@ std::string RunHelp() {
                       kRunExamples, "\n", kExitStatuses);
 }
 
+absl::Status CheckOptions(const RunOptions& options, const Host& host) {
+  const RunLimits limits = {.host_memory = UsableMemory(host),
+                            .guest_address_space = GuestAddressSpace(),
+                            .minimum_pool = MinimumPool(options),
+                            .check_workload = [](absl::string_view spec) { return ParseWorkload(spec).status(); }};
+  const absl::Status valid = Validate(options, limits);
+  return valid.ok() ? CheckFiles(options) : valid;
+}
+
 absl::StatusOr<RunOptions> ValidOptions(Args args, const Host& host) {
   if (absl::Status parsed = ParseFlags("quire run", args, RunFlags()); !parsed.ok()) return parsed;
   absl::StatusOr<RunOptions> options = RunOptionsFromFlags();
   if (!options.ok()) return options;
-  const RunLimits limits = {.host_memory = UsableMemory(host),
-                            .guest_address_space = GuestAddressSpace(),
-                            .minimum_pool = MinimumPool(*options),
-                            .check_workload = [](absl::string_view spec) { return ParseWorkload(spec).status(); }};
-  if (absl::Status valid = Validate(*options, limits); !valid.ok()) return valid;
-  if (absl::Status files = CheckFiles(*options); !files.ok()) return files;
-  return options;
+  const absl::Status valid = CheckOptions(*options, host);
+  return valid.ok() ? options : valid;
 }
 
 // What is about to be run.
@@ -134,6 +144,74 @@ ExitStatus Run(Args args, Console& console) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// quire bench
+// ---------------------------------------------------------------------------------------------------------------------
+
+constexpr absl::string_view kBenchExamples =
+    "Examples\n"
+    "  quire bench refault-dense\n"
+    "      five runs of each side, in turn, with this program's own file as the pages' content\n"
+    "  quire bench overcommit --memory=1G --content=/usr/bin/qemu-system-x86_64 --json=overcommit.json\n"
+    "      a guest of 1 GiB in 512 MiB\n"
+    "  quire bench touch --side=quire\n"
+    "      one measurement of one side, as a line of JSON: to be run under a profiler\n";
+
+std::string BenchHelp() {
+  return absl::StrCat("Usage: quire bench NAME [flags]\n\n",
+                      "Measures Quire against the host kernel's own memory management: the same guest, program and\n"
+                      "content, and as much memory in all. The kernel's side has swap space in zram with lz4, and a\n"
+                      "memory cgroup where memory is short; both need root, and are taken down again afterwards.\n\n"
+                      "Benchmarks\n",
+                      BenchmarkHelp(), "\n", FlagsHelp(BenchFlags()), kBenchExamples, "\n", kExitStatuses);
+}
+
+absl::StatusOr<BenchOptions> ValidBenchOptions(Args args, const Host& host) {
+  if (args.empty() || absl::StartsWith(args[0], "-")) {
+    return absl::InvalidArgumentError("no benchmark is named: `quire bench --help` lists them");
+  }
+  if (absl::Status parsed = ParseFlags("quire bench", args.subspan(1), BenchFlags()); !parsed.ok()) return parsed;
+  absl::StatusOr<BenchOptions> options = BenchOptionsFromFlags(args[0]);
+  if (!options.ok()) return options;
+  if (options->benchmark->paired && !options->side.has_value()) options->guest.vcpus = host.Cpus();
+  if (absl::Status valid = CheckOptions(options->guest, host); !valid.ok()) return valid;
+  // Software guests can have either engine too.
+  const absl::StatusOr<AccelDecision> accel = DecideAccel({.accel = options->guest.accel}, host);
+  if (!accel.ok()) return accel.status();
+  options->guest.accel = accel->accel;
+  return options;
+}
+
+ExitStatus MeasureOneSide(const BenchOptions& options, Console& console) {
+  CatchInterrupts();
+  const absl::StatusOr<Measurement> measured = Measure(*options.benchmark, options.guest, *options.side);
+  if (!measured.ok()) return Fail(measured.status(), console);
+  console.out << ToJsonLine(*measured) << std::flush;
+  return ExitStatus::kAllWell;
+}
+
+ExitStatus Bench(Args args, Console& console) {
+  const absl::StatusOr<BenchOptions> options = ValidBenchOptions(args, console.host);
+  if (!options.ok()) return Fail(options.status(), console);
+  if (options->side.has_value()) return MeasureOneSide(*options, console);
+  const std::optional<std::string>& json = options->guest.json;
+  const bool aside = json == "-";
+  std::ostream& out = aside ? console.err : console.out;
+  out << absl::StrCat(options->benchmark->name, ": ", options->benchmark->what, ".\n",
+                      Plural(static_cast<uint64_t>(options->runs), "run"), " of each side, a guest of ",
+                      FormatSize(options->guest.memory), " with ",
+                      Plural(static_cast<uint64_t>(options->guest.vcpus), "vCPU"), ", content of ",
+                      *options->guest.content, ", accel=", Name(options->guest.accel), ".\n")
+      << std::flush;
+  const absl::StatusOr<BenchReport> report = RunBenchmark(*options, out);
+  if (!report.ok()) return Fail(report.status(), console);
+  out << Summary(*report, aside ? console.err_terminal() : console.out_terminal()) << std::flush;
+  if (json) {
+    if (absl::Status written = WriteWhole(*json, ToJson(*report)); !written.ok()) return Fail(written, console);
+  }
+  return ToExitStatus(*report);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // The other commands
 // ---------------------------------------------------------------------------------------------------------------------
 
@@ -177,6 +255,7 @@ struct Command {
 };
 constexpr Command kCommands[] = {
     {"run", "run guests in less memory than they have", Run, RunHelp},
+    {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
     {"version", "print the version", Version, VersionHelp},
 };

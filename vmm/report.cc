@@ -78,9 +78,13 @@ Json MergeJson(const MergeReport& merge) {
 }
 
 Json HugeJson(const HugeReport& huge) {
-  return Json{{"blocks_mapped", huge.blocks_mapped}, {"whole_faults", huge.whole_faults},
-              {"promotions", huge.promotions},       {"splits", huge.splits},
-              {"compactions", huge.compactions},     {"refused", RefusedJson(huge.refused)}};
+  return Json{{"blocks_mapped", huge.blocks_mapped},
+              {"whole_faults", huge.whole_faults},
+              {"promotions", huge.promotions},
+              {"prefetched_blocks", huge.prefetched_blocks},
+              {"splits", huge.splits},
+              {"compactions", huge.compactions},
+              {"refused", RefusedJson(huge.refused)}};
 }
 
 Json NotifierJson(const NotifierReport& notifier) {

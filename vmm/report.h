@@ -83,6 +83,7 @@ struct HugeReport {
   uint64_t blocks_mapped = 0;  // gauge: 2 MiB entries in KVM's statistics, or in the EPT
   uint64_t whole_faults = 0;
   uint64_t promotions = 0;
+  uint64_t prefetched_blocks = 0;  // brought in ahead of a stream
   uint64_t splits = 0;
   uint64_t compactions = 0;
   std::map<std::string, uint64_t> refused = {};

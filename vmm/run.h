@@ -2,23 +2,12 @@
 #ifndef QUIRE_VMM_RUN_H_
 #define QUIRE_VMM_RUN_H_
 
-#include <string>
-
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
-#include "base/units.h"
 #include "vmm/options.h"
 #include "vmm/progress.h"
 #include "vmm/report.h"
 
 namespace quire {
-
-// The least pool that `options.guests` guests can run in.
-ByteCount MinimumPool(const RunOptions& options);
-
-// The most memory that a guest can have.
-ByteCount GuestAddressSpace();
 
 // Starts the guests, samples them into `progress` every kSampleInterval, ends them when the time is over or the user
 // asks for it, and reports. A guest that dies is part of the report; an error is one of the whole run, and its message

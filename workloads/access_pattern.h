@@ -56,6 +56,8 @@ class AccessPattern {
         return {SetIndex(), Writes()};
       case WorkloadKind::kScan:
         return {Sequential(), Writes()};
+      case WorkloadKind::kSweep:
+        break;  // has no pattern of its own
     }
     return {0, false};
   }

@@ -26,6 +26,7 @@ struct AuxArea {
   uint64_t used_pages;  // pages 0 to used_pages - 1 of the guest's memory are used
   WorkloadSpec spec;
   Content content;
+  uint64_t go;         // sweep: the host sets this to 1 when it is to begin
   uint32_t* versions;  // used_pages of them, 0 at first; each used only by the vCPU whose page it is
   ZipfTable zipf;      // for WorkloadKind::kZipf
 };

@@ -41,9 +41,10 @@ class WorkloadRun {
 
   RunResult Run() {
     SetPhase(0);
-    if (!Fill()) return RunResult::kMemoryFailed;
+    if (aux_.spec.fill != 0 && !Fill()) return RunResult::kMemoryFailed;
     SetPhase(1);
-    if (page_count_ != 0 && !Operate()) return RunResult::kMemoryFailed;
+    const bool sweep = aux_.spec.kind == WorkloadKind::kSweep;
+    if (page_count_ != 0 && !(sweep ? Sweep() : Operate())) return RunResult::kMemoryFailed;
     SetPhase(2);
     return RunResult::kFinished;
   }
@@ -66,6 +67,20 @@ class WorkloadRun {
       if (!Access(operation.index, operation.write)) return false;
       Set(progress_.operations, done + 1);
     }
+    return true;
+  }
+
+  // While it waits the vCPU is at work, as far as the host can see. What is counted are the touches; the checks follow
+  // when all of them have been made.
+  bool Sweep() {
+    while (!Stopped() && __atomic_load_n(&aux_.go, __ATOMIC_ACQUIRE) == 0) asm volatile("pause");
+    const bool write = aux_.spec.writes > 0;
+    const auto touch = [](const uint64_t* words) { asm volatile("" : : "r"(*words)); };
+    for (uint64_t i = 0; i < page_count_ && !Stopped(); ++i)
+      if (!memory_.WithPage(PageOfVcpu(i, vcpu_, boot_.vcpus), write, touch)) return false;
+    Set(progress_.operations, page_count_);
+    for (uint64_t i = 0; i < page_count_ && !Stopped(); ++i)
+      if (!Access(i, false)) return false;
     return true;
   }
 

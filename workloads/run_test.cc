@@ -55,7 +55,9 @@ class PlainMemory {
 class Guest {
  public:
   explicit Guest(const std::string& workload, uint32_t vcpus = 1, uint64_t pages = 100, uint64_t seed = 1)
-      : memory(pages), parameters_{*ParseWorkload(workload), Content{.key = 5}, PageCount(pages), vcpus} {
+      : Guest(*ParseWorkload(workload), vcpus, pages, seed) {}
+  explicit Guest(const WorkloadSpec& spec, uint32_t vcpus = 1, uint64_t pages = 100, uint64_t seed = 1)
+      : memory(pages), parameters_{spec, Content{.key = 5}, PageCount(pages), vcpus} {
     boot.magic = QUIRE_ABI_MAGIC;
     boot.vcpus = vcpus;
     boot.seed = seed;
@@ -244,6 +246,49 @@ TEST(RunWorkload, EndsWhenAPageCannotBeHad) {
     EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kMemoryFailed);
     EXPECT_EQ(guest.progress().verified_pages, when);
     EXPECT_NE(guest.progress().phase, 2u);
+  }
+}
+
+WorkloadSpec SweepSpec(uint64_t fill) {
+  WorkloadSpec spec;
+  spec.kind = WorkloadKind::kSweep;
+  spec.fill = fill;
+  return spec;
+}
+
+TEST(RunWorkload, ASweepTouchesEachPageInOrderAndThenVerifiesThemAll) {
+  for (const uint64_t fill : {0, 1}) {
+    Guest guest(SweepSpec(fill));
+    guest.aux().go = 1;
+    PlainMemory memory(guest.memory);
+    uint64_t swept = 0;
+    memory.before_operation = [&](size_t operation) {
+      if (operation == 100 * (fill + 1) + 1) swept = guest.progress().operations;
+    };
+    EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+    ASSERT_EQ(memory.operations.size(), 100 * (fill + 2));
+    for (uint64_t page = 0; page < 100; ++page) {
+      EXPECT_EQ(memory.operations[100 * fill + page], std::make_pair(page, true));
+      EXPECT_EQ(memory.operations[100 * (fill + 1) + page], std::make_pair(page, false));
+    }
+    EXPECT_EQ(swept, 100u);
+    EXPECT_EQ(guest.progress().verified_pages, 100 * (fill + 1));
+    EXPECT_EQ(guest.progress().mismatched_pages, 0u);
+  }
+}
+
+TEST(RunWorkload, ASweepWaitsForTheHostsWordOrForTheEnd) {
+  for (const bool stop : {false, true}) {
+    Guest guest(SweepSpec(1));
+    PlainMemory memory(guest.memory);
+    std::thread vcpu([&] { RunWorkload(guest.aux(), guest.boot, 0, memory); });
+    while (__atomic_load_n(&guest.progress().phase, __ATOMIC_RELAXED) == 0) std::this_thread::yield();
+    EXPECT_EQ(__atomic_load_n(&guest.progress().operations, __ATOMIC_RELAXED), 0u);
+    if (stop) __atomic_store_n(&guest.boot.stop, 1, __ATOMIC_RELAXED);
+    if (!stop) __atomic_store_n(&guest.aux().go, 1, __ATOMIC_RELEASE);
+    vcpu.join();
+    EXPECT_EQ(guest.progress().phase, 2u);
+    EXPECT_EQ(memory.operations.size(), stop ? 100u : 300u);
   }
 }
 

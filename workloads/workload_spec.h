@@ -13,6 +13,7 @@ enum class WorkloadKind : uint64_t {
   kZipf,    // pages of Zipf-distributed rank
   kPhases,  // uniformly random pages of a working set that moves
   kScan,    // all pages in order, over and over
+  kSweep,   // for benchmarks: on the host's word, touches each page once in order, and then verifies them all
 };
 
 // A key that a workload does not take keeps its value here and is not used.
@@ -25,6 +26,7 @@ struct WorkloadSpec {
   uint64_t scatter = 0;      // zipf: 1 when ranks are scattered over the pages, 0 when they follow the pages' order
   uint64_t period = 100000;  // phases: operations of one vCPU before its working set moves
   uint64_t operations = 0;   // operations in all, after the pages were filled; 0: no limit
+  uint64_t fill = 1;         // sweep: 0 when pages have never been touched before
 };
 
 }  // namespace quire

@@ -4,8 +4,8 @@
 // for pages that may not be wanted. It pays where the guest is going to use most of the block soon. Nobody tells: KVM
 // has no access bits that the manager could read. Two things in the faults themselves do:
 //
-//   stream         faults that each begin where the one before ended, in this block or at the end of the one before it:
-//                  what follows will be wanted
+//   stream         faults that each begin where the one before ended, in this block, or at the beginning of this block
+//                  just after the one before it came in whole: what follows will be wanted
 //   concentration  this block has had several of its guest's latest faults: the guest is at work here
 //
 // and memory has a say. If a block was brought in whole and is wanted again before so much as half of the pool has been
@@ -53,13 +53,22 @@ constexpr bool CameWholeLately(const FaultHistory& history, uint32_t evicted_pag
   return history.came_whole && evicted_pages - history.whole_at < pool.in_pages() / 2;
 }
 
+// Whether fault `number` of a guest follows so closely on fault `whole_fault`, for which a block was brought in whole
+// (0: none was), that it may be the same stream's next: a few streams may be under way at once. Modulo 2^32.
+constexpr bool CameJustBefore(uint32_t whole_fault, uint32_t number) {
+  constexpr uint32_t kFaultsBetween = 16;
+  return whole_fault != 0 && number - whole_fault + 1 <= kFaultsBetween;
+}
+
 // Whether the latest fault in the block was part of a stream.
 constexpr bool InStream(const GranularityOptions& options, const FaultHistory& history) {
   return history.streamed >= options.stream_faults;
 }
 
 // Decides for a fault on page `index` (0 to 511) of a block, and remembers it. `fault_number` counts the guest's
-// faults, modulo 2^32. `after_stream`: the block before this one was brought in whole by a stream.
+// faults, modulo 2^32. `after_stream`: the block before this one has just come in whole (CameJustBefore); if this fault
+// is near the beginning, where several vCPUs may arrive in any order, the stream goes on here.
+inline constexpr uint64_t kStreamBegin = 16;  // pages
 inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHistory& history, uint64_t index,
                                      uint32_t fault_number, bool after_stream) {
   if (fault_number - history.window_begin >= options.concentration_window || history.window_faults == 0) {
@@ -68,7 +77,7 @@ inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHis
   }
   if (history.window_faults < UINT8_MAX) ++history.window_faults;
   const bool sequential = index == history.next_expected && index != 0;
-  if (after_stream && index == 0) {
+  if (after_stream && index < kStreamBegin) {
     history.streamed = options.stream_faults;
   } else if (!sequential) {
     history.streamed = 0;

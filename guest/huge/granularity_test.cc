@@ -14,19 +14,19 @@ class GranularityTest : public ::testing::Test {
   static constexpr uint64_t kBlocks = 256;
 
   Granularity Fault(uint64_t block, uint64_t index) {
-    const bool after_stream = block > 0 && streamed_[block - 1];
+    const bool after_stream = block > 0 && CameJustBefore(whole_fault_[block - 1], number_);
     const Granularity chosen = ChooseGranularity(options_, histories_[block], index, number_++, after_stream);
     const uint64_t run_end = (index / 16 + 1) * 16;
     histories_[block].next_expected = static_cast<uint16_t>(chosen == Granularity::kPage  ? index + 1
                                                             : chosen == Granularity::kRun ? run_end
                                                                                           : 512);
-    streamed_[block] = chosen == Granularity::kBlock && InStream(options_, histories_[block]);
+    if (chosen == Granularity::kBlock) whole_fault_[block] = (number_ - 1) | 1;
     return chosen;
   }
 
   GranularityOptions options_;
   std::vector<FaultHistory> histories_ = std::vector<FaultHistory>(kBlocks);
-  std::vector<bool> streamed_ = std::vector<bool>(kBlocks);
+  std::vector<uint32_t> whole_fault_ = std::vector<uint32_t>(kBlocks);
   uint32_t number_ = 0xffff'fff0;  // wraps around soon
 };
 
@@ -41,9 +41,24 @@ TEST_F(GranularityTest, AStreamGrowsToTheBlockWithinThreeFaults) {
 TEST_F(GranularityTest, AStreamGoesOnInTheNextBlockAtOnce) {
   for (uint64_t index : {0, 1, 16}) Fault(3, index);
   EXPECT_EQ(Fault(4, 0), Granularity::kBlock);
-  EXPECT_EQ(Fault(5, 0), Granularity::kBlock);
+  EXPECT_EQ(Fault(5, 1), Granularity::kBlock) << "another vCPU may be first";
   EXPECT_EQ(Fault(7, 0), Granularity::kPage) << "it did not come past here";
   EXPECT_EQ(Fault(6, 100), Granularity::kPage) << "that is not where it goes on";
+}
+
+TEST_F(GranularityTest, SeveralStreamsMayBeUnderWayAtOnce) {
+  for (uint64_t stream : {10, 60, 110}) {
+    for (uint64_t index : {0, 1, 16}) Fault(stream, index);
+  }
+  for (uint64_t ahead = 1; ahead < 40; ++ahead) {
+    for (uint64_t stream : {10, 60, 110}) EXPECT_EQ(Fault(stream + ahead, 0), Granularity::kBlock);
+  }
+}
+
+TEST_F(GranularityTest, AStreamThatHasLongEndedDoesNotGoOn) {
+  for (uint64_t index : {0, 1, 16}) Fault(3, index);
+  for (uint64_t i = 0; i < 20; ++i) Fault(100 + i, 77);
+  EXPECT_EQ(Fault(4, 0), Granularity::kPage);
 }
 
 TEST_F(GranularityTest, ConcentrationOnABlockBringsItInWhateverTheOrder) {

@@ -40,7 +40,7 @@ CompressionScratch::CompressionScratch()
 
 CompressionScratch::~CompressionScratch() = default;
 
-StoreResult CompressedStore::Store(const std::byte* page, CompressionScratch& scratch) {
+StoreResult CompressedStore::Store(const std::byte* page, CompressionScratch& scratch, Incompressible incompressible) {
   if (std::optional<uint64_t> word = FillWord(page)) {
     if (*word == 0) return {.outcome = StoreOutcome::kZero, .slot = {}};
     same_filled_.Add();
@@ -50,15 +50,23 @@ StoreResult CompressedStore::Store(const std::byte* page, CompressionScratch& sc
   const int length = LZ4_compress_fast_extState(scratch.state_.get(), reinterpret_cast<const char*>(page),
                                                 reinterpret_cast<char*>(scratch.output_.get()), kPage, kMaxCompressed,
                                                 /*acceleration=*/1);
-  if (length <= 0) return {.outcome = StoreOutcome::kIncompressible, .slot = {}};
-  absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(length));
+  if (length > 0) {
+    return StoreBytes(page, {scratch.output_.get(), static_cast<size_t>(length)}, StoreOutcome::kStored);
+  }
+  if (incompressible == Incompressible::kRefuse) return {.outcome = StoreOutcome::kIncompressible, .slot = {}};
+  return StoreBytes(page, {page, kPageSize}, StoreOutcome::kStoredAsIs);
+}
+
+StoreResult CompressedStore::StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes,
+                                        StoreOutcome outcome) {
+  const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
-  zone_.Write(*object, {scratch.output_.get(), static_cast<size_t>(length)});
-  stored_bytes_.Add(static_cast<uint64_t>(length));
-  return {.outcome = StoreOutcome::kStored,
+  zone_.Write(*object, bytes);
+  stored_bytes_.Add(bytes.size());
+  return {.outcome = outcome,
           .slot = PutRecord({.location = object->slab | uint64_t{object->index} << 32,
                              .checksum = Checksum(page),
-                             .length = static_cast<uint16_t>(length),
+                             .length = static_cast<uint16_t>(bytes.size()),
                              .kind = Kind::kCompressed})};
 }
 
@@ -71,8 +79,12 @@ absl::Status CompressedStore::Load(SwapSlot slot, std::byte* page) const {
   } else {
     std::byte buffer[SlabZone::kMaxObject];
     const std::byte* const stored = zone_.Read(ObjectOf(record), record.length, buffer);
-    whole = LZ4_decompress_safe(reinterpret_cast<const char*>(stored), reinterpret_cast<char*>(page), record.length,
-                                kPage) == kPage;
+    if (record.length == kPageSize) {
+      std::memcpy(page, stored, kPageSize);
+    } else {
+      whole = LZ4_decompress_safe(reinterpret_cast<const char*>(stored), reinterpret_cast<char*>(page), record.length,
+                                  kPage) == kPage;
+    }
   }
   if (whole && Checksum(page) == record.checksum) return absl::OkStatus();
   errors_.Add();

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/swap/chunked_table.h"
@@ -22,14 +23,18 @@ namespace quire {
 
 enum class StoreOutcome : uint8_t {
   kStored,
+  kStoredAsIs,      // it does not compress, and takes a whole page of the pool
   kZero,            // nothing to store: the page reads as zero
   kIncompressible,  // it would save less than a tenth of a page
   kNoRoom,          // the pool has no memory left for it
 };
 
+// What becomes of a page that does not compress.
+enum class Incompressible : uint8_t { kRefuse, kStoreAsIs };
+
 struct StoreResult {
   StoreOutcome outcome;
-  SwapSlot slot;  // if kStored
+  SwapSlot slot;  // if kStored or kStoredAsIs
 };
 
 // What compressing one page takes; a thread keeps one for all its pages.
@@ -50,7 +55,8 @@ class CompressedStore {
   explicit CompressedStore(Pool& pool) : zone_(pool) {}
 
   // Stores the 4 KiB at `page`, which nobody writes meanwhile. Takes pool memory with Reserve::kReclaim; never waits.
-  StoreResult Store(const std::byte* page, CompressionScratch& scratch);
+  StoreResult Store(const std::byte* page, CompressionScratch& scratch,
+                    Incompressible incompressible = Incompressible::kRefuse);
   // Writes the stored content to the 4 KiB at `page`; the slot stays. DataLoss: what is stored is damaged.
   absl::Status Load(SwapSlot slot, std::byte* page) const;
   void Free(SwapSlot slot);
@@ -58,7 +64,7 @@ class CompressedStore {
   struct Statistics {
     PageCount stored;        // pages, those of one word included
     PageCount same_filled;   // pages of one word
-    ByteCount stored_bytes;  // compressed bytes of the others
+    ByteCount stored_bytes;  // bytes that the others take, compressed or not
     PageCount held;          // frames that hold them
     uint64_t errors;         // damaged pages found
   };
@@ -77,7 +83,7 @@ class CompressedStore {
   struct Record {
     uint64_t location = 0;  // kCompressed: slab, and object << 32; kSameFilled: the word; kFree: the next free slot
     uint32_t checksum = 0;
-    uint16_t length = 0;  // of the compressed bytes
+    uint16_t length = 0;  // of the compressed bytes; kPageSize: the page as it is
     Kind kind = Kind::kFree;
   };
   static_assert(sizeof(Record) == 16);
@@ -86,6 +92,7 @@ class CompressedStore {
   static SlabObject ObjectOf(const Record& record) {
     return {.slab = static_cast<uint32_t>(record.location), .index = static_cast<uint16_t>(record.location >> 32)};
   }
+  StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome);
   SwapSlot PutRecord(const Record& record);
 
   SlabZone zone_;

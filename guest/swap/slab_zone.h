@@ -35,7 +35,7 @@ struct SlabObject {
 // Thread safe; one lock a size class.
 class SlabZone {
  public:
-  static constexpr uint32_t kMaxObject = 3712;  // bytes
+  static constexpr uint32_t kMaxObject = kPageSize;  // bytes
 
   explicit SlabZone(Pool& pool);
   ~SlabZone();

@@ -1,7 +1,5 @@
 #include "vmm/machine/kvm_machine.h"
 
-#include <sys/mman.h>
-
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -46,13 +44,9 @@ absl::Status KvmMachine::MapMemory(ByteCount size, Pool* pool, GuestMemory* memo
     memory_ = window_->base();
     return absl::OkStatus();
   }
-  absl::StatusOr<Mapping> anonymous = Mapping::MapAligned(size, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
-                                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (!anonymous.ok()) return anonymous.status();
-  madvise(anonymous->data(), size.in_bytes(), MADV_HUGEPAGE);
-  anonymous_ = *std::move(anonymous);
-  memory_ = anonymous_.hva();
-  return absl::OkStatus();
+  absl::Status status = MapAnonymous(size);
+  memory_ = anonymous().hva();
+  return status;
 }
 
 absl::Status KvmMachine::Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool) {

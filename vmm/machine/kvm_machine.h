@@ -51,6 +51,7 @@ class KvmMachine final : public Machine {
   ~KvmMachine() override;
 
   void RequestStop() override { wired_->RequestStop(); }
+  void StartSweep() override { SetGo(scratch_.bytes()); }
 
   // Null without managed memory.
   KvmWindow* window() { return window_.get(); }
@@ -71,8 +72,7 @@ class KvmMachine final : public Machine {
   absl::Status Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done);
 
   const std::function<void(absl::string_view)> console_;
-  Mapping anonymous_;                  // the guest's memory, without a window
-  std::unique_ptr<KvmWindow> window_;  // or with one
+  std::unique_ptr<KvmWindow> window_;  // where memory is managed
   Hva memory_;
   WiredRegion wired_region_;
   WiredRegion scratch_;

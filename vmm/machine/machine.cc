@@ -1,5 +1,7 @@
 #include "vmm/machine/machine.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -7,6 +9,7 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/thread.h"
+#include "workloads/aux_area.h"
 
 namespace quire {
 
@@ -25,6 +28,19 @@ void Machine::VcpuThread(int vcpu) {
   absl::MutexLock lock(&lock_);
   ended_ = RealClock().Now();
   running_.fetch_sub(1, std::memory_order_release);
+}
+
+absl::Status Machine::MapAnonymous(ByteCount size) {
+  absl::StatusOr<Mapping> anonymous = Mapping::MapAligned(size, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
+                                                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (!anonymous.ok()) return anonymous.status();
+  madvise(anonymous->data(), size.in_bytes(), MADV_HUGEPAGE);
+  anonymous_ = *std::move(anonymous);
+  return absl::OkStatus();
+}
+
+void Machine::SetGo(absl::Span<std::byte> scratch) {
+  __atomic_store_n(&reinterpret_cast<AuxArea*>(scratch.data())->go, 1, __ATOMIC_RELEASE);
 }
 
 void Machine::Kill(const absl::Status& reason) {

@@ -12,7 +12,10 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/clock.h"
+#include "base/mapping.h"
+#include "base/units.h"
 #include "workloads/guest_abi.h"
 
 namespace quire {
@@ -29,6 +32,10 @@ class Machine {
   void Start();
   // The guest is to finish by itself. Returns at once.
   virtual void RequestStop() = 0;
+  // A guest whose workload is a sweep is to begin it.
+  virtual void StartSweep() = 0;
+  // The guest's memory where the host kernel has it as plain anonymous memory; empty where it is managed.
+  const Mapping& anonymous() const { return anonymous_; }
   // The guest ends now, with `reason` (not OK). The first reason counts, and none once it has ended. Never blocks for
   // long: callable from whoever stops a guest.
   void Kill(const absl::Status& reason);
@@ -64,11 +71,16 @@ class Machine {
   virtual quire_progress ReadProgressOf(int vcpu) const = 0;
 
   bool killed() const { return killed_.load(std::memory_order_acquire); }
+  // Maps anonymous(), for engines without managed memory.
+  absl::Status MapAnonymous(ByteCount size);
+  // What a sweep waits for, in a guest's scratch area.
+  static void SetGo(absl::Span<std::byte> scratch);
 
  private:
   void VcpuThread(int vcpu);
 
   const std::string name_;
+  Mapping anonymous_;
   std::atomic<int> running_ = 0;
   std::atomic<bool> killed_ = false;
   mutable absl::Mutex lock_;

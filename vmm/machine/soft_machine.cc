@@ -1,7 +1,5 @@
 #include "vmm/machine/soft_machine.h"
 
-#include <sys/mman.h>
-
 #include "absl/memory/memory.h"
 #include "workloads/aux_area.h"
 #include "workloads/run.h"
@@ -56,13 +54,8 @@ absl::Status SoftMachine::Assemble(const SoftMachineOptions& options, Pool* pool
   if (memory != nullptr) {
     ept_ = std::make_unique<Ept>(*memory);
     for (int i = 0; i < options.vcpus; ++i) vcpus_.push_back(std::make_unique<EptVcpu>(*ept_));
-  } else {
-    absl::StatusOr<Mapping> anonymous =
-        Mapping::MapAligned(options.memory, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (!anonymous.ok()) return anonymous.status();
-    madvise(anonymous->data(), options.memory.in_bytes(), MADV_HUGEPAGE);
-    anonymous_ = *std::move(anonymous);
+  } else if (absl::Status status = MapAnonymous(options.memory); !status.ok()) {
+    return status;
   }
 
   absl::StatusOr<WiredRegion> boot_region = WiredRegion::Allocate(pool, ByteCount::Bytes(sizeof(quire_boot_info)));
@@ -88,7 +81,7 @@ void SoftMachine::RequestStop() { __atomic_store_n(&boot().stop, 1, __ATOMIC_REL
 absl::Status SoftMachine::RunVcpu(int vcpu) {
   const uint32_t number = static_cast<uint32_t>(vcpu);
   if (ept_ == nullptr) {
-    DirectAccess memory(anonymous_.data());
+    DirectAccess memory(anonymous().data());
     RunWorkload(aux(), boot(), number, memory);
     return absl::OkStatus();
   }

@@ -36,6 +36,7 @@ class SoftMachine final : public Machine {
   ~SoftMachine() override;
 
   void RequestStop() override;
+  void StartSweep() override { SetGo(scratch_.bytes()); }
   // Null without managed memory.
   Ept* ept() { return ept_.get(); }
 
@@ -50,7 +51,6 @@ class SoftMachine final : public Machine {
   quire_boot_info& boot() const { return *reinterpret_cast<quire_boot_info*>(boot_.bytes().data()); }
   const AuxArea& aux() const { return *reinterpret_cast<const AuxArea*>(scratch_.bytes().data()); }
 
-  Mapping anonymous_;  // without managed memory
   std::unique_ptr<Ept> ept_;
   std::vector<std::unique_ptr<EptVcpu>> vcpus_;
   WiredRegion boot_;

@@ -1,0 +1,139 @@
+#include "vmm/bench/bench.h"
+
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "vmm/bench/child.h"
+#include "vmm/bench/host_memory.h"
+#include "vmm/bench/kernel_baseline.h"
+#include "vmm/interrupt.h"
+#include "vmm/text.h"
+
+namespace quire {
+namespace {
+
+// A cgroup is charged for more than the guest: the process around it, KVM's tables. On our side that is no part of the
+// pool; so it is given to the kernel as well.
+constexpr ByteCount kForTheProcess = ByteCount::MiB(8);
+constexpr ByteCount kSmallestLimit = ByteCount::MiB(16);
+
+// How near the kernel's memory is brought to the pool, and in how many runs.
+constexpr double kNearEnough = 0.03;
+constexpr int kCalibrations = 6;
+constexpr double kLeastRatio = 1.25;  // of content, for the step of the calibration
+
+class Bench {
+ public:
+  Bench(const BenchOptions& options, std::ostream& out)
+      : options_(options), benchmark_(*options.benchmark), out_(out) {}
+
+  absl::StatusOr<BenchReport> Run();
+
+ private:
+  absl::Status PrepareKernel();
+  absl::Status Calibrate(Side side);
+  absl::Status MeasureAll(BenchReport& report);
+  absl::StatusOr<Measurement> MeasureOnce(Side side);
+  bool Unavailable(Side side) const { return side != Side::kQuire && kernel_ == nullptr; }
+
+  const BenchOptions& options_;
+  const Benchmark& benchmark_;
+  std::ostream& out_;
+  std::unique_ptr<KernelBaseline> kernel_;
+  std::map<Side, ByteCount> limits_;  // of the cgroup
+  ByteCount most_used_;               // by the latest run of the kernel's side
+};
+
+absl::StatusOr<BenchReport> Bench::Run() {
+  BenchReport report{.benchmark = &benchmark_};
+  if (absl::Status status = PrepareKernel(); !status.ok()) {
+    if (!absl::IsFailedPrecondition(status)) return status;
+    report.kernel_unavailable = std::string(status.message());
+    kernel_ = nullptr;
+    out_ << "The host kernel's side cannot be measured: " << Sentence(status.message()) << "\n";
+  }
+  for (const Side side : benchmark_.sides) {
+    if (!Unavailable(side)) report.sides.push_back({.side = side});
+  }
+  if (absl::Status status = MeasureAll(report); !status.ok()) return status;
+  return report;
+}
+
+absl::Status Bench::PrepareKernel() {
+  absl::StatusOr<std::unique_ptr<KernelBaseline>> kernel = KernelBaseline::Create(benchmark_, options_.guest.memory);
+  if (!kernel.ok()) return kernel.status();
+  kernel_ = *std::move(kernel);
+  if (!benchmark_.limited) return absl::OkStatus();
+  for (const Side side : benchmark_.sides) {
+    if (side == Side::kQuire) continue;
+    if (absl::Status status = Calibrate(side); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// Finds the limit of the cgroup with which it and zram together hold what the pool is. A byte more in the cgroup is one
+// less to be compressed.
+absl::Status Bench::Calibrate(Side side) {
+  const double wanted = static_cast<double>((options_.guest.pool + kForTheProcess).in_bytes());
+  double limit = wanted / 2;
+  for (int run = 1; run <= kCalibrations; ++run) {
+    limits_[side] = ByteCount::Bytes(static_cast<uint64_t>(limit) / kPageSize * kPageSize);
+    const absl::StatusOr<Measurement> measured = MeasureOnce(side);
+    if (!measured.ok()) return measured.status();
+    const double used = static_cast<double>(most_used_.in_bytes());
+    out_ << absl::StreamFormat("calibrating %s: %.0f MiB in the cgroup make %.0f MiB with zram, of %.0f\n", Name(side),
+                               limit / (1 << 20), used / (1 << 20), wanted / (1 << 20))
+         << std::flush;
+    if (std::abs(used - wanted) <= kNearEnough * wanted) return absl::OkStatus();
+    const double ratio = std::max(measured->content_ratio, kLeastRatio);
+    limit = std::max(limit + (wanted - used) / (1 - 1 / ratio), static_cast<double>(kSmallestLimit.in_bytes()));
+  }
+  return absl::FailedPreconditionError(
+      "the cgroup's limit cannot be set so that it and zram hold what the pool is: try a larger --pool");
+}
+
+absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
+  if (absl::Status status = TouchHostMemory(ByteCount::Bytes(2 * options_.guest.memory.in_bytes())); !status.ok()) {
+    return status;
+  }
+  ChildOptions child{.arguments = ArgumentsFor(options_, side)};
+  if (side != Side::kQuire) {
+    if (absl::Status status = kernel_->Prepare(side); !status.ok()) return status;
+    if (benchmark_.limited) {
+      if (absl::Status status = kernel_->SetLimit(limits_[side]); !status.ok()) return status;
+      most_used_ = ByteCount();
+      child.cgroup_procs = kernel_->procs();
+      child.while_running = [this] { most_used_ = std::max(most_used_, kernel_->Usage()); };
+    }
+  }
+  const absl::StatusOr<std::string> output = RunThisProgram(child);
+  if (!output.ok()) return output.status();
+  return MeasurementFromJson(*output);
+}
+
+absl::Status Bench::MeasureAll(BenchReport& report) {
+  for (int run = 1; run <= options_.runs; ++run) {
+    // Each side comes first in its turn.
+    for (size_t i = 0; i < report.sides.size(); ++i) {
+      SideResult& result = report.sides[(i + static_cast<size_t>(run)) % report.sides.size()];
+      absl::StatusOr<Measurement> measured = MeasureOnce(result.side);
+      if (!measured.ok()) return measured.status();
+      result.runs.push_back(*std::move(measured));
+    }
+    out_ << RunLine(report, run, options_.runs) << std::flush;
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<BenchReport> RunBenchmark(const BenchOptions& options, std::ostream& out) {
+  CatchInterrupts();
+  return Bench(options, out).Run();
+}
+
+}  // namespace quire

@@ -1,0 +1,169 @@
+#include "vmm/guest_set.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
+#include "guest/frames/budget.h"
+#include "vmm/files.h"
+#include "workloads/content_ratio.h"
+#include "workloads/guest_abi.h"
+#include "workloads/payload/embedded_payload.h"
+#include "workloads/spec.h"
+
+namespace quire {
+namespace {
+
+constexpr ByteCount kLargestPayload = ByteCount::MiB(256);
+
+// How many pages of content are sampled to measure its compression ratio.
+constexpr PageCount kRatioSample(1024);
+
+}  // namespace
+
+ByteCount MinimumPool(const RunOptions& options) {
+  // What the pool itself needs, and a block for each guest to run in.
+  return MinimumPoolLimit().bytes() + PageCount::OfBlocks(static_cast<uint64_t>(options.guests)).bytes();
+}
+
+ByteCount GuestAddressSpace() { return ByteCount::Bytes(QUIRE_AUX - QUIRE_MEMORY); }
+
+absl::StatusOr<std::unique_ptr<GuestSet>> GuestSet::Create(const RunOptions& options, const WorkloadSpec& workload) {
+  auto set = absl::WrapUnique(new GuestSet(options));
+  if (absl::Status status = set->Prepare(workload); !status.ok()) return status;
+  return set;
+}
+
+GuestSet::~GuestSet() {
+  // A secondary MMU leaves before the memory that it maps.
+  for (Guest& guest : guests_) guest.machine.reset();
+}
+
+absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
+  if (absl::Status status = PrepareContent(workload); !status.ok()) return status;
+  // Before anything that starts threads: making the pool's file forks.
+  if (absl::Status status = PrepareManager(); !status.ok()) return status;
+  if (options_.accel == Accel::kKvm) {
+    if (absl::Status status = PrepareProgram(); !status.ok()) return status;
+  }
+  guests_.reserve(static_cast<size_t>(options_.guests));
+  for (int i = 0; i < options_.guests; ++i) {
+    if (absl::Status status = AddGuest(i); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::PrepareContent(const WorkloadSpec& workload) {
+  if (options_.payload.has_value()) return absl::OkStatus();
+  work_.spec = workload;
+  Content content{.key = options_.seed};
+  if (options_.content.has_value()) {
+    absl::StatusOr<ContentFile> file = ContentFile::Load(*options_.content);
+    if (!file.ok()) return file.status();
+    content_file_ = *std::move(file);
+    work_.file = &*content_file_;
+    content.file_pages = content_file_->words();
+    content.file_page_count = content_file_->size().in_pages();
+  } else {
+    work_.fresh_pairs = content.fresh_pairs = FreshPairsFor(options_.compressibility, options_.seed);
+  }
+  content_ratio_ = MeasureContentRatio(content, kRatioSample);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::PrepareManager() {
+  if (!managed()) return absl::OkStatus();
+  const PageCount memory = PageCount::OfBlocks(PageCount::Ceil(options_.memory).in_blocks_ceil());
+  const bool windows = options_.accel == Accel::kKvm;
+  absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
+      {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
+       .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
+       .granularity = {.blocks = options_.huge == Huge::kAlways},
+       .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
+       .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
+  if (!manager.ok()) return manager.status();
+  manager_ = *std::move(manager);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::PrepareProgram() {
+  absl::StatusOr<KvmSystem> kvm = KvmSystem::Open();
+  if (!kvm.ok()) return kvm.status();
+  kvm_ = *std::move(kvm);
+  absl::Span<const std::byte> bytes = WorkloadPayload();
+  if (options_.payload.has_value()) {
+    absl::StatusOr<std::string> file = ReadWhole("payload", *options_.payload, kLargestPayload);
+    if (!file.ok()) return file.status();
+    payload_ = *std::move(file);
+    bytes = absl::MakeSpan(reinterpret_cast<const std::byte*>(payload_.data()), payload_.size());
+  }
+  absl::StatusOr<ElfImage> program =
+      ParseElf(options_.payload.value_or("the built-in payload"), bytes, options_.memory);
+  if (!program.ok()) return program.status();
+  program_ = *std::move(program);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::AddGuest(int number) {
+  Guest& guest = guests_.emplace_back();
+  guest.name = absl::StrCat("guest-", number);
+  if (managed()) {
+    absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(
+        PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena);
+    if (!memory.ok()) return memory.status();
+    guest.memory = *memory;
+  }
+  // Guests differ, and a seed makes each of them repeat.
+  return AddMachine(guest, options_.seed * 1000 + static_cast<uint64_t>(number));
+}
+
+absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
+  Pool* const pool = managed() ? &manager_->pool() : nullptr;
+  if (options_.accel == Accel::kSoft) {
+    absl::StatusOr<std::unique_ptr<SoftMachine>> machine = SoftMachine::Create(
+        {.name = guest.name, .memory = options_.memory, .vcpus = options_.vcpus, .work = &work_, .seed = seed}, pool,
+        guest.memory);
+    if (!machine.ok()) return machine.status();
+    guest.soft = machine->get();
+    guest.machine = *std::move(machine);
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::unique_ptr<KvmMachine>> machine =
+      KvmMachine::Create(*kvm_,
+                         {.name = guest.name,
+                          .memory = options_.memory,
+                          .vcpus = options_.vcpus,
+                          .program = &program_,
+                          .work = options_.payload.has_value() ? nullptr : &work_,
+                          .seed = seed,
+                          .console = console_.For(guest.name)},
+                         pool, guest.memory);
+  if (!machine.ok()) return machine.status();
+  guest.kvm = machine->get();
+  guest.machine = *std::move(machine);
+  return absl::OkStatus();
+}
+
+void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {
+  guests_[memory.id()].machine->Kill(reason);
+}
+
+void GuestSet::Start() {
+  if (managed()) manager_->StartReclaim();
+  for (Guest& guest : guests_) guest.machine->Start();
+}
+
+void GuestSet::RequestStop() {
+  for (Guest& guest : guests_) guest.machine->RequestStop();
+}
+
+bool GuestSet::AllFinished() const {
+  return std::all_of(guests_.begin(), guests_.end(), [](const Guest& guest) { return guest.machine->finished(); });
+}
+
+void GuestSet::Join() {
+  for (Guest& guest : guests_) guest.machine->Join();
+}
+
+}  // namespace quire

@@ -1,0 +1,89 @@
+// The guests of a run, put together: content, program, memory manager and machines, ready to be started.
+#ifndef QUIRE_VMM_GUEST_SET_H_
+#define QUIRE_VMM_GUEST_SET_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "guest/memory_manager.h"
+#include "vmm/guest_consoles.h"
+#include "vmm/kvm/elf_loader.h"
+#include "vmm/kvm/kvm_system.h"
+#include "vmm/machine/kvm_machine.h"
+#include "vmm/machine/soft_machine.h"
+#include "vmm/machine/work.h"
+#include "vmm/options.h"
+#include "workloads/content_file.h"
+#include "workloads/workload_spec.h"
+
+namespace quire {
+
+// The least pool that `options.guests` guests can run in.
+ByteCount MinimumPool(const RunOptions& options);
+
+// The most memory that a guest can have.
+ByteCount GuestAddressSpace();
+
+// Belongs to one thread.
+class GuestSet {
+ public:
+  struct Guest {
+    std::string name;
+    GuestMemory* memory = nullptr;  // null: the host kernel has it
+    std::unique_ptr<Machine> machine;
+    KvmMachine* kvm = nullptr;    // the machine, if it is one
+    SoftMachine* soft = nullptr;  // or if it is the other
+  };
+
+  // `options` outlives the set, and passed Validate and CheckFiles; options.accel is kKvm or kSoft. `workload` is what
+  // the guests do unless options.payload names a program. May fork: to be called before threads are started.
+  static absl::StatusOr<std::unique_ptr<GuestSet>> Create(const RunOptions& options, const WorkloadSpec& workload);
+  // Every machine has been joined, or was never started.
+  ~GuestSet();
+
+  void Start();
+  void RequestStop();
+  bool AllFinished() const;
+  void Join();
+
+  // In the order of GuestMemory::id().
+  const std::vector<Guest>& guests() const { return guests_; }
+  // Null where the host kernel has the memory.
+  MemoryManager* manager() { return manager_.get(); }
+  GuestConsoles& console() { return console_; }
+  // LZ4 ratio of the pages' content; 0 for a payload.
+  double content_ratio() const { return content_ratio_; }
+
+ private:
+  explicit GuestSet(const RunOptions& options) : options_(options) {}
+
+  bool managed() const { return options_.engine == Engine::kQuire; }
+  absl::Status Prepare(const WorkloadSpec& workload);
+  absl::Status PrepareContent(const WorkloadSpec& workload);
+  absl::Status PrepareManager();
+  absl::Status PrepareProgram();
+  absl::Status AddGuest(int number);
+  absl::Status AddMachine(Guest& guest, uint64_t seed);
+  void OnStopped(GuestMemory& memory, const absl::Status& reason);
+
+  const RunOptions& options_;
+  std::optional<ContentFile> content_file_;
+  Work work_;
+  double content_ratio_ = 0;
+  std::string payload_;  // the user's program
+  ElfImage program_;
+  std::optional<KvmSystem> kvm_;
+  std::unique_ptr<MemoryManager> manager_;
+  GuestConsoles console_;
+  std::vector<Guest> guests_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_GUEST_SET_H_

@@ -81,8 +81,8 @@ std::string RunHelp() {
                       kRunExamples, "\n", kExitStatuses);
 }
 
-absl::Status CheckOptions(const RunOptions& options, const Host& host) {
-  const RunLimits limits = {.host_memory = UsableMemory(host),
+absl::Status CheckOptions(const RunOptions& options, ByteCount host_memory) {
+  const RunLimits limits = {.host_memory = host_memory,
                             .guest_address_space = GuestAddressSpace(),
                             .minimum_pool = MinimumPool(options),
                             .check_workload = [](absl::string_view spec) { return ParseWorkload(spec).status(); }};
@@ -94,7 +94,7 @@ absl::StatusOr<RunOptions> ValidOptions(Args args, const Host& host) {
   if (absl::Status parsed = ParseFlags("quire run", args, RunFlags()); !parsed.ok()) return parsed;
   absl::StatusOr<RunOptions> options = RunOptionsFromFlags();
   if (!options.ok()) return options;
-  const absl::Status valid = CheckOptions(*options, host);
+  const absl::Status valid = CheckOptions(*options, UsableMemory(host));
   return valid.ok() ? options : valid;
 }
 
@@ -173,7 +173,9 @@ absl::StatusOr<BenchOptions> ValidBenchOptions(Args args, const Host& host) {
   absl::StatusOr<BenchOptions> options = BenchOptionsFromFlags(args[0]);
   if (!options.ok()) return options;
   if (options->benchmark->paired && !options->side.has_value()) options->guest.vcpus = host.Cpus();
-  if (absl::Status valid = CheckOptions(options->guest, host); !valid.ok()) return valid;
+  // The kernel's side is measured in a cgroup that is meant to be smaller than its guest.
+  const ByteCount most = options->side.has_value() ? GuestAddressSpace() : UsableMemory(host);
+  if (absl::Status valid = CheckOptions(options->guest, most); !valid.ok()) return valid;
   // Software guests can have either engine too.
   const absl::StatusOr<AccelDecision> accel = DecideAccel({.accel = options->guest.accel}, host);
   if (!accel.ok()) return accel.status();

@@ -1,5 +1,6 @@
 #include "guest/huge/prefetcher.h"
 
+#include <sys/resource.h>
 #include <algorithm>
 
 #include "base/thread.h"
@@ -37,6 +38,7 @@ void Prefetcher::Request(GuestMemory& guest, BlockNumber next) {
 
 void Prefetcher::Run() {
   SetThreadName("quire-prefetch");
+  setpriority(PRIO_PROCESS, 0, 10);
   const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return !running_ || !queue_.empty(); };
   absl::MutexLock lock(&lock_);
   for (;;) {

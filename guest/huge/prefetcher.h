@@ -45,7 +45,7 @@ class Prefetcher final : public PrefetchHooks {
  private:
   // Two: while one decompresses, a fault may wait for it, and its core is free.
   static constexpr int kThreads = 2;
-  static constexpr uint64_t kDepth = 3;  // blocks ahead of the stream
+  static constexpr uint64_t kDepth = 4;  // blocks ahead of the stream
   static constexpr size_t kLongestQueue = 8;
 
   struct Work {

@@ -26,6 +26,10 @@ constexpr double kNearEnough = 0.03;
 constexpr int kCalibrations = 6;
 constexpr double kLeastRatio = 1.25;  // of content, for the step of the calibration
 
+// By how much the limit is raised when the kernel has killed a guest within it, and how often at most.
+constexpr double kMoreAfterKill = 1.15;
+constexpr int kMostKills = 12;
+
 class Bench {
  public:
   Bench(const BenchOptions& options, std::ostream& out)
@@ -37,7 +41,9 @@ class Bench {
   absl::Status PrepareKernel();
   absl::Status Calibrate(Side side);
   absl::Status MeasureAll(BenchReport& report);
+  // One measurement. If the kernel kills its guest for want of memory, its limit is raised until it does not.
   absl::StatusOr<Measurement> MeasureOnce(Side side);
+  absl::StatusOr<Measurement> TryOnce(Side side);
   bool Unavailable(Side side) const { return side != Side::kQuire && kernel_ == nullptr; }
 
   const BenchOptions& options_;
@@ -45,6 +51,7 @@ class Bench {
   std::ostream& out_;
   std::unique_ptr<KernelBaseline> kernel_;
   std::map<Side, ByteCount> limits_;  // of the cgroup
+  std::map<Side, ByteCount> floors_;  // with less the kernel killed the guest
   ByteCount most_used_;               // by the latest run of the kernel's side
 };
 
@@ -84,19 +91,36 @@ absl::Status Bench::Calibrate(Side side) {
     limits_[side] = ByteCount::Bytes(static_cast<uint64_t>(limit) / kPageSize * kPageSize);
     const absl::StatusOr<Measurement> measured = MeasureOnce(side);
     if (!measured.ok()) return measured.status();
+    limit = static_cast<double>(limits_[side].in_bytes());
     const double used = static_cast<double>(most_used_.in_bytes());
     out_ << absl::StreamFormat("calibrating %s: %.0f MiB in the cgroup make %.0f MiB with zram, of %.0f\n", Name(side),
                                limit / (1 << 20), used / (1 << 20), wanted / (1 << 20))
          << std::flush;
     if (std::abs(used - wanted) <= kNearEnough * wanted) return absl::OkStatus();
     const double ratio = std::max(measured->content_ratio, kLeastRatio);
-    limit = std::max(limit + (wanted - used) / (1 - 1 / ratio), static_cast<double>(kSmallestLimit.in_bytes()));
+    const double floor = static_cast<double>(std::max(floors_[side], kSmallestLimit).in_bytes());
+    const double next = std::max(limit + (wanted - used) / (1 - 1 / ratio), floor);
+    // It cannot do with less: then it has more memory than we, and the report says so.
+    if (next == limit) return absl::OkStatus();
+    limit = next;
   }
-  return absl::FailedPreconditionError(
-      "the cgroup's limit cannot be set so that it and zram hold what the pool is: try a larger --pool");
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
+  for (int kills = 0;; ++kills) {
+    absl::StatusOr<Measurement> measured = TryOnce(side);
+    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
+    if (!killed || kills == kMostKills) return measured;
+    const double more = static_cast<double>(limits_[side].in_bytes()) * kMoreAfterKill;
+    out_ << absl::StreamFormat("%s: killed for want of memory in a cgroup of %.0f MiB; trying %.0f\n", Name(side),
+                               limits_[side].in_mib(), more / (1 << 20))
+         << std::flush;
+    limits_[side] = floors_[side] = ByteCount::Bytes(static_cast<uint64_t>(more) / kPageSize * kPageSize);
+  }
+}
+
+absl::StatusOr<Measurement> Bench::TryOnce(Side side) {
   if (absl::Status status = TouchHostMemory(ByteCount::Bytes(2 * options_.guest.memory.in_bytes())); !status.ok()) {
     return status;
   }
@@ -112,7 +136,12 @@ absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
   }
   const absl::StatusOr<std::string> output = RunThisProgram(child);
   if (!output.ok()) return output.status();
-  return MeasurementFromJson(*output);
+  absl::StatusOr<Measurement> measured = MeasurementFromJson(*output);
+  if (measured.ok() && benchmark_.limited) {
+    const ByteCount used = side == Side::kQuire ? options_.guest.pool : most_used_;
+    measured->details["memory_mib"] = used.in_mib();
+  }
+  return measured;
 }
 
 absl::Status Bench::MeasureAll(BenchReport& report) {

@@ -78,10 +78,13 @@ absl::StatusOr<std::string> RunThisProgram(const ChildOptions& options) {
   if (WIFEXITED(status) && WEXITSTATUS(status) == kCannotStart) {
     return absl::InternalError("a measurement's process could not be started");
   }
-  if (WIFSIGNALED(status)) {
-    return absl::InternalError(absl::StrCat("a measurement was ended by signal ", WTERMSIG(status),
-                                            WTERMSIG(status) == SIGKILL ? ": the host may be out of memory" : ""));
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) {
+    return absl::ResourceExhaustedError("the host kernel killed a measurement for want of memory");
   }
+  if (WIFSIGNALED(status)) {
+    return absl::InternalError(absl::StrCat("a measurement was ended by signal ", WTERMSIG(status)));
+  }
+  if (WEXITSTATUS(status) != 0) return absl::InternalError("a measurement failed, for the reason given above");
   return output;
 }
 

@@ -13,8 +13,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/units.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
+#include "guest/huge/compaction_mode.h"
+#include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/reclaim/reclaimer.h"
 #include "guest/swap/compressed_store.h"
@@ -32,6 +36,7 @@ struct MemoryManagerOptions {
   PageCount reservations;  // memory of all guests with Placement::kReservation
   bool use_memfd = false;
   GranularityOptions granularity = {};
+  CompactionMode compaction = CompactionMode::kBackground;
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.
@@ -39,23 +44,30 @@ struct MemoryManagerOptions {
 };
 
 // Thread safe. Guests are added before the first fault and removed after their last one.
-class MemoryManager {
+class MemoryManager final : private FrameMigrator {
  public:
   static absl::StatusOr<std::unique_ptr<MemoryManager>> Create(MemoryManagerOptions options);
-  ~MemoryManager();
+  ~MemoryManager() override;
 
   // The manager owns the guest. Guests are numbered from 0.
   absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement);
   // Drops the guest's memory. No secondary MMU is subscribed to it any more.
   void RemoveGuest(GuestMemory* guest);
 
-  // The reclaim daemon runs between the two; without it, faults reclaim for themselves.
-  void StartReclaim() { reclaimer_.Start(); }
-  void StopReclaim() { reclaimer_.Stop(); }
+  // The daemons of reclaim and compaction run between the two; without them, faults reclaim for themselves.
+  void StartReclaim() {
+    reclaimer_.Start();
+    compactor_.Start();
+  }
+  void StopReclaim() {
+    compactor_.Stop();
+    reclaimer_.Stop();
+  }
 
   Pool& pool() { return *pool_; }
   CompressedStore& store() { return store_; }
   Reclaimer& reclaimer() { return reclaimer_; }
+  Compactor& compactor() { return compactor_; }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -70,6 +82,9 @@ class MemoryManager {
  private:
   MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options);
 
+  // The reverse map: asks the owner that the descriptor names, a guest or the store.
+  Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) override;
+
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
@@ -81,6 +96,7 @@ class MemoryManager {
   const std::unique_ptr<Pool> pool_;
   CompressedStore store_;
   Reclaimer reclaimer_;
+  Compactor compactor_;
   FaultCounters faults_;
   SwapCounters swap_;
   const std::string out_of_memory_advice_;
@@ -88,7 +104,7 @@ class MemoryManager {
   const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
 
   absl::Mutex guests_lock_;
-  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);
+  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number
   uint16_t next_guest_ ABSL_GUARDED_BY(guests_lock_) = 0;
 };
 

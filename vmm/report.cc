@@ -78,9 +78,15 @@ Json MergeJson(const MergeReport& merge) {
 }
 
 Json HugeJson(const HugeReport& huge) {
-  return Json{{"blocks_mapped", huge.blocks_mapped}, {"whole_faults", huge.whole_faults},
-              {"promotions", huge.promotions},       {"splits", huge.splits},
-              {"compactions", huge.compactions},     {"refused", RefusedJson(huge.refused)}};
+  return Json{{"blocks_mapped", huge.blocks_mapped},
+              {"whole_faults", huge.whole_faults},
+              {"promotions", huge.promotions},
+              {"splits", huge.splits},
+              {"compactions", huge.compactions},
+              {"migrated_pages", huge.migrated_pages},
+              {"unusable_free_index", huge.unusable_free_index},
+              {"fragmentation_index", huge.fragmentation_index},
+              {"refused", RefusedJson(huge.refused)}};
 }
 
 Json NotifierJson(const NotifierReport& notifier) {

@@ -10,6 +10,8 @@
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "guest/frames/budget.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
 #include "vmm/files.h"
 #include "vmm/guest_consoles.h"
@@ -73,6 +75,7 @@ class GuestRun {
 
   GuestReport ReportGuest(int number) const;
   void ReportManager(Report& report);
+  void ReportCompaction(Report& report);
   void ReportTranslations(Report& report);
 
   const RunOptions& options_;
@@ -154,6 +157,7 @@ absl::Status GuestRun::PrepareManager() {
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
        .granularity = {.blocks = options_.huge == Huge::kAlways},
+       .compaction = options_.defrag,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
   if (!manager.ok()) return manager.status();
@@ -342,6 +346,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.already_resident = faults.already_resident.value();
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
+  ReportCompaction(report);
 
   const SwapCounters& swap = manager_->swap();
   report.swap.pages_out = swap.pages_out.value();
@@ -351,7 +356,24 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.same_filled_pages = stored.same_filled.in_pages();
   report.swap.tiers.push_back(
       {.name = "ram", .pages = stored.stored.in_pages(), .bytes = stored.stored_bytes, .errors = stored.errors});
-  report.cpu_seconds.reclaim = absl::ToDoubleSeconds(manager_->reclaimer().cpu_time());
+  report.cpu_seconds.reclaim =
+      absl::ToDoubleSeconds(manager_->reclaimer().cpu_time() + manager_->compactor().cpu_time());
+}
+
+void GuestRun::ReportCompaction(Report& report) {
+  const FreeRuns runs = manager_->pool().arena().free_runs();
+  report.huge.unusable_free_index = UnusableFreeIndex(runs, kBlockOrder);
+  report.huge.fragmentation_index = FragmentationIndex(runs, kBlockOrder);
+  const Compaction* const compaction = manager_->pool().compaction();
+  if (compaction == nullptr) return;
+  const CompactionCounters& counters = compaction->counters();
+  report.huge.compactions = counters.blocks.value() + counters.ranges.value();
+  report.huge.migrated_pages = counters.migrated_pages.value();
+  report.huge.refused["compaction: a page stayed busy"] = counters.refused_busy.value();
+  report.huge.refused["compaction: a page cannot be moved"] = counters.refused_cannot.value();
+  report.huge.refused["compaction: no room to move to"] = counters.refused_no_room.value();
+  report.huge.refused["compaction: the memory was needed"] = counters.refused_wanted.value();
+  report.huge.refused["compaction: put off after failures"] = manager_->compactor().counters().refused_deferred.value();
 }
 
 void GuestRun::ReportTranslations(Report& report) {

@@ -14,6 +14,8 @@ namespace {
 
 bool IsStored(StoreOutcome outcome) { return outcome == StoreOutcome::kStored || outcome == StoreOutcome::kStoredAsIs; }
 
+absl::Status Scattered() { return absl::AbortedError("free memory is scattered"); }
+
 absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
 
 }  // namespace
@@ -48,23 +50,28 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     return absl::OutOfRangeError(
         absl::StrCat("guest ", id(), " has no page ", gfn.value(), ": its memory ends at page ", size().in_pages()));
   }
-  std::optional<Granularity> granularity;
+  FaultPlan plan{.granularity = {}, .may_compact = wait == Wait::kMay && services_.compactor.in_fault()};
   for (int tries = 1;; ++tries) {
-    absl::StatusOr<Resolution> resolution = TryResolve(gfn, granularity);
+    absl::StatusOr<Resolution> resolution = TryResolve(gfn, plan);
     if (resolution.ok()) {
       services_.faults.total.Add();
       faults_.Add();
       return resolution;
     }
+    if (absl::IsAborted(resolution.status())) {
+      services_.compactor.MakeBlock();
+      plan.may_compact = false;
+      continue;
+    }
     if (!absl::IsUnavailable(resolution.status()) || wait == Wait::kMustNot) return resolution;
-    const PageCount wanted = granularity == Granularity::kBlock ? kOneBlock : kOnePage;
+    const PageCount wanted = plan.granularity == Granularity::kBlock ? kOneBlock : kOnePage;
     if (absl::Status status = services_.reclaim.MakeRoom(*this, wanted); !status.ok()) return status;
     // Room for a whole block is worth some waiting, but a page will do.
-    if (tries == kTriesForBlock) granularity = Granularity::kPage;
+    if (tries == kTriesForBlock) plan.granularity = Granularity::kPage;
   }
 }
 
-absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granularity>& granularity) {
+absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, FaultPlan& plan) {
   Block& block = map_->block(BlockOf(gfn));
   absl::StatusOr<Resolution> resolution;
   bool streaming = false;
@@ -72,8 +79,8 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granul
     absl::MutexLock lock(&block.lock);
     // Under the lock: Stop() comes before the Discard() that empties the block, so nothing is brought in after that.
     if (stopped()) return status();
-    if (!granularity.has_value()) granularity = Choose(block, gfn);
-    resolution = ResolveLocked(block, gfn, *granularity);
+    if (!plan.granularity.has_value()) plan.granularity = Choose(block, gfn);
+    resolution = ResolveLocked(block, gfn, plan);
     if (resolution.ok() && IsComplete(block)) resolution = Promote(block);
     if (resolution.ok()) block.faults.next_expected = static_cast<uint16_t>(IndexInBlock(resolution->range.end()));
     streaming = InStream(services_.granularity, block.faults);
@@ -82,7 +89,8 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, std::optional<Granul
     services_.prefetch.Request(*this, BlockNumber(block.number.value() + 1));
   }
   // A page that cannot be read back, or a host without memory: this guest cannot go on, the others can.
-  if (!resolution.ok() && !absl::IsUnavailable(resolution.status())) Stop(resolution.status());
+  const bool try_again = absl::IsUnavailable(resolution.status()) || absl::IsAborted(resolution.status());
+  if (!resolution.ok() && !try_again) Stop(resolution.status());
   return resolution;
 }
 
@@ -102,11 +110,14 @@ bool GuestMemory::IsAfterStream(BlockNumber number) const {
          CameJustBefore(before.whole_fault.load(std::memory_order_relaxed), static_cast<uint32_t>(faults_.value()));
 }
 
-absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Granularity granularity) {
+absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, const FaultPlan& plan) {
+  const Granularity granularity = *plan.granularity;
   const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
   if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
     absl::StatusOr<Resolution> whole = ResolveBlock(block);
-    if (whole.ok() || !absl::IsFailedPrecondition(whole.status())) return whole;
+    const bool in_pieces =
+        absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);
+    if (!in_pieces) return whole;
   }
   const PageEntry entry = map_->Get(block, gfn);
   switch (entry.state()) {
@@ -214,6 +225,7 @@ void GuestMemory::TakeBackBlock(Block& block) {
 absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   absl::StatusOr<FrameNumber> first = frames_->AcquireBlock(FirstGfn(block.number));
   if (first.ok() || absl::IsUnavailable(first.status())) return first;
+  if (absl::IsFailedPrecondition(first.status())) return Scattered();
   return NotWhole();  // the host has small pages left, perhaps, or no whole blocks at all
 }
 
@@ -561,6 +573,39 @@ GuestMemory::Standing GuestMemory::Settle(Block& block) {
   if (block.Count(PageState::kResident) > 0) return Standing::kAllIn;
   block.queued = false;
   return Standing::kNoFrames;
+}
+
+// --- Compaction.
+
+FrameMigrator::Answer GuestMemory::Migrate(Gfn gfn, FrameNumber from, FrameNumber to) {
+  if (gfn >= Gfn(0) + size()) return FrameMigrator::Answer::kBusy;  // the frame's descriptor was out of date
+  Block& block = map_->block(BlockOf(gfn));
+  if (!block.lock.TryLock()) return FrameMigrator::Answer::kBusy;
+  const FrameMigrator::Answer answer = MigrateLocked(block, gfn, from, to);
+  block.lock.Unlock();
+  return answer;
+}
+
+FrameMigrator::Answer GuestMemory::MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to) {
+  const PageEntry entry = map_->Get(block, gfn);
+  // What is being stored is about to go.
+  if (!entry.has_frame() || entry.frame() != from || entry.state() == PageState::kInTransit) {
+    return FrameMigrator::Answer::kBusy;
+  }
+  // Its pages keep each other company in a block of the arena that is full.
+  if (block.whole) return FrameMigrator::Answer::kCannot;
+  FrameRuns old;
+  {
+    const ScopedInvalidation invalidation(notifiers_,
+                                          {.range = GfnRange(gfn, kOnePage), .event = InvalidateEvent::kClear});
+    std::memcpy(HostAddress(to), HostAddress(from), kPageSize);
+    frames_->Adopt(gfn, to);
+    const PageEntry moved = PageEntry::WithFrame(entry.state(), to);
+    map_->Set(block, gfn, entry.incompressible() ? moved.AsIncompressible() : moved);
+    AddToRuns(old, gfn, from);
+  }
+  ReleaseFrames(block, old);
+  return FrameMigrator::Answer::kMoved;
 }
 
 // --- Giving pages up.

@@ -29,8 +29,10 @@
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/fault_handler.h"
+#include "guest/frames/compaction.h"
 #include "guest/frames/frame_source.h"
 #include "guest/frames/pool.h"
+#include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
 #include "guest/memory_map.h"
@@ -74,6 +76,7 @@ struct GuestServices {
   FaultCounters& faults;
   SwapCounters& swap;
   const GranularityOptions& granularity;
+  Compactor& compactor;
   // Called once for a guest, when it has been stopped, from whatever thread found the reason; must not block.
   std::function<void(GuestMemory&, const absl::Status&)> on_stopped;
 };
@@ -150,6 +153,11 @@ class GuestMemory final : public FaultHandler {
   // nothing if memory is not plentiful or somebody else has the block.
   void Prefetch(BlockNumber number);
 
+  // --- For compaction.
+
+  // As FrameMigrator::Migrate, for a frame that is this guest's page `gfn`. The page is invalidated; its state stays.
+  FrameMigrator::Answer Migrate(Gfn gfn, FrameNumber from, FrameNumber to);
+
   // --- The end.
 
   // No fault is answered any more; `reason` is what they get. The first call counts.
@@ -175,10 +183,15 @@ class GuestMemory final : public FaultHandler {
 
   GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services);
 
-  // One try at a fault. Unavailable: frames were wanted, and free memory is at its min watermark. How much to bring in
-  // is decided by the first try.
-  absl::StatusOr<Resolution> TryResolve(Gfn gfn, std::optional<Granularity>& granularity);
-  absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, Granularity granularity)
+  // What a fault keeps from one try to the next.
+  struct FaultPlan {
+    std::optional<Granularity> granularity;  // how much to bring in, decided by the first try
+    bool may_compact;                        // whether a block is worth another try, with compaction before it
+  };
+  // One try at a fault. Unavailable: frames were wanted, and free memory is at its min watermark. Aborted: a whole
+  // block was wanted, free memory is scattered, and the plan is to compact then.
+  absl::StatusOr<Resolution> TryResolve(Gfn gfn, FaultPlan& plan);
+  absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, const FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether the latest faults came in order through the blocks before `number`.
@@ -195,8 +208,8 @@ class GuestMemory final : public FaultHandler {
   bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
-  // be had one by one. The functions below do it for a block that is whole but out, one without frames, and one of
-  // which some pages have frames.
+  // be had one by one. Aborted: the same, because free memory is scattered. The functions below do it for a block that
+  // is whole but out, one without frames, and one of which some pages have frames.
   absl::StatusOr<Resolution> ResolveBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
   // it.
@@ -243,6 +256,9 @@ class GuestMemory final : public FaultHandler {
   GfnRange RunAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Those of them that lie in consecutive frames; the page has one.
   Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  FrameMigrator::Answer MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   PageCount AgeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   PageCount AgePages(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);

@@ -2,9 +2,11 @@
 
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/frames/compaction.h"
 #include "guest/memory_manager.h"
 #include "guest/testing/fake_mmu.h"
 
@@ -93,6 +95,95 @@ TEST_P(GuestMemoryTest, AgingDropsTranslationsButKeepsFrames) {
   EXPECT_EQ(StateOf(5), PageState::kOut);
   EXPECT_EQ(guest_->frames_held(), held);
 }
+
+// Only frames of the arena move.
+class MigrationTest : public GuestMemoryTest {
+ protected:
+  using Answer = FrameMigrator::Answer;
+
+  void SetUp() override { MakeGuest({.blocks = false}); }
+  FrameNumber FrameOf(uint64_t gfn) { return guest_->EntryOf(Gfn(gfn)).frame(); }
+  // Asks for page `gfn` to be moved from `from` to any frame.
+  Answer Migrate(uint64_t gfn, FrameNumber from) {
+    const FrameNumber to = manager_->pool().AllocateFrame().value();
+    const Answer answer = guest_->Migrate(Gfn(gfn), from, to);
+    if (answer == Answer::kMoved) {
+      EXPECT_EQ(FrameOf(gfn), to);
+    } else {
+      manager_->pool().FreeFrame(to);
+    }
+    return answer;
+  }
+};
+
+TEST_P(MigrationTest, AResidentPageMovesWithItsContentAndIsInvalidated) {
+  WriteContent(Gfn(5), 1);
+  const FrameNumber from = FrameOf(5);
+  EXPECT_EQ(Migrate(5, from), Answer::kMoved);
+  EXPECT_FALSE(mmu_->maps(Gfn(5)));
+  EXPECT_EQ(mmu_->invalidations().back().range, GfnRange(Gfn(5), kOnePage));
+  EXPECT_EQ(StateOf(5), PageState::kResident);
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+TEST_P(MigrationTest, APageThatIsOutStaysOutAndIncompressible) {
+  WriteContent(Gfn(5), 1);
+  uint64_t noise = 1;
+  std::byte* const page = mmu_->Page(Gfn(6)).value();
+  for (uint64_t i = 0; i < kPageSize / 8; ++i) {
+    noise ^= noise << 13, noise ^= noise >> 7, noise ^= noise << 17;
+    std::memcpy(page + i * 8, &noise, 8);
+  }
+  AgeBlock(0);
+  EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kMoved);
+  EXPECT_EQ(StateOf(5), PageState::kOut);
+  guest_->Evict(guest_->BlockAt(BlockNumber(0)), scratch_);
+  ASSERT_TRUE(guest_->EntryOf(Gfn(6)).incompressible());
+  EXPECT_EQ(Migrate(6, FrameOf(6)), Answer::kMoved);
+  EXPECT_TRUE(guest_->EntryOf(Gfn(6)).incompressible());
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+TEST_P(MigrationTest, ADescriptorThatIsOutOfDateIsRefused) {
+  WriteContent(Gfn(5), 1);
+  WriteContent(Gfn(6), 2);
+  const FrameNumber five = FrameOf(5);
+  EXPECT_EQ(Migrate(6, five), Answer::kBusy) << "another page's frame";
+  EXPECT_EQ(Migrate(7, five), Answer::kBusy) << "no frame";
+  EXPECT_EQ(Migrate(kSize.in_pages(), five), Answer::kBusy) << "no such page";
+  ReclaimAll();
+  EXPECT_EQ(Migrate(5, five), Answer::kBusy) << "swapped";
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+TEST_P(MigrationTest, ABlockThatIsLockedIsBusy) {
+  WriteContent(Gfn(5), 1);
+  const FrameNumber from = FrameOf(5);
+  Block& block = guest_->BlockAt(BlockNumber(0));
+  block.lock.Lock();
+  Answer answer = Answer::kMoved;
+  std::thread([&] {
+    const FrameNumber to = manager_->pool().AllocateFrame().value();
+    answer = guest_->Migrate(Gfn(5), from, to);
+    manager_->pool().FreeFrame(to);
+  }).join();
+  block.lock.Unlock();
+  EXPECT_EQ(answer, Answer::kBusy);
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+TEST_P(MigrationTest, PagesOfAWholeBlockStayTogether) {
+  RemoveGuest();
+  MakeGuest({.blocks = true});
+  WriteContent(Gfn(5), 1);
+  ASSERT_EQ(guest_->frames_held(), kOneBlock);
+  EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kCannot);
+  guest_->Discard(GfnRange(Gfn(9), kOnePage));
+  EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kMoved);
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+INSTANTIATE_TEST_SUITE_P(Arena, MigrationTest, ::testing::Values(Placement::kArena));
 
 TEST_P(GuestMemoryTest, StoredPagesComeBackAsTheyWere) {
   for (uint64_t i = 0; i < kSize.in_pages(); i += 3) WriteContent(Gfn(i), i);

@@ -21,6 +21,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOpti
     : pool_(std::move(pool)),
       store_(*pool_),
       reclaimer_(*pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }),
+      compactor_(*pool_, *this, options.compaction),
       out_of_memory_advice_(options.out_of_memory_advice),
       granularity_(options.granularity),
       on_stopped_(options.on_stopped) {
@@ -46,7 +47,7 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   }
   absl::StatusOr<std::unique_ptr<GuestMemory>> guest = GuestMemory::Create(
       id, size, std::move(frames),
-      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, on_stopped_});
+      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, compactor_, on_stopped_});
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));
@@ -60,6 +61,17 @@ void MemoryManager::RemoveGuest(GuestMemory* guest) {
   QUIRE_CHECK(place != guests_.end());
   removed = std::move(*place);
   guests_.erase(place);
+}
+
+// Holds the list of guests, so that the guest does not go away meanwhile.
+FrameMigrator::Answer MemoryManager::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+  if (owner.is(FrameKind::kZone)) return store_.Migrate(from, owner, to);
+  absl::ReaderMutexLock lock(&guests_lock_);
+  const unsigned id = static_cast<unsigned>(owner.guest());
+  const auto guest = std::lower_bound(guests_.begin(), guests_.end(), id,
+                                      [](const auto& candidate, unsigned wanted) { return candidate->id() < wanted; });
+  if (guest == guests_.end() || (*guest)->id() != id) return Answer::kBusy;  // it is being removed
+  return (*guest)->Migrate(owner.gfn(), from, to);
 }
 
 void MemoryManager::OutOfMemory(GuestMemory& asking) {

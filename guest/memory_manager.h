@@ -13,8 +13,12 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "base/units.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
+#include "guest/huge/compaction_mode.h"
+#include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetcher.h"
 #include "guest/reclaim/reclaimer.h"
@@ -33,6 +37,7 @@ struct MemoryManagerOptions {
   PageCount reservations;  // memory of all guests with Placement::kReservation
   bool use_memfd = false;
   GranularityOptions granularity = {};
+  CompactionMode compaction = CompactionMode::kBackground;
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.
@@ -40,23 +45,26 @@ struct MemoryManagerOptions {
 };
 
 // Thread safe. Guests are added before the first fault and removed after their last one.
-class MemoryManager {
+class MemoryManager final : private FrameMigrator {
  public:
   static absl::StatusOr<std::unique_ptr<MemoryManager>> Create(MemoryManagerOptions options);
-  ~MemoryManager();
+  ~MemoryManager() override;
 
   // The manager owns the guest. Guests are numbered from 0.
   absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement);
   // Drops the guest's memory. No secondary MMU is subscribed to it any more.
   void RemoveGuest(GuestMemory* guest);
 
-  // The reclaim daemon and the prefetcher run between the two; without them, faults do it all for themselves.
+  // The daemons of reclaim and compaction, and the prefetcher, run between the two; without them, faults do for
+  // themselves what must be done.
   void StartReclaim() {
     reclaimer_.Start();
+    compactor_.Start();
     prefetcher_.Start();
   }
   void StopReclaim() {
     prefetcher_.Stop();
+    compactor_.Stop();
     reclaimer_.Stop();
   }
 
@@ -64,6 +72,7 @@ class MemoryManager {
   CompressedStore& store() { return store_; }
   Reclaimer& reclaimer() { return reclaimer_; }
   Prefetcher& prefetcher() { return prefetcher_; }
+  Compactor& compactor() { return compactor_; }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -78,6 +87,9 @@ class MemoryManager {
  private:
   MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options);
 
+  // The reverse map: asks the owner that the descriptor names, a guest or the store.
+  Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) override;
+
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
@@ -90,6 +102,7 @@ class MemoryManager {
   CompressedStore store_;
   Reclaimer reclaimer_;
   Prefetcher prefetcher_;
+  Compactor compactor_;
   FaultCounters faults_;
   SwapCounters swap_;
   const std::string out_of_memory_advice_;
@@ -97,7 +110,7 @@ class MemoryManager {
   const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
 
   absl::Mutex guests_lock_;
-  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);
+  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number
   uint16_t next_guest_ ABSL_GUARDED_BY(guests_lock_) = 0;
 };
 

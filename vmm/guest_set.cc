@@ -80,6 +80,7 @@ absl::Status GuestSet::PrepareManager() {
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
        .granularity = {.blocks = options_.huge == Huge::kAlways},
+       .compaction = options_.defrag,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
   if (!manager.ok()) return manager.status();

@@ -20,6 +20,9 @@ ABSL_FLAG(quire::Engine, engine, quire::Engine::kQuire,
 ABSL_FLAG(
     quire::Huge, huge, quire::Huge::kAlways,
     "always or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry each");
+ABSL_FLAG(quire::CompactionMode, defrag, quire::CompactionMode::kBackground,
+          "fault, background or off: who moves pages together when free memory is scattered and a whole 2 MiB block is "
+          "wanted: the fault that wants it, a thread, or nobody");
 ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
           "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");
 ABSL_FLAG(std::optional<std::string>, payload, std::nullopt,
@@ -141,6 +144,18 @@ absl::string_view Name(Accel accel) {
 
 absl::string_view Name(Engine engine) { return engine == Engine::kQuire ? "quire" : "kernel"; }
 
+absl::string_view Name(CompactionMode mode) {
+  switch (mode) {
+    case CompactionMode::kFault:
+      return "fault";
+    case CompactionMode::kBackground:
+      return "background";
+    case CompactionMode::kOff:
+      return "off";
+  }
+  return "";
+}
+
 absl::string_view Name(Huge huge) { return huge == Huge::kAlways ? "always" : "never"; }
 
 const std::vector<FlagGroup>& RunFlags() {
@@ -153,7 +168,8 @@ const std::vector<FlagGroup>& RunFlags() {
       {"Their memory",
        {{"pool", "SIZE", "write a size such as 512M, 1.5G or 536870912"},
         {"engine", "WHO", "write quire or kernel"},
-        {"huge", "WHEN", "write always or never"}}},
+        {"huge", "WHEN", "write always or never"},
+        {"defrag", "WHO", "write fault, background or off"}}},
       {"What they do",
        {{"workload", "SPEC", "write a workload such as zipf or zipf:theta=0.8"},
         {"payload", "FILE", "write the path of a guest program"},
@@ -174,6 +190,7 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.accel = absl::GetFlag(FLAGS_accel);
   options.engine = absl::GetFlag(FLAGS_engine);
   options.huge = absl::GetFlag(FLAGS_huge);
+  options.defrag = absl::GetFlag(FLAGS_defrag);
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
@@ -241,5 +258,10 @@ bool AbslParseFlag(absl::string_view text, Huge* huge, std::string*) {
   return ParseName(text, {Huge::kAlways, Huge::kNever}, huge);
 }
 std::string AbslUnparseFlag(Huge huge) { return std::string(Name(huge)); }
+
+bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string*) {
+  return ParseName(text, {CompactionMode::kFault, CompactionMode::kBackground, CompactionMode::kOff}, mode);
+}
+std::string AbslUnparseFlag(CompactionMode mode) { return std::string(Name(mode)); }
 
 }  // namespace quire

@@ -13,6 +13,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "base/units.h"
+#include "guest/huge/compaction_mode.h"
 #include "vmm/flags.h"
 
 namespace quire {
@@ -28,6 +29,7 @@ enum class Huge : uint8_t { kAlways, kNever };
 absl::string_view Name(Accel accel);
 absl::string_view Name(Engine engine);
 absl::string_view Name(Huge huge);
+absl::string_view Name(CompactionMode mode);
 
 struct RunOptions {
   int guests = 4;
@@ -37,6 +39,7 @@ struct RunOptions {
   Accel accel = Accel::kAuto;  // never kAuto once the run has begun
   Engine engine = Engine::kQuire;
   Huge huge = Huge::kAlways;
+  CompactionMode defrag = CompactionMode::kBackground;
   std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
   std::optional<std::string> payload;  // path of the user's own guest program
   std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages
@@ -82,6 +85,8 @@ bool AbslParseFlag(absl::string_view text, Engine* engine, std::string* error);
 std::string AbslUnparseFlag(Engine engine);
 bool AbslParseFlag(absl::string_view text, Huge* huge, std::string* error);
 std::string AbslUnparseFlag(Huge huge);
+bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string* error);
+std::string AbslUnparseFlag(CompactionMode mode);
 
 }  // namespace quire
 

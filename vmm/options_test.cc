@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "gtest/gtest.h"
+#include "guest/huge/compaction_mode.h"
 
 namespace quire {
 namespace {
@@ -57,9 +58,9 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
 }
 
 TEST(OptionsTest, FlagsAreTaken) {
-  const absl::StatusOr<RunOptions> options =
-      Options({"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel",
-               "--huge=never", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
+  const absl::StatusOr<RunOptions> options = Options(
+      {"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel", "--huge=never",
+       "--defrag=fault", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->guests, 2);
   EXPECT_EQ(options->memory, ByteCount::MiB(1536));
@@ -68,6 +69,7 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->accel, Accel::kKvm);
   EXPECT_EQ(options->engine, Engine::kKernel);
   EXPECT_EQ(options->huge, Huge::kNever);
+  EXPECT_EQ(options->defrag, CompactionMode::kFault);
   EXPECT_EQ(options->payload, "/p");
   EXPECT_EQ(options->compressibility, 2.5);
   EXPECT_EQ(options->seed, 7u);
@@ -134,6 +136,7 @@ TEST(OptionsTest, BadNames) {
   EXPECT_EQ(Error({"--accel=tcg"}), "--accel=tcg is not understood: write auto, kvm or soft");
   EXPECT_EQ(Error({"--engine=linux"}), "--engine=linux is not understood: write quire or kernel");
   EXPECT_EQ(Error({"--huge=yes"}), "--huge=yes is not understood: write always or never");
+  EXPECT_EQ(Error({"--defrag=on"}), "--defrag=on is not understood: write fault, background or off");
   EXPECT_EQ(Error({"--workload=zpif"}), "no such workload");
 }
 

@@ -84,6 +84,9 @@ Json HugeJson(const HugeReport& huge) {
               {"prefetched_blocks", huge.prefetched_blocks},
               {"splits", huge.splits},
               {"compactions", huge.compactions},
+              {"migrated_pages", huge.migrated_pages},
+              {"unusable_free_index", huge.unusable_free_index},
+              {"fragmentation_index", huge.fragmentation_index},
               {"refused", RefusedJson(huge.refused)}};
 }
 

@@ -85,7 +85,11 @@ struct HugeReport {
   uint64_t promotions = 0;
   uint64_t prefetched_blocks = 0;  // brought in ahead of a stream
   uint64_t splits = 0;
-  uint64_t compactions = 0;
+  uint64_t compactions = 0;     // blocks and contiguous ranges that were made free by moving pages
+  uint64_t migrated_pages = 0;  // for them
+  int unusable_free_index = 0;  // gauge: thousandths of the arena's free frames that lie in no whole free block
+  int fragmentation_index = 0;  // gauge: towards 1000 if a block is refused for fragmentation, towards 0 if for lack of
+                                // memory; -1000 if it is not refused
   std::map<std::string, uint64_t> refused = {};
 };
 

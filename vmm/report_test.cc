@@ -71,6 +71,9 @@ Report Example() {
                  .promotions = 63,
                  .splits = 64,
                  .compactions = 65,
+                 .migrated_pages = 67,
+                 .unusable_free_index = 68,
+                 .fragmentation_index = -1000,
                  .refused = {{"no_block", 66}}};
   report.notifier = {.invalidations = 71, .pages = 72, .retries = 73};
   report.cpu_seconds = {.vcpus = 8.1, .fault = 8.2, .reclaim = 8.3, .swap = 8.4, .merge = 8.5};
@@ -135,6 +138,9 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/huge/promotions",
                            "/huge/splits",
                            "/huge/compactions",
+                           "/huge/migrated_pages",
+                           "/huge/unusable_free_index",
+                           "/huge/fragmentation_index",
                            "/huge/refused",
                            "/notifier/invalidations",
                            "/notifier/pages",
@@ -169,7 +175,8 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,
       "shared_frames": 54, "saved_bytes": 56320, "broken_pages": 56, "refused": {"mapping_limit": 57}})"));
   EXPECT_EQ(json["huge"], Json::parse(R"({"blocks_mapped": 61, "whole_faults": 62, "promotions": 63, "splits": 64,
-      "compactions": 65, "refused": {"no_block": 66}})"));
+      "compactions": 65, "migrated_pages": 67, "unusable_free_index": 68, "fragmentation_index": -1000,
+      "refused": {"no_block": 66}})"));
   EXPECT_EQ(json["notifier"], Json::parse(R"({"invalidations": 71, "pages": 72, "retries": 73})"));
   EXPECT_EQ(json["cpu_seconds"],
             Json::parse(R"({"vcpus": 8.1, "fault": 8.2, "reclaim": 8.3, "swap": 8.4, "merge": 8.5})"));

@@ -7,6 +7,7 @@
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
+#include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
 #include "vmm/guest_set.h"
 #include "workloads/spec.h"
@@ -40,6 +41,7 @@ class GuestRun {
 
   GuestReport ReportGuest(size_t number) const;
   void ReportManager(Report& report);
+  void ReportCompaction(Report& report);
   void ReportTranslations(Report& report);
 
   const RunOptions& options_;
@@ -186,6 +188,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
   report.huge.prefetched_blocks = faults.prefetched.value();
+  ReportCompaction(report);
 
   const SwapCounters& swap = set_.manager()->swap();
   report.swap.pages_out = swap.pages_out.value();
@@ -196,7 +199,25 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.tiers.push_back(
       {.name = "ram", .pages = stored.stored.in_pages(), .bytes = stored.stored_bytes, .errors = stored.errors});
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
-  report.cpu_seconds.reclaim = absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time());
+  report.cpu_seconds.reclaim =
+      absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time());
+}
+
+void GuestRun::ReportCompaction(Report& report) {
+  const FreeRuns runs = set_.manager()->pool().arena().free_runs();
+  report.huge.unusable_free_index = UnusableFreeIndex(runs, kBlockOrder);
+  report.huge.fragmentation_index = FragmentationIndex(runs, kBlockOrder);
+  const Compaction* const compaction = set_.manager()->pool().compaction();
+  if (compaction == nullptr) return;
+  const CompactionCounters& counters = compaction->counters();
+  report.huge.compactions = counters.blocks.value() + counters.ranges.value();
+  report.huge.migrated_pages = counters.migrated_pages.value();
+  report.huge.refused["compaction: a page stayed busy"] = counters.refused_busy.value();
+  report.huge.refused["compaction: a page cannot be moved"] = counters.refused_cannot.value();
+  report.huge.refused["compaction: no room to move to"] = counters.refused_no_room.value();
+  report.huge.refused["compaction: the memory was needed"] = counters.refused_wanted.value();
+  report.huge.refused["compaction: put off after failures"] =
+      set_.manager()->compactor().counters().refused_deferred.value();
 }
 
 void GuestRun::ReportTranslations(Report& report) {

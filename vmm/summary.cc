@@ -92,6 +92,12 @@ std::string SwapLine(const SwapReport& swap) {
   return text + "\n";
 }
 
+std::string CompactionLine(const HugeReport& huge) {
+  if (huge.migrated_pages == 0) return "";
+  return absl::StrCat("compact   ", FormatCount(huge.compactions), " blocks or ranges made free, ",
+                      FormatCount(huge.migrated_pages), " pages moved\n");
+}
+
 std::string ContentLine(double ratio) {
   if (ratio <= 0) return "";
   return absl::StrFormat("content   a page of it takes %.0f%% of its size in LZ4, a ratio of %.2f\n", 100 / ratio,
@@ -137,7 +143,7 @@ std::string Summary(const Report& report, const Terminal& terminal) {
   std::string text = GuestTable(report);
   if (report.engine == Engine::kQuire) {
     absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), FaultLine(report.faults), SwapLine(report.swap),
-                    ContentLine(report.content_ratio));
+                    CompactionLine(report.huge), ContentLine(report.content_ratio));
   }
   return absl::StrCat(text, "\n", Failures(report), Meaning(report, totals));
 }

@@ -3,10 +3,14 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
 namespace quire {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
 
 Report Example() {
   Report report;
@@ -73,6 +77,14 @@ TEST(SummaryTest, GuestsOfDifferentSizesAreAddedUp) {
   Report report = Example();
   report.guests[0].memory_bytes = ByteCount::MiB(512);
   EXPECT_EQ(LastLines(report), "2 guests with 768 MiB in all ran in 256 MiB: 0 wrong bytes in 1,234,566 checks.\n");
+}
+
+TEST(SummaryTest, CompactionIsMentionedIfItRan) {
+  Report report = Example();
+  EXPECT_THAT(Summary(report, {}), Not(HasSubstr("compact ")));
+  report.huge.compactions = 12;
+  report.huge.migrated_pages = 3456;
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\ncompact   12 blocks or ranges made free, 3,456 pages moved\n"));
 }
 
 TEST(SummaryTest, TheKernelEngineHasNoPool) {

@@ -92,6 +92,10 @@ absl::StatusOr<FrameNumber> Arena::AllocateByGrowing(int order, Reserve reserve)
   }
   SpillAllLists();
   if (const auto frame = AllocateFromBuddy(order); frame.has_value()) return *frame;
+  // Whoever empties a range wants a whole block. That is worth less than what is missing here.
+  if (order < kBlockOrder && AbandonIsolation()) {
+    if (const auto frame = AllocateFromBuddy(order); frame.has_value()) return *frame;
+  }
   return grown;
 }
 
@@ -112,7 +116,7 @@ void Arena::Free(FrameNumber frame, int order) {
   bool surplus;
   {
     absl::MutexLock lock(&mutex_);
-    buddy_.Free(frame, order);
+    FreeLocked(FrameRange(frame, PageCount::OfOrder(order)));
     surplus = PublishLocked();
   }
   if (surplus) ReturnSurplusBlocks();
@@ -125,6 +129,12 @@ void Arena::FreeToCpuList(FrameNumber frame) {
     absl::MutexLock lock(&list.mutex);
     // Freed twice, it would be free or cached by now. One that is inside a free run is found when it is spilled.
     QUIRE_CHECK(frames_.Get(frame).may_be_allocated());
+    if (IsIsolated(frame)) {
+      absl::MutexLock buddy_lock(&mutex_);
+      FreeLocked(FrameRange(frame, kOnePage));
+      PublishLocked();
+      return;
+    }
     if (list.size == kCpuListCapacity) surplus = Spill(list, kCpuListBatch);
     frames_.Set(frame, FrameDescriptor::Cached());
     list.frames[list.size++] = frame;
@@ -152,7 +162,7 @@ bool Arena::Spill(CpuList& list, size_t count) {
   const auto kept = list.frames.begin() + count;
   for (auto frame = list.frames.begin(); frame < kept; ++frame) {
     frames_.Set(*frame, FrameDescriptor::Busy());
-    buddy_.Free(*frame, 0);
+    FreeLocked(FrameRange(*frame, kOnePage));
   }
   std::copy(kept, list.frames.begin() + list.size, list.frames.begin());
   list.size -= count;
@@ -184,16 +194,22 @@ absl::StatusOr<FrameRange> Arena::AllocateContiguous(const ContiguousRequest& re
   }
   const std::string what = absl::StrCat("allocating ", request.count.in_pages(), " adjacent frames");
   if (!range.has_value()) return NoMemory(what, this->range());
-  absl::Status status = AcquireAbsentBlocks(*range, reserve);
-  if (status.ok()) return *range;
+  if (absl::Status status = FinishContiguous(*range, reserve); !status.ok()) return Annotate(status, what);
+  return *range;
+}
+
+// For a range of which the live parts are taken: the rest is acquired, or nothing is kept.
+absl::Status Arena::FinishContiguous(FrameRange range, Reserve reserve) {
+  absl::Status status = AcquireAbsentBlocks(range, reserve);
+  if (status.ok()) return status;
   {
     absl::MutexLock lock(&mutex_);
-    FreeLivePartsLocked(*range);
+    FreeLivePartsLocked(range);
     PublishLocked();
   }
   while (ReturnOneBlock(options_.free_block_limit)) {
   }
-  return Annotate(status, what);
+  return status;
 }
 
 // Takes what is live of the range found; the caller acquires the absent blocks in it, or frees the rest.
@@ -223,7 +239,7 @@ absl::Status Arena::AcquireAbsentBlocks(FrameRange range, Reserve reserve) {
 
 void Arena::FreeLivePartsLocked(FrameRange range) {
   for (FrameNumber head = HeadOfBlock(range.begin()); head < range.end(); head = head + kOneBlock) {
-    if (!IsAbsent(head)) buddy_.FreeContiguous(FrameRange(head, kOneBlock).Intersect(range));
+    if (!IsAbsent(head)) FreeLocked(FrameRange(head, kOneBlock).Intersect(range));
   }
 }
 
@@ -231,10 +247,119 @@ void Arena::FreeContiguous(FrameRange range) {
   bool surplus;
   {
     absl::MutexLock lock(&mutex_);
-    buddy_.FreeContiguous(range);
+    FreeLocked(range);
     surplus = PublishLocked();
   }
   if (surplus) ReturnSurplusBlocks();
+}
+
+// Frees allocated frames, or sets them aside, each where it lies.
+void Arena::FreeLocked(FrameRange range) {
+  const FrameRange aside = IsIsolating() ? range.Intersect(isolation()) : FrameRange();
+  if (aside.empty()) {
+    buddy_.FreeContiguous(range);
+    return;
+  }
+  SetAsideLocked(aside);
+  const FrameRange below(range.begin(), aside.begin()), above(aside.end(), range.end());
+  if (!below.empty()) buddy_.FreeContiguous(below);
+  if (!above.empty()) buddy_.FreeContiguous(above);
+}
+
+// --- Isolation.
+
+FrameRange Arena::isolation() const {
+  const uint64_t packed = isolation_.load(std::memory_order_relaxed);
+  return FrameRange(FrameNumber(packed >> 32), PageCount(packed & UINT32_MAX));
+}
+
+void Arena::SetAsideLocked(FrameRange range) {
+  for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) {
+    QUIRE_CHECK(frames_.Get(frame).may_be_allocated());
+    frames_.Set(frame, FrameDescriptor::Isolated());
+  }
+  isolated_ += range.size();
+}
+
+void Arena::Isolate(FrameRange range) {
+  {
+    absl::MutexLock lock(&mutex_);
+    QUIRE_CHECK(!IsIsolating() && !range.empty() && frames_.range().contains(range));
+    isolation_.store(range.begin().value() << 32 | range.size().in_pages(), std::memory_order_relaxed);
+    buddy_.TakeAllFree(range, [this](FrameRange taken) ABSL_NO_THREAD_SAFETY_ANALYSIS { SetAsideLocked(taken); });
+    PublishLocked();
+  }
+  SpillAllLists();
+}
+
+bool Arena::EndIsolation() {
+  bool empty, surplus;
+  {
+    absl::MutexLock lock(&mutex_);
+    empty = IsIsolating() && IsEmptyLocked(isolation());
+    surplus = ReleaseIsolatedLocked();
+  }
+  if (surplus) ReturnSurplusBlocks();
+  return empty;
+}
+
+absl::StatusOr<FrameRange> Arena::TakeIsolated(Reserve reserve) {
+  absl::MutexLock growing(&growth_mutex_);
+  const FrameRange range = isolation();
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!IsIsolating() || !IsEmptyLocked(range)) {
+      ReleaseIsolatedLocked();
+      return absl::UnavailableError("the range that was being emptied was needed meanwhile, or not all of it could be");
+    }
+    for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) {
+      if (!IsAbsent(frame)) frames_.Set(frame, FrameDescriptor::Busy());
+    }
+    isolation_.store(0, std::memory_order_relaxed);
+    isolated_ = PageCount();
+    PublishLocked();
+  }
+  if (absl::Status status = FinishContiguous(range, reserve); !status.ok()) return status;
+  return range;
+}
+
+// Whether all of it is set aside, or absent.
+bool Arena::IsEmptyLocked(FrameRange range) const {
+  for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) {
+    const FrameDescriptor descriptor = frames_.Get(frame);
+    if (!descriptor.is(FrameKind::kIsolated) && !descriptor.is(FrameKind::kAbsent)) return false;
+  }
+  return true;
+}
+
+// Returns whether there are more free blocks now than are to be kept.
+bool Arena::ReleaseIsolatedLocked() {
+  const FrameRange range = isolation();
+  isolation_.store(0, std::memory_order_relaxed);
+  isolated_ = PageCount();
+  for (FrameNumber frame = range.begin(); frame < range.end();) {
+    FrameNumber end = frame;
+    for (; end < range.end() && frames_.Get(end).is(FrameKind::kIsolated); ++end) {
+      frames_.Set(end, FrameDescriptor::Busy());
+    }
+    if (end > frame) buddy_.FreeContiguous(FrameRange(frame, end));
+    frame = end + kOnePage;
+  }
+  return PublishLocked();
+}
+
+bool Arena::AbandonIsolation() {
+  absl::MutexLock lock(&mutex_);
+  if (!IsIsolating()) return false;
+  ReleaseIsolatedLocked();
+  return true;
+}
+
+size_t Arena::TakeFreeFrames(FrameRange block, absl::Span<FrameNumber> frames) {
+  absl::MutexLock lock(&mutex_);
+  const size_t taken = buddy_.TakeSomeFree(block, frames);
+  PublishLocked();
+  return taken;
 }
 
 PageCount Arena::ReturnFreeBlocks(PageCount wanted) {
@@ -270,7 +395,7 @@ bool Arena::ReturnOneBlock(uint64_t keep) {
 
 // Called with every change to the buddy allocator. Returns whether there are more free blocks than are to be kept.
 bool Arena::PublishLocked() {
-  live_and_free_.store(buddy_.live_pages().in_pages() << 32 | buddy_.free_pages().in_pages(),
+  live_and_free_.store(buddy_.live_pages().in_pages() << 32 | (buddy_.free_pages() + isolated_).in_pages(),
                        std::memory_order_relaxed);
   free_in_whole_blocks_.store(buddy_.pages_in_free_blocks().in_pages(), std::memory_order_relaxed);
   return buddy_.free_runs(kBlockOrder) > options_.free_block_limit;
@@ -299,6 +424,11 @@ PageCount Arena::pages_in_cpu_lists() const {
   return pages;
 }
 
+FrameRange Arena::ever_live() const {
+  absl::MutexLock lock(&mutex_);
+  return buddy_.ever_live();
+}
+
 ByteCount Arena::metadata_size() const {
   absl::MutexLock lock(&mutex_);
   return buddy_.metadata_size();
@@ -310,6 +440,7 @@ absl::Status Arena::Check() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
   mutex_.Lock();
   absl::Status status = buddy_.Check();
   if (status.ok()) status = CheckListsLocked();
+  if (status.ok()) status = CheckIsolatedLocked();
   if (status.ok()) status = CheckCountsLocked();
   mutex_.Unlock();
   for (size_t i = options_.cpu_lists; i > 0; --i) lists_[i - 1].mutex.Unlock();
@@ -336,9 +467,22 @@ absl::Status Arena::CheckListsLocked() const ABSL_NO_THREAD_SAFETY_ANALYSIS {
   return absl::InternalError(absl::StrCat("arena: ", marked, " frames are marked cached, but ", listed, " in a list"));
 }
 
+// Frames are set aside in the isolated range only, and as many as were counted.
+absl::Status Arena::CheckIsolatedLocked() const {
+  PageCount marked;
+  for (FrameNumber frame; frame < range().end(); frame = frame + (IsAbsent(frame) ? kOneBlock : kOnePage)) {
+    if (!frames_.Get(frame).is(FrameKind::kIsolated)) continue;
+    if (!IsIsolated(frame)) return absl::InternalError(absl::StrCat("arena: frame ", frame.value(), " is set aside"));
+    marked += kOnePage;
+  }
+  if (marked == isolated_) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("arena: ", marked.in_pages(), " frames are marked isolated, but ",
+                                          isolated_.in_pages(), " were counted"));
+}
+
 absl::Status Arena::CheckCountsLocked() const {
   const ArenaCounts published = counts();
-  if (published.live == buddy_.live_pages() && published.free == buddy_.free_pages() &&
+  if (published.live == buddy_.live_pages() && published.free == buddy_.free_pages() + isolated_ &&
       published.free_in_whole_blocks == buddy_.pages_in_free_blocks()) {
     return absl::OkStatus();
   }

@@ -11,6 +11,10 @@
 // frames so that there are more than Options::free_block_limit gives the surplus back to the source. All of them go
 // back when ReturnFreeBlocks asks for it.
 //
+// A range can be isolated, for somebody who empties it (compaction.h): what is free in it is set aside, and so is what
+// falls free. That memory is not lost to others: it counts as free, and an allocation that finds no other ends the
+// isolation and takes it.
+//
 // The contents of frames are not the arena's business: they are not zeroed, neither on allocation nor when freed.
 //
 // Locks, in the order in which they are taken; all are leaves for the caller, who may hold any other lock but the
@@ -36,6 +40,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "guest/frames/block_source.h"
 #include "guest/frames/buddy.h"
@@ -54,7 +59,7 @@ struct ArenaOptions {
 };
 
 // All of these are of live blocks. Frames in per-CPU lists (at most Arena::kCpuListCapacity a CPU) are not counted as
-// free.
+// free; isolated ones are.
 struct ArenaCounts {
   PageCount live;
   PageCount free;
@@ -97,8 +102,27 @@ class Arena {
   // Moves the frames in per-CPU lists to the buddy allocator, where they merge.
   void DrainCpuLists();
 
+  // --- Isolation of one range at a time, by whoever sees to that. It may be ended by others: by an allocation of less
+  // than a block that finds nothing else.
+
+  // Sets aside what is free in `range`, and from now on what is freed there. Absent blocks in it stay absent.
+  void Isolate(FrameRange range);
+  bool IsIsolating() const { return isolation_.load(std::memory_order_relaxed) != 0; }
+  // Frees what was set aside. True: until now that was the whole range.
+  bool EndIsolation();
+  // Ends isolation and makes all of its range allocated ("busy"); absent blocks in it become live. Errors: Unavailable
+  // (it was ended by others, or something in it is still in use), and those of Allocate. Then what was set aside is
+  // free again.
+  absl::StatusOr<FrameRange> TakeIsolated(Reserve reserve);
+
+  // Takes free frames of a live block, lowest first, at most as many as `frames` has room for. Returns how many. They
+  // go back with FreeContiguous, which passes the per-CPU lists by.
+  size_t TakeFreeFrames(FrameRange block, absl::Span<FrameNumber> frames);
+
   FrameTable& frames() { return frames_; }
   FrameRange range() const { return frames_.range(); }
+  // The part of it, from the bottom, that holds all blocks that were ever live.
+  FrameRange ever_live() const;
 
   // For watermark checks: two loads. `live` and `free` are of one moment, `free_in_whole_blocks` of about the same.
   ArenaCounts counts() const;
@@ -139,8 +163,18 @@ class Arena {
   void ReturnSurplusBlocks() ABSL_LOCKS_EXCLUDED(growth_mutex_, mutex_);
   bool PublishLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  FrameRange isolation() const;
+  bool IsIsolated(FrameNumber frame) const { return isolation().contains(frame); }
+  void FreeLocked(FrameRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void SetAsideLocked(FrameRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool IsEmptyLocked(FrameRange range) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool ReleaseIsolatedLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool AbandonIsolation() ABSL_LOCKS_EXCLUDED(mutex_);
+  absl::Status FinishContiguous(FrameRange range, Reserve reserve) ABSL_EXCLUSIVE_LOCKS_REQUIRED(growth_mutex_);
+
   bool IsAbsent(FrameNumber frame) const { return frames_.Get(frame).is(FrameKind::kAbsent); }
 
+  absl::Status CheckIsolatedLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckListsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status CheckCountsLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -154,6 +188,11 @@ class Arena {
 
   mutable absl::Mutex mutex_;
   BuddyAllocator buddy_ ABSL_GUARDED_BY(mutex_);
+  PageCount isolated_ ABSL_GUARDED_BY(mutex_);  // set aside
+  // The range that is isolated: its first frame in the upper half, its length in the lower; 0: none. Changed under
+  // mutex_. Who frees a frame to a per-CPU list reads it under that list's lock: Isolate() drains each list after it
+  // has set this, so that a frame either was there in time to be drained, or is not put there.
+  std::atomic<uint64_t> isolation_ = 0;
 
   // What counts() reads: written under mutex_. Live pages in the upper half, free pages in the lower.
   std::atomic<uint64_t> live_and_free_ = 0;

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/frames/fake_block_source.h"
@@ -381,6 +382,92 @@ TEST_F(ArenaStressTest, NoFrameIsHandedOutTwiceOrLost) {
   EXPECT_EQ(arena_->counts().free, arena_->counts().live);
   EXPECT_EQ(arena_->counts().live, PageCount::OfBlocks(source_.blocks().size()));
   EXPECT_LE(source_.blocks().size(), 2u);
+}
+
+// --- Isolation.
+
+TEST_F(ArenaTest, WhatIsFreeInAnIsolatedRangeIsNotHandedOutAndCountsAsFree) {
+  const std::vector<FrameNumber> frames = AllocateMany(kPagesPerBlock * 2, 0);
+  for (const FrameNumber frame : frames) {
+    if (frame.value() % 2 == 1) arena_->Free(frame, 0);  // some of them to the list of this CPU
+  }
+  arena_->Isolate(FrameRange(BlockHead(0), kOneBlock));
+  ExpectSound();
+  EXPECT_EQ(arena_->counts().free, kOneBlock);
+  for (const FrameNumber frame : AllocateMany(kPagesPerBlock / 2, 0)) {
+    ASSERT_GE(frame, BlockHead(1));
+    arena_->Free(frame, 0);
+  }
+  EXPECT_FALSE(arena_->EndIsolation());
+  for (const FrameNumber frame : frames) {
+    if (frame.value() % 2 == 0) arena_->Free(frame, 0);
+  }
+}
+
+TEST_F(ArenaTest, WhatFallsFreeInAnIsolatedRangeIsSetAsideUntilItIsEmpty) {
+  const std::vector<FrameNumber> frames = AllocateMany(kPagesPerBlock, 0);
+  arena_->Isolate(FrameRange(BlockHead(0), kOneBlock));
+  FreeAll(frames, 0);
+  for (const FrameNumber frame : frames) ASSERT_TRUE(arena_->frames().Get(frame).is(FrameKind::kIsolated));
+  ExpectSound();
+  EXPECT_EQ(arena_->counts().free_in_whole_blocks, PageCount());
+  EXPECT_TRUE(arena_->EndIsolation());
+  EXPECT_EQ(arena_->counts().free_in_whole_blocks, kOneBlock);
+}
+
+TEST_F(ArenaTest, ARunThatIsPartlyIsolatedIsFreedInParts) {
+  const FrameRange range =
+      arena_->AllocateContiguous({.count = PageCount(700), .within = kEverywhere}, Reserve::kNormal).value();
+  const FrameRange isolated(range.begin() + PageCount(100), PageCount(300));
+  arena_->Isolate(isolated);
+  arena_->FreeContiguous(range);
+  ExpectSound();
+  for (FrameNumber frame = isolated.begin(); frame < isolated.end(); ++frame) {
+    ASSERT_TRUE(arena_->frames().Get(frame).is(FrameKind::kIsolated));
+  }
+  EXPECT_EQ(arena_->TakeIsolated(Reserve::kNormal).value(), isolated);
+  EXPECT_FALSE(arena_->IsIsolating());
+  ExpectSound();
+  arena_->FreeContiguous(isolated);
+}
+
+TEST_F(ArenaTest, AnIsolatedRangeThatIsInUseIsNotTaken) {
+  const FrameNumber frame = Allocate(0);
+  arena_->Isolate(FrameRange(BlockHead(0), kOneBlock));
+  EXPECT_TRUE(absl::IsUnavailable(arena_->TakeIsolated(Reserve::kNormal).status()));
+  EXPECT_FALSE(arena_->IsIsolating());
+  arena_->Free(frame, 0);
+}
+
+TEST_F(ArenaTest, AnAllocationEndsIsolationRatherThanFailUnlessItWantsABlock) {
+  std::vector<FrameNumber> frames = AllocateMany(6 * kPagesPerBlock, 0);  // all that the source grants
+  arena_->Free(frames.back(), 0);
+  frames.pop_back();
+  const FrameNumber hole = frames.back() + kOnePage;
+  arena_->Isolate(FrameRange(hole, kOnePage));
+  EXPECT_FALSE(arena_->Allocate(kBlockOrder, Reserve::kNormal).ok());
+  EXPECT_TRUE(arena_->IsIsolating());
+  frames.push_back(Allocate(0));
+  EXPECT_EQ(frames.back(), hole);
+  EXPECT_FALSE(arena_->IsIsolating());
+  FreeAll(frames, 0);
+}
+
+TEST_F(ArenaTest, FreeFramesOfOneBlockAreTakenLowestFirst) {
+  const std::vector<FrameNumber> frames = AllocateMany(kPagesPerBlock * 2, 0);
+  for (const uint64_t i : {3, 700, 5, 9}) arena_->FreeContiguous(FrameRange(FrameNumber(i), kOnePage));
+  std::array<FrameNumber, 8> taken;
+  const FrameRange block(BlockHead(0), kOneBlock);
+  ASSERT_EQ(arena_->TakeFreeFrames(block, absl::MakeSpan(taken).first(2)), 2u);
+  EXPECT_EQ(taken[0], FrameNumber(3));
+  EXPECT_EQ(taken[1], FrameNumber(5));
+  ASSERT_EQ(arena_->TakeFreeFrames(block, absl::MakeSpan(taken)), 1u);
+  EXPECT_EQ(taken[0], FrameNumber(9));
+  EXPECT_EQ(arena_->TakeFreeFrames(block, absl::MakeSpan(taken)), 0u);
+  ExpectSound();
+  for (const FrameNumber frame : frames) {
+    if (frame != FrameNumber(700)) arena_->Free(frame, 0);
+  }
 }
 
 }  // namespace

@@ -215,6 +215,31 @@ void BuddyAllocator::TakeFree(FrameRange range) {
   free_ -= range.size();
 }
 
+void BuddyAllocator::TakeAllFree(FrameRange range, absl::FunctionRef<void(FrameRange)> taken) {
+  // From the head of a block on, so that every free run is met at its head.
+  for (FrameNumber at = AlignDown(range.begin(), kOneBlock); at < range.end();) {
+    const PageCount available = AvailableAt(at, AbsentBlocks::kSkip);
+    const FrameRange piece = FrameRange(at, available).Intersect(range);
+    if (!piece.empty()) {
+      TakeFree(piece);
+      taken(piece);
+    }
+    at = at + std::max(available, kOnePage);
+  }
+}
+
+size_t BuddyAllocator::TakeSomeFree(FrameRange block, absl::Span<FrameNumber> frames) {
+  size_t count = 0;
+  for (FrameNumber at = block.begin(); at < block.end() && count < frames.size();) {
+    const PageCount available = AvailableAt(at, AbsentBlocks::kSkip);
+    const PageCount wanted = std::min(available, PageCount(frames.size() - count));
+    if (wanted > PageCount()) TakeFree(FrameRange(at, wanted));
+    for (uint64_t i = 0; i < wanted.in_pages(); ++i) frames[count++] = at + PageCount(i);
+    at = at + std::max(available, kOnePage);
+  }
+  return count;
+}
+
 // For what remains of a run of which a part was taken: no piece can be merged, its buddy is or holds that part.
 void BuddyAllocator::LinkPieces(FrameRange range) {
   ForEachRun(range, [this](FrameNumber frame, int order) { Link(frame, order); });

@@ -16,10 +16,13 @@
 #define QUIRE_GUEST_FRAMES_BUDDY_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "guest/frames/frame_table.h"
 
@@ -72,13 +75,20 @@ class BuddyAllocator {
   std::optional<FrameRange> FindContiguous(const ContiguousRequest& request, AbsentBlocks absent) const;
   void TakeFree(FrameRange range);
 
+  // Takes whatever is free in `range`, and calls `taken` with each piece, all of it busy.
+  void TakeAllFree(FrameRange range, absl::FunctionRef<void(FrameRange)> taken);
+  // Takes frames of `block`, lowest first, until `frames` is full or no more are free. Returns how many.
+  size_t TakeSomeFree(FrameRange block, absl::Span<FrameNumber> frames);
+
   PageCount live_pages() const { return live_; }
   PageCount free_pages() const { return free_; }
   // Free runs of exactly this order; those of order 9 are the wholly free blocks.
   uint64_t free_runs(int order) const { return lists_[order].runs; }
   PageCount pages_in_free_blocks() const { return PageCount::OfBlocks(free_runs(kBlockOrder)); }
 
-  // Memory taken by the descriptors, at most: those of all blocks up to the highest that was ever live.
+  // All blocks up to the highest that was ever live.
+  FrameRange ever_live() const { return FrameRange(FrameNumber(0), end_); }
+  // Memory taken by the descriptors, at most: those of ever_live().
   ByteCount metadata_size() const { return ByteCount::Bytes(end_.value() * sizeof(FrameDescriptor)); }
 
   // Walks all lists and descriptors. Internal error: the first thing found broken.

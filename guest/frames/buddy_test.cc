@@ -391,5 +391,22 @@ TEST_F(BuddyModelTest, RandomOperationsAgreeWithTheModel) {
   EXPECT_EQ(buddy_.free_pages(), buddy_.live_pages());
 }
 
+TEST_F(BuddyTest, AllThatIsFreeInARangeIsTakenPieceByPiece) {
+  AddBlocks(2);
+  buddy_.TakeFree(Frames(100, 200));
+  std::vector<FrameRange> pieces;
+  buddy_.TakeAllFree(Frames(90, 600), [&](FrameRange piece) { pieces.push_back(piece); });
+  PageCount taken;
+  for (const FrameRange& piece : pieces) {
+    EXPECT_FALSE(piece.overlaps(Frames(100, 200)));
+    EXPECT_TRUE(Frames(90, 600).contains(piece));
+    taken += piece.size();
+  }
+  EXPECT_EQ(taken, PageCount(600 - 90 - 100));
+  EXPECT_EQ(buddy_.free_pages(), PageCount::OfBlocks(2) - PageCount(600 - 90));
+  ExpectSound();
+  buddy_.TakeAllFree(Frames(90, 600), [&](FrameRange) { ADD_FAILURE() << "there is nothing left"; });
+}
+
 }  // namespace
 }  // namespace quire

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "base/check.h"
 #include "base/units.h"
 #include "guest/frames/pool.h"
 
@@ -21,6 +22,10 @@ class FrameSource {
   virtual absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) = 0;
   // Nobody maps the frames any more.
   virtual void Release(Gfn gfn, FrameNumber frame, PageCount count) = 0;
+
+  // `frame`, one of the arena, has become that of page `gfn`, whose content was moved there. Only where any frame will
+  // do.
+  virtual void Adopt(Gfn gfn, FrameNumber frame) = 0;
 
   virtual PageCount max_run() const = 0;
   // Whether fresh frames read as zero.
@@ -46,6 +51,7 @@ class ReservedFrames final : public FrameSource {
     return Acquire(first, kOneBlock);
   }
   void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.ReleaseReserved(FrameRange(frame, count)); }
+  void Adopt(Gfn, FrameNumber) override { QUIRE_CHECK(false); }
   PageCount max_run() const override { return kOneBlock; }
   FrameRange reservation() const override { return reservation_; }
   bool zeroed() const override { return true; }
@@ -65,18 +71,21 @@ class ArenaFrames final : public FrameSource {
 
   absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount) override {
     absl::StatusOr<FrameNumber> frame = pool_.AllocateFrame();
-    if (frame.ok()) pool_.arena().frames().Set(*frame, FrameDescriptor::Owned(guest_, gfn));
+    if (frame.ok()) Adopt(gfn, *frame);
     return frame;
   }
   absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) override {
     const absl::StatusOr<FrameNumber> frames = pool_.AllocateBlock();
     if (!frames.ok()) return frames;
     for (uint64_t i = 0; i < kPagesPerBlock; ++i) {
-      pool_.arena().frames().Set(*frames + PageCount(i), FrameDescriptor::Owned(guest_, first + PageCount(i)));
+      Adopt(first + PageCount(i), *frames + PageCount(i));
     }
     return frames;
   }
   void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.FreeFrames(FrameRange(frame, count)); }
+  void Adopt(Gfn gfn, FrameNumber frame) override {
+    pool_.arena().frames().Set(frame, FrameDescriptor::Owned(guest_, gfn));
+  }
   PageCount max_run() const override { return kOnePage; }
   FrameRange reservation() const override { return FrameRange(); }
   bool zeroed() const override { return false; }

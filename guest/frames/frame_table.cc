@@ -18,6 +18,8 @@ const char* FrameKindName(FrameKind kind) {
       return "free";
     case FrameKind::kCached:
       return "cached";
+    case FrameKind::kIsolated:
+      return "isolated";
     case FrameKind::kBusy:
       return "busy";
     case FrameKind::kOwned:

@@ -8,6 +8,8 @@
 //     +-----------------------------+----------------------------+-------+------+
 //     |                                0                                 |cached|  in a per-CPU list, order 0
 //     +------------------------------------------------------------------+------+
+//     |                                0                                 |isolat|  free, but set aside: somebody is
+//     +------------------------------------------------------------------+------+  emptying the range that it lies in
 //     |                                0                                 | busy |  allocated and not typed, or inside
 //     +----------------+-------------------------------------------------+------+  a run whose head tells more
 //     |   guest (16)   |                    gfn (40)             |   0   |owned |  an exclusive page of a guest
@@ -39,7 +41,7 @@
 
 namespace quire {
 
-enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kBusy, kOwned, kZone, kWired };
+enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kIsolated, kBusy, kOwned, kZone, kWired };
 const char* FrameKindName(FrameKind kind);
 
 // Which guest owns a page, as the reverse map names it.
@@ -56,6 +58,7 @@ class FrameDescriptor {
   constexpr FrameDescriptor() = default;
   static constexpr FrameDescriptor Absent() { return FrameDescriptor(FrameKind::kAbsent); }
   static constexpr FrameDescriptor Cached() { return FrameDescriptor(FrameKind::kCached); }
+  static constexpr FrameDescriptor Isolated() { return FrameDescriptor(FrameKind::kIsolated); }
   static constexpr FrameDescriptor Busy() { return FrameDescriptor(FrameKind::kBusy); }
   static constexpr FrameDescriptor Wired() { return FrameDescriptor(FrameKind::kWired); }
   static constexpr FrameDescriptor Free(int order, FrameNumber previous, FrameNumber next) {
@@ -142,8 +145,8 @@ static_assert(sizeof(FrameDescriptor) == 8);
 static_assert(FrameDescriptor() == FrameDescriptor::Absent(), "an untouched table must say absent");
 static_assert(kPagesPerBlock * sizeof(FrameDescriptor) == kPageSize, "the descriptors of a block fill a page");
 static_assert(FrameDescriptor::Free(9, FrameNumber(0xabcdef1), FrameNumber(0x2345678)).bits() == 0xabcdef1234567891);
-static_assert(FrameDescriptor::Owned(GuestId{0xfedc}, Gfn(0x123456789a)).bits() == 0xfedc123456789a04);
-static_assert(FrameDescriptor::Zone(3, 0x89abcdef).bits() == 0x89abcdef00000035);
+static_assert(FrameDescriptor::Owned(GuestId{0xfedc}, Gfn(0x123456789a)).bits() == 0xfedc123456789a05);
+static_assert(FrameDescriptor::Zone(3, 0x89abcdef).bits() == 0x89abcdef00000036);
 static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 
 }  // namespace quire

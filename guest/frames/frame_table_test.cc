@@ -37,7 +37,7 @@ TEST(FrameDescriptorTest, ZoneKeepsItsOrderAndValue) {
 TEST(FrameDescriptorTest, PrintsItsKind) {
   std::ostringstream out;
   out << FrameDescriptor::Wired();
-  EXPECT_EQ(out.str(), "wired (0x0000000000000006)");
+  EXPECT_EQ(out.str(), "wired (0x0000000000000007)");
 }
 
 TEST(FrameTableTest, AnUntouchedTableSaysAbsentEvenWhenItIsHuge) {

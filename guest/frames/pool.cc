@@ -55,7 +55,10 @@ bool Pool::ChargeReserved(PageCount pages) {
   const PageCount kept = watermarks().min - ScatteredReserve();
   if (budget_.TryCharge(pages, kept)) return true;
   // Blocks that the arena keeps in case it needs them again serve better here.
-  return arena_->ReturnFreeBlocks(pages) > PageCount() && budget_.TryCharge(pages, kept);
+  if (arena_->ReturnFreeBlocks(pages) > PageCount() && budget_.TryCharge(pages, kept)) return true;
+  // More is scattered than stands for the reserve: gathered, it would be of use here.
+  if (ScatteredFrames() >= watermarks().min + kOneBlock) NoticeScattered();
+  return false;
 }
 
 absl::Status Pool::PopulateReserved(FrameRange range) {
@@ -124,12 +127,13 @@ absl::StatusOr<FrameNumber> Pool::AllocateFrame() {
 }
 
 absl::StatusOr<FrameNumber> Pool::AllocateBlock() {
-  if (FreeFrames() < watermarks().min + kOneBlock) return ReclaimFirst();
+  if (!HasRoomForBlock()) return ReclaimFirst();
   absl::StatusOr<FrameNumber> first = arena_->Allocate(kBlockOrder, Reserve::kNormal);
   NoticePressure();
   // There are enough free frames, but no 512 of them side by side.
-  if (absl::IsUnavailable(first.status())) return absl::FailedPreconditionError(first.status().message());
-  return first;
+  if (!absl::IsUnavailable(first.status())) return first;
+  NoticeScattered();
+  return absl::FailedPreconditionError(first.status().message());
 }
 
 void Pool::FreeFrames(FrameRange range) {
@@ -140,13 +144,16 @@ void Pool::FreeFrames(FrameRange range) {
   }
 }
 
-absl::StatusOr<FrameRange> Pool::AllocateWired(PageCount size) {
-  absl::StatusOr<FrameRange> range =
-      arena_->AllocateContiguous({.count = size, .within = arena_->range()}, Reserve::kNormal);
+absl::StatusOr<FrameRange> Pool::AllocateWired(const ContiguousRequest& request) {
+  absl::StatusOr<FrameRange> range = arena_->AllocateContiguous(request, Reserve::kNormal);
+  if (absl::IsUnavailable(range.status()) && compaction_ != nullptr &&
+      FreeFrames() >= watermarks().min + request.count) {
+    range = compaction_->AllocateContiguous(request, Reserve::kNormal);
+  }
   if (!range.ok()) return range;
   arena_->frames().Fill(*range, FrameDescriptor::Wired());
-  std::memset(Frame(range->begin()), 0, size.in_bytes());
-  wired_.Add(size.in_pages());
+  std::memset(Frame(range->begin()), 0, range->size().in_bytes());
+  wired_.Add(range->size().in_pages());
   return range;
 }
 
@@ -159,9 +166,11 @@ PageCount Pool::FreePages() const {
   return has_reservations_ ? Uncharged() + arena_->counts().free_in_whole_blocks + ScatteredReserve() : FreeFrames();
 }
 
-PageCount Pool::ScatteredReserve() const {
+PageCount Pool::ScatteredReserve() const { return std::min(ScatteredFrames(), watermarks().min); }
+
+PageCount Pool::ScatteredFrames() const {
   const ArenaCounts arena = arena_->counts();
-  return std::min(arena.free - arena.free_in_whole_blocks, watermarks().min);
+  return arena.free - arena.free_in_whole_blocks;
 }
 
 PageCount Pool::FreeFrames() const { return Uncharged() + arena_->counts().free; }
@@ -182,6 +191,7 @@ ByteCount Pool::metadata() const { return arena_->metadata_size() + ByteCount::B
 
 absl::Status Pool::Check() {
   if (absl::Status status = arena_->Check(); !status.ok()) return status;
+  if (arena_->IsIsolating()) return absl::InternalError("invariant 12: a range is isolated, and nobody empties it");
   const PageCount live = arena_->counts().live;
   const PageCount expected = live + PageCount(reserved_populated_.value());
   if (budget_.charged() != expected) {

@@ -19,7 +19,9 @@
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/frames/arena.h"
+#include "guest/frames/buddy.h"
 #include "guest/frames/budget.h"
+#include "guest/frames/compaction.h"
 #include "guest/frames/pool_file.h"
 
 namespace quire {
@@ -30,7 +32,8 @@ struct PoolOptions {
   bool use_memfd = false;
 };
 
-// Thread safe, except for AddReservation and SetLowMemoryCallback, which belong to the time before guests run.
+// Thread safe, except for AddReservation, EnableCompaction and the setters of callbacks, which belong to the time
+// before guests run.
 //
 // Two errors come out of allocation. Unavailable: free memory is at its min watermark, reclaim and try again.
 // ResourceExhausted: the host itself has no memory; trying again is of no use.
@@ -60,9 +63,21 @@ class Pool final : private BlockSource {
   void FreeFrames(FrameRange range);
   void FreeFrame(FrameNumber frame) { FreeFrames(FrameRange(frame, kOnePage)); }
   Arena& arena() { return *arena_; }
-  // Frames for good: page tables, images, whatever a device must find in one piece. Zeroed.
-  absl::StatusOr<FrameRange> AllocateWired(PageCount size);
+  // Frames for good: page tables, images, whatever a device must find in one piece. Zeroed. Where compaction is
+  // enabled, pages that are in the way are moved if free memory suffices otherwise; the caller then holds no lock of
+  // guests' memory. Errors: those of Arena::AllocateContiguous.
+  absl::StatusOr<FrameRange> AllocateWired(const ContiguousRequest& request);
+  absl::StatusOr<FrameRange> AllocateWired(PageCount size) {
+    return AllocateWired({.count = size, .within = arena_->range()});
+  }
   void FreeWired(FrameRange range);
+
+  // From now on pages of the arena may be moved. `migrator` must live as long as anything is allocated.
+  void EnableCompaction(FrameMigrator* migrator) { compaction_ = std::make_unique<Compaction>(arena_.get(), migrator); }
+  // Null: pages are never moved.
+  Compaction* compaction() { return compaction_.get(); }
+  // Whether there is so much free memory that a whole block of it is to be had, if it is not scattered.
+  bool HasRoomForBlock() const { return FreeFrames() >= watermarks().min + kOneBlock; }
 
   // The manager's own view of 512 frames that were populated at once, from `first` on.
   std::byte* BlockOfFrames(FrameNumber first) const { return file_.HugeAlias(first); }
@@ -85,6 +100,10 @@ class Pool final : private BlockSource {
   // Called, possibly often and by any thread that allocates, while free memory is below the low watermark.
   void SetLowMemoryCallback(std::function<void()> callback) { low_memory_ = std::move(callback); }
 
+  // Called, possibly often and by any thread, also under the lock of a guest's block, when a whole block, or memory for
+  // a reservation, is refused although it would be there if free frames were not scattered.
+  void SetScatteredCallback(std::function<void()> callback) { scattered_ = std::move(callback); }
+
   // Bookkeeping in ordinary memory.
   ByteCount metadata() const;
 
@@ -99,6 +118,7 @@ class Pool final : private BlockSource {
   PageCount Uncharged() const { return budget_.limit() - budget_.charged(); }
   // The part of the min watermark that scattered arena frames stand for.
   PageCount ScatteredReserve() const;
+  PageCount ScatteredFrames() const;
   bool ChargeReserved(PageCount pages);
   void UnchargeReserved(PageCount pages);
   // Pages of reservations that nobody owns, but that the host kernel would not let go (PoolFile::Punch). They stay
@@ -107,6 +127,9 @@ class Pool final : private BlockSource {
   // Takes the lingering pages of `range` off the list, for an owner who populates them, and returns how many they were.
   PageCount ClaimLingering(FrameRange range) ABSL_LOCKS_EXCLUDED(lingering_lock_);
   void PunchLingering() ABSL_LOCKS_EXCLUDED(lingering_lock_);
+  void NoticeScattered() {
+    if (scattered_) scattered_();
+  }
   void NoticePressure() {
     if (FreePages() < watermarks().low && low_memory_) low_memory_();
   }
@@ -121,8 +144,10 @@ class Pool final : private BlockSource {
   absl::Mutex lingering_lock_;  // a leaf; held while a lingering page is punched, so that nobody populates it meanwhile
   absl::flat_hash_set<FrameNumber> lingering_ ABSL_GUARDED_BY(lingering_lock_);
   std::atomic<size_t> lingering_count_ = 0;  // the set's size, for those who find it empty: nearly always
+  std::function<void()> scattered_;
   Gauge wired_;
-  std::unique_ptr<Arena> arena_;  // last: it uses the others
+  std::unique_ptr<Arena> arena_;  // after the others, which it uses
+  std::unique_ptr<Compaction> compaction_;
 };
 
 }  // namespace quire

@@ -1,6 +1,7 @@
 #include "guest/huge/prefetcher.h"
 
 #include <sys/resource.h>
+
 #include <algorithm>
 
 #include "base/thread.h"

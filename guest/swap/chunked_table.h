@@ -33,6 +33,7 @@ class ChunkedTable {
     return first;
   }
   uint32_t capacity() const { return capacity_.load(std::memory_order_acquire); }
+  static constexpr uint64_t kMaxRecords = uint64_t{kChunkRecords} * kMaxChunks;
   static constexpr uint32_t chunk_records() { return kChunkRecords; }
 
   ByteCount metadata() const { return ByteCount::Bytes(uint64_t{capacity()} * sizeof(Record)); }

@@ -78,7 +78,8 @@ absl::Status CompressedStore::Load(SwapSlot slot, std::byte* page) const {
     Fill(page, record.location);
   } else {
     std::byte buffer[SlabZone::kMaxObject];
-    const std::byte* const stored = zone_.Read(ObjectOf(record), record.length, buffer);
+    const SlabZone::Pin pin(zone_, ObjectOf(record));
+    const std::byte* const stored = zone_.Read(pin, record.length, buffer);
     if (record.length == kPageSize) {
       std::memcpy(page, stored, kPageSize);
     } else {
@@ -141,8 +142,10 @@ void CompressedStore::DamageForTesting(SwapSlot slot) {
   const Record& record = slots_[static_cast<uint32_t>(slot.value())];
   QUIRE_CHECK(record.kind == Kind::kCompressed);
   std::byte buffer[SlabZone::kMaxObject];
-  const std::byte* const stored = zone_.Read(ObjectOf(record), record.length, buffer);
-  std::memmove(buffer, stored, record.length);
+  {
+    const SlabZone::Pin pin(zone_, ObjectOf(record));
+    std::memmove(buffer, zone_.Read(pin, record.length, buffer), record.length);
+  }
   buffer[record.length / 2] = ~buffer[record.length / 2];
   zone_.Write(ObjectOf(record), {buffer, record.length});
 }

@@ -15,6 +15,8 @@
 #include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
 #include "guest/swap/chunked_table.h"
 #include "guest/swap/slab_zone.h"
 #include "guest/swap/swap_slot.h"
@@ -60,6 +62,10 @@ class CompressedStore {
   // Writes the stored content to the 4 KiB at `page`; the slot stays. DataLoss: what is stored is damaged.
   absl::Status Load(SwapSlot slot, std::byte* page) const;
   void Free(SwapSlot slot);
+  // As FrameMigrator::Migrate, for a frame of the store. Stored pages stay readable meanwhile.
+  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+    return zone_.Migrate(from, owner, to);
+  }
 
   struct Statistics {
     PageCount stored;        // pages, those of one word included

@@ -31,6 +31,8 @@ uint64_t SlabZone::BestSlabFrames(uint32_t object_bytes) {
 }
 
 SlabZone::SlabZone(Pool& pool) : pool_(pool) {
+  static_assert(kClasses <= uint32_t{1} << (32 - kSlabBits) && Slabs::kMaxRecords <= uint64_t{1} << kSlabBits,
+                "a descriptor's value names class and slab");
   for (uint32_t i = 0; i < kClasses; ++i) {
     SizeClass& c = classes_[i];
     c.object_bytes = (i + 1) * kGranule;
@@ -76,7 +78,8 @@ void SlabZone::Free(SlabObject object) {
 }
 
 void SlabZone::Write(SlabObject object, absl::Span<const std::byte> bytes) {
-  const Slab& slab = slabs_[object.slab];
+  const Pin pin(*this, object);
+  const Slab& slab = pin.slab_;
   const size_t offset = size_t{object.index} * classes_[slab.size_class].object_bytes;
   const absl::Span<std::byte> first = FirstPiece(slab, offset, bytes.size());
   std::memcpy(first.data(), bytes.data(), first.size());
@@ -84,9 +87,9 @@ void SlabZone::Write(SlabObject object, absl::Span<const std::byte> bytes) {
   std::memcpy(ByteAt(slab, offset + first.size()), bytes.data() + first.size(), bytes.size() - first.size());
 }
 
-const std::byte* SlabZone::Read(SlabObject object, uint32_t bytes, std::byte* buffer) const {
-  const Slab& slab = slabs_[object.slab];
-  const size_t offset = size_t{object.index} * classes_[slab.size_class].object_bytes;
+const std::byte* SlabZone::Read(const Pin& object, uint32_t bytes, std::byte* buffer) const {
+  const Slab& slab = object.slab_;
+  const size_t offset = size_t{object.index_} * classes_[slab.size_class].object_bytes;
   const absl::Span<std::byte> first = FirstPiece(slab, offset, bytes);
   if (first.size() == bytes) return first.data();
   const std::byte* const rest = ByteAt(slab, offset + first.size());
@@ -96,21 +99,53 @@ const std::byte* SlabZone::Read(SlabObject object, uint32_t bytes, std::byte* bu
   return buffer;
 }
 
+FrameMigrator::Answer SlabZone::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+  SizeClass& c = classes_[owner.zone_value() >> kSlabBits];
+  absl::MutexLock lock(&c.lock);
+  FrameTable& frames = pool_.arena().frames();
+  if (frames.Get(from) != owner) return FrameMigrator::Answer::kBusy;
+  Slab& slab = slabs_[owner.zone_value() & ((uint32_t{1} << kSlabBits) - 1)];
+  uint32_t none = 0;
+  // Acquires what those who were the last to unpin it did to its bytes; pairs with ~Pin.
+  if (!slab.pins.compare_exchange_strong(none, kMoving, std::memory_order_acquire, std::memory_order_relaxed)) {
+    return FrameMigrator::Answer::kBusy;
+  }
+  std::memcpy(pool_.Frame(to), pool_.Frame(from), kPageSize);
+  const auto place = std::find(slab.frames.begin(), slab.frames.begin() + c.frames, from.value());
+  QUIRE_CHECK(place != slab.frames.begin() + c.frames);
+  *place = static_cast<uint32_t>(to.value());
+  frames.Set(to, owner);
+  slab.pins.fetch_sub(kMoving, std::memory_order_release);  // pairs with Pin's addition
+  pool_.FreeFrame(from);
+  return FrameMigrator::Answer::kMoved;
+}
+
+// Takes the pin back that was one too many. The slab is moved under its class's lock.
+void SlabZone::WaitForMove(const Slab& slab) const {
+  slab.pins.fetch_sub(1, std::memory_order_relaxed);
+  absl::MutexLock moved(&classes_[slab.size_class].lock);
+}
+
 absl::StatusOr<uint32_t> SlabZone::NewSlab(SizeClass& c, uint8_t number) {
-  Slab slab = {.first_free = kEndOfList, .size_class = number, .live = true};
+  std::array<uint32_t, kMaxSlabFrames> frames = {};
   for (uint64_t i = 0; i < c.frames; ++i) {
     const absl::StatusOr<FrameNumber> frame = pool_.arena().Allocate(0, Reserve::kReclaim);
     if (!frame.ok()) {
-      while (i-- > 0) pool_.arena().Free(FrameNumber(slab.frames[i]), 0);
+      while (i-- > 0) pool_.arena().Free(FrameNumber(frames[i]), 0);
       return frame.status();
     }
-    slab.frames[i] = static_cast<uint32_t>(frame->value());
+    frames[i] = static_cast<uint32_t>(frame->value());
   }
   const uint32_t id = TakeSlabId();
   for (uint64_t i = 0; i < c.frames; ++i) {
-    pool_.arena().frames().Set(FrameNumber(slab.frames[i]), FrameDescriptor::Zone(/*order=*/0, id));
+    pool_.arena().frames().Set(FrameNumber(frames[i]), FrameDescriptor::Zone(/*order=*/0, ZoneValue(number, id)));
   }
-  slabs_[id] = slab;
+  Slab& slab = slabs_[id];
+  slab.frames = frames;
+  slab.used = slab.carved = 0;
+  slab.first_free = kEndOfList;
+  slab.size_class = number;
+  slab.live = true;
   held_.Add(c.frames);
   Link(c, id);
   return id;

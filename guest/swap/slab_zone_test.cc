@@ -1,6 +1,7 @@
 #include "guest/swap/slab_zone.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "guest/frames/compaction.h"
 
 namespace quire {
 namespace {
@@ -31,7 +33,8 @@ class SlabZoneTest : public ::testing::Test {
   // Whether the object still has the bytes it was given: nobody else was given any of them.
   bool IsIntact(const Object& o) const {
     std::byte buffer[SlabZone::kMaxObject];
-    const std::byte* const bytes = zone_.Read(o.object, o.bytes, buffer);
+    const SlabZone::Pin pin(zone_, o.object);
+    const std::byte* const bytes = zone_.Read(pin, o.bytes, buffer);
     return bytes[0] == std::byte{o.fill} && std::memcmp(bytes, bytes + 1, o.bytes - 1) == 0;
   }
   void FreeAll(const std::vector<Object>& objects) {
@@ -165,6 +168,109 @@ TEST_F(SlabZoneTest, ThreadsShareTheZone) {
       FreeAll(objects);
     });
   }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(zone_.held(), PageCount());
+}
+
+class SlabZoneMigrationTest : public SlabZoneTest {
+ protected:
+  using Answer = FrameMigrator::Answer;
+
+  std::vector<FrameNumber> Frames() {
+    std::vector<FrameNumber> frames;
+    for (FrameNumber frame; frame < pool_->arena().range().end(); ++frame) {
+      if (pool_->arena().frames().Get(frame).is(FrameKind::kZone)) frames.push_back(frame);
+    }
+    return frames;
+  }
+  FrameNumber Spare() { return pool_->arena().Allocate(0, Reserve::kReclaim).value(); }
+  FrameDescriptor OwnerOf(FrameNumber frame) { return pool_->arena().frames().Get(frame); }
+  // Moves a frame of the zone to any other.
+  Answer Move(FrameNumber from) {
+    const FrameNumber to = Spare();
+    const Answer answer = zone_.Migrate(from, OwnerOf(from), to);
+    if (answer != Answer::kMoved) pool_->FreeFrame(to);
+    return answer;
+  }
+};
+
+TEST_F(SlabZoneMigrationTest, ObjectsSurviveTheMoveOfEachFrame) {
+  std::vector<Object> objects;
+  for (uint32_t i = 0; i < 500; ++i) objects.push_back(Allocate(64 + i * 7 % 3'600, static_cast<uint8_t>(i)));
+  const std::vector<FrameNumber> before = Frames();
+  for (const FrameNumber from : before) {
+    const FrameDescriptor owner = OwnerOf(from);
+    const FrameNumber to = Spare();
+    ASSERT_EQ(zone_.Migrate(from, owner, to), Answer::kMoved);
+    EXPECT_EQ(OwnerOf(to), owner);
+    EXPECT_FALSE(OwnerOf(from).is(FrameKind::kZone));
+  }
+  EXPECT_EQ(Frames().size(), before.size());
+  for (const Object& o : objects) ASSERT_TRUE(IsIntact(o)) << o.bytes;
+  // Free objects' links have moved along.
+  for (size_t i = 0; i < objects.size(); i += 2) zone_.Free(objects[i].object);
+  for (const FrameNumber from : Frames()) ASSERT_EQ(Move(from), Answer::kMoved);
+  for (size_t i = 0; i < objects.size(); i += 2) objects[i] = Allocate(objects[i].bytes, objects[i].fill);
+  for (const Object& o : objects) ASSERT_TRUE(IsIntact(o)) << o.bytes;
+  FreeAll(objects);
+}
+
+TEST_F(SlabZoneMigrationTest, APinnedSlabStaysWhereItIs) {
+  const Object o = Allocate(1'000, 1);
+  const FrameNumber frame = Frames().front();
+  {
+    const SlabZone::Pin pin(zone_, o.object);
+    const SlabZone::Pin another(zone_, o.object);
+    EXPECT_EQ(Move(frame), Answer::kBusy);
+  }
+  EXPECT_EQ(Move(frame), Answer::kMoved);
+  EXPECT_TRUE(IsIntact(o));
+  FreeAll({o});
+}
+
+TEST_F(SlabZoneMigrationTest, ADescriptorThatIsOutOfDateIsRefused) {
+  const Object o = Allocate(1'000, 1);
+  const FrameNumber frame = Frames().front();
+  const FrameDescriptor owner = OwnerOf(frame);
+  FreeAll({o});
+  const FrameNumber to = Spare();
+  EXPECT_EQ(zone_.Migrate(frame, owner, to), Answer::kBusy);
+  pool_->FreeFrame(to);
+}
+
+TEST_F(SlabZoneMigrationTest, FramesMoveWhileThreadsReadAndWrite) {
+  std::atomic<bool> done = false;
+  std::vector<std::thread> threads;
+  for (uint32_t t = 0; t < 2; ++t) {
+    threads.emplace_back([&, t] {
+      std::mt19937 random(t);
+      std::vector<Object> objects;
+      while (!done) {
+        if (objects.size() < 100) {
+          objects.push_back(Allocate(900 + 64 * (random() % 4), static_cast<uint8_t>(random())));
+        }
+        ASSERT_TRUE(IsIntact(objects[random() % objects.size()]));
+        if (random() % 4 != 0) continue;
+        std::swap(objects[random() % objects.size()], objects.back());
+        zone_.Free(objects.back().object);
+        objects.pop_back();
+      }
+      FreeAll(objects);
+    });
+  }
+  for (int moved = 0; moved < 10'000;) {
+    for (const FrameNumber from : Frames()) {
+      const FrameDescriptor owner = OwnerOf(from);
+      if (!owner.is(FrameKind::kZone)) continue;
+      const FrameNumber to = Spare();
+      if (zone_.Migrate(from, owner, to) == Answer::kMoved) {
+        ++moved;
+      } else {
+        pool_->FreeFrame(to);
+      }
+    }
+  }
+  done = true;
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(zone_.held(), PageCount());
 }

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "guest/huge/compaction_mode.h"
 #include "guest/testing/fake_mmu.h"
 #include "mmu/ept.h"
 
@@ -70,6 +71,7 @@ Machine::Machine() {
                  {.limit = kPool,
                   .reservations = kReservations,
                   .use_memfd = true,
+                  .compaction = CompactionMode::kFault,
                   .on_stopped = [this](GuestMemory& guest,
                                        const absl::Status&) { stopped_.emplace(&guest, ScatteredFrames()); }})
                  .value();
@@ -183,6 +185,20 @@ absl::Status Machine::Do(const Evict& op) {
 
 absl::Status Machine::Do(const Reclaim& op) {
   manager_->reclaimer().Reclaim(PageCount(op.pages), scratch_);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const Compact& op) {
+  Pool& pool = manager_->pool();
+  pool.arena().DrainCpuLists();
+  const PageCount free = pool.FreeFrames();
+  const PageCount held = manager_->store().statistics().held;
+  const uint64_t gained = pool.compaction()->MakeFreeBlocks(op.blocks);
+  pool.arena().DrainCpuLists();
+  if (pool.FreeFrames() != free || manager_->store().statistics().held != held) {
+    return absl::InternalError(absl::StrCat("compaction that gained ", gained, " blocks left ",
+                                            pool.FreeFrames().in_pages(), " frames free of ", free.in_pages()));
+  }
   return absl::OkStatus();
 }
 

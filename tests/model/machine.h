@@ -66,6 +66,7 @@ class Machine {
   absl::Status Do(const Age& op);
   absl::Status Do(const Evict& op);
   absl::Status Do(const Reclaim& op);
+  absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);
   absl::Status Do(const Wire& op);

@@ -62,6 +62,7 @@ struct Printer {
     return absl::StrFormat("Evict{.guest = %u, .block = %u}", op.guest, op.block);
   }
   std::string operator()(const Reclaim& op) const { return absl::StrFormat("Reclaim{.pages = %u}", op.pages); }
+  std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
   std::string operator()(const AddGuest& op) const {
     return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s}", op.pages, Name(op.placement),
                            Name(op.mmu));
@@ -125,7 +126,8 @@ Op RandomOp(Dice& dice) {
                     .mmu = static_cast<Mmu>(dice.Below(3))};
   }
   if (kind < 1012) return RemoveGuest{.guest = guest};
-  if (kind < 1018) return Wire{.pages = 1 + dice.Below(1200)};
+  if (kind < 1015) return Compact{.blocks = 1 + dice.Below(4)};
+  if (kind < 1020) return Wire{.pages = 1 + dice.Below(1200)};
   return Unwire{};
 }
 

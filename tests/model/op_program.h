@@ -55,6 +55,10 @@ struct Evict {
 struct Reclaim {
   uint32_t pages;
 };
+// Makes so many blocks of the arena free, by moving pages.
+struct Compact {
+  uint32_t blocks;
+};
 
 // --- What the machine does.
 
@@ -74,7 +78,8 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Age, Evict, Reclaim, AddGuest, RemoveGuest, Wire, Unwire>;
+using Op =
+    std::variant<Read, Write, Poke, Probe, Discard, Age, Evict, Reclaim, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

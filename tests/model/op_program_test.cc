@@ -81,6 +81,15 @@ TEST(MachineTest, ReclaimReallyHappensInRandomPrograms) {
   EXPECT_GT(machine.manager().faults().second_chance.value(), 100u);
 }
 
+TEST(MachineTest, CompactionReallyMovesPagesInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  const CompactionCounters& counters = machine.manager().pool().compaction()->counters();
+  EXPECT_GT(counters.migrated_pages.value(), 500u);
+  EXPECT_GT(counters.blocks.value(), 5u);
+}
+
 TEST(MachineTest, AWrongByteIsFound) {
   Machine machine;
   ASSERT_EQ(machine.Apply(Write{.guest = 1, .page = 5, .content = Content::kNoise, .seed = 1}), absl::OkStatus());

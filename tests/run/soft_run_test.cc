@@ -1,7 +1,10 @@
 // Whole runs with software vCPUs, unprivileged.
 
+#include <string>
+
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/huge/compaction_mode.h"
 #include "tests/run/expect_good_run.h"
 #include "tests/run/run_in_child.h"
 
@@ -38,6 +41,26 @@ TEST(SoftRunTest, EveryWorkloadRunsCorrectlyUnderPressure) {
     options.workload = workload;
     ExpectGoodRun(options, RunInChild(options));
   }
+}
+
+TEST(SoftRunTest, WholeBlocksAreMadeByMovingPagesUnlessThatIsOff) {
+  RunOptions options = Options();
+  options.guests = 2;
+  options.pool = ByteCount::MiB(64);
+  options.huge = Huge::kAlways;
+  options.workload = "phases:period=20000,operations=200000";
+  for (const CompactionMode mode : {CompactionMode::kFault, CompactionMode::kBackground}) {
+    SCOPED_TRACE(std::string(Name(mode)));
+    options.defrag = mode;
+    const ChildRun run = RunInChild(options);
+    ExpectGoodRun(options, run);
+    EXPECT_GT(run.report["huge"]["migrated_pages"], 0u);
+    EXPECT_GT(run.report["huge"]["compactions"], 0u);
+  }
+  options.defrag = CompactionMode::kOff;
+  const ChildRun off = RunInChild(options);
+  ExpectGoodRun(options, off);
+  EXPECT_EQ(off.report["huge"]["migrated_pages"], 0u);
 }
 
 TEST(SoftRunTest, APoolTooSmallForTheContentEndsInOutOfMemoryAndNamesTheGuest) {

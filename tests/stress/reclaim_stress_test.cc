@@ -1,5 +1,6 @@
-// Everything at the same time: software vCPUs that fault, write and give pages up; the reclaim daemon; a second
-// reclaimer; and a thread that invalidates, ages and wires memory. Meant for ThreadSanitizer above all.
+// Everything at the same time: software vCPUs that fault, write and give pages up; the daemons of reclaim and
+// compaction; a second reclaimer; a thread that compacts all the time; and one that invalidates, ages and wires memory.
+// Meant for ThreadSanitizer above all.
 
 #include <atomic>
 #include <cstdint>
@@ -13,6 +14,7 @@
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "guest/guest_memory.h"
+#include "guest/huge/compaction_mode.h"
 #include "guest/memory_manager.h"
 #include "guest/testing/page_content.h"
 #include "mmu/ept.h"
@@ -138,6 +140,8 @@ void Disturb(MemoryManager& manager, const std::vector<Guest*>& guests, const st
         memory.notifiers().TestYoung(first);
         break;
       case 3:
+        // Of the pool's 5120 pages; compaction makes room for as much as is asked for.
+        if (manager.pool().wired() > PageCount(400)) break;
         if (absl::StatusOr<FrameRange> frames = manager.pool().AllocateWired(PageCount(1 + random() % 100));
             frames.ok()) {
           wired.push_back(*frames);
@@ -163,6 +167,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
       MemoryManager::Create({.limit = kPool,
                              .reservations = PageCount::OfBlocks(16),
                              .use_memfd = true,
+                             .compaction = CompactionMode::kFault,
                              .on_stopped =
                                  [](GuestMemory& guest, const absl::Status& status) {
                                    ADD_FAILURE() << "guest " << guest.id() << " was stopped: " << status;
@@ -177,6 +182,9 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
       EvictionScratch scratch;
       while (!done) manager->reclaimer().Reclaim(PageCount(64), scratch);
     });
+    std::thread compactor([&] {
+      while (!done) manager->pool().compaction()->MakeFreeBlocks(1);
+    });
     std::thread disturber([&] { Disturb(*manager, {&smp, &other}, done); });
     std::vector<std::thread> vcpus;
     smp.Start(vcpus);
@@ -184,6 +192,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     for (std::thread& vcpu : vcpus) vcpu.join();
     done = true;
     reclaimer.join();
+    compactor.join();
     disturber.join();
     manager->StopReclaim();
 
@@ -192,6 +201,8 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     EXPECT_GT(manager->swap().pages_out.value(), 1'000u);
     EXPECT_GT(manager->swap().pages_in.value(), 1'000u);
     EXPECT_GT(manager->faults().second_chance.value(), 100u);
+    // In a reservation only compressed pages move.
+    EXPECT_GT(manager->pool().compaction()->counters().migrated_pages.value(), 100u);
   }
   EXPECT_EQ(manager->Check(), absl::OkStatus());
   EXPECT_EQ(manager->store().statistics().stored, PageCount());

@@ -18,8 +18,8 @@ struct ChildOptions {
 
 // Runs the program and gives what it wrote to standard output; its standard error is this process's. Waits for its end;
 // ends it when this process is interrupted or goes. Only from a process without other threads: it forks.
-// Errors: Cancelled (interrupted), ResourceExhausted (the kernel killed it), Internal (it failed; it has said why), what
-// system calls report.
+// Errors: Cancelled (interrupted), ResourceExhausted (the kernel killed it), Internal (it failed; it has said why),
+// what system calls report.
 absl::StatusOr<std::string> RunThisProgram(const ChildOptions& options);
 
 }  // namespace quire

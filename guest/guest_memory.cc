@@ -544,6 +544,7 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
     switch (result.outcome) {
       case StoreOutcome::kStoredAsIs:
         moved += kOnePage;
+        services_.swap.stored_as_is.Add();
         ABSL_FALLTHROUGH_INTENDED;
       case StoreOutcome::kStored:
         map_->Set(block, page.gfn, PageEntry::Swapped(result.slot));

@@ -59,8 +59,9 @@ struct FaultCounters {
 struct SwapCounters {
   Counter pages_out;
   Counter pages_in;
-  Counter zero_pages;  // found while storing: absent again
-  Counter taken_back;  // faulted while being stored
+  Counter zero_pages;    // found while storing: absent again
+  Counter taken_back;    // faulted while being stored
+  Counter stored_as_is;  // of those out: pages that do not compress, but whose block went as a whole
   // Why a page that was out stayed in memory.
   Counter refused_incompressible;
   Counter refused_no_room;

@@ -9,6 +9,7 @@
 #include "guest/frames/compaction.h"
 #include "guest/memory_manager.h"
 #include "guest/testing/fake_mmu.h"
+#include "guest/testing/page_content.h"
 
 namespace quire {
 namespace {
@@ -58,6 +59,10 @@ class GuestMemoryTest : public ::testing::TestWithParam<Placement> {
       if (std::memcmp(page + i * 8, &word, 8) != 0) return false;
     }
     return true;
+  }
+  void WriteNoise(Gfn gfn, uint64_t seed) { FillPage(mmu_->Page(gfn).value(), Content::kNoise, seed); }
+  bool HasNoise(Gfn gfn, uint64_t seed) {
+    return quire::HasContent(mmu_->Page(gfn, Access::kRead).value(), Content::kNoise, seed);
   }
   // Ages and evicts everything, by the reclaimer.
   PageCount ReclaimAll() { return manager_->reclaimer().Reclaim(PageCount(~uint64_t{0} >> 20), scratch_); }
@@ -236,19 +241,17 @@ TEST_P(GuestMemoryTest, APageThatIsOutComesBackWithoutItsContentBeingMoved) {
   EXPECT_EQ(StateOf(1), PageState::kResident);
 }
 
-TEST_P(GuestMemoryTest, IncompressiblePagesStayInMemoryAndAreNotTriedAgain) {
-  std::byte* const page = mmu_->Page(Gfn(7)).value();
-  uint64_t x = 1;
-  for (uint64_t i = 0; i < kPageSize / 8; ++i) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    std::memcpy(page + i * 8, &x, 8);
-  }
+TEST_P(GuestMemoryTest, ABlockThatDoesNotCompressStaysInMemoryAndIsNotTriedAgain) {
+  for (uint64_t i = 0; i < 512; ++i) WriteNoise(Gfn(i), i + 1);
   ReclaimAll();
   ReclaimAll();
-  EXPECT_EQ(StateOf(7), PageState::kOut);
-  EXPECT_EQ(manager_->swap().refused_incompressible.value(), 1u);
-  mmu_->Write(Gfn(7), 0);  // it may compress now
-  EXPECT_FALSE(guest_->EntryOf(Gfn(7)).incompressible());
+  const uint64_t stored = manager_->swap().stored_as_is.value();
+  EXPECT_LE(stored, 16u) << "a few go in advance, in case the others compress";
+  EXPECT_EQ(guest_->counts()[PageState::kOut], PageCount(512 - stored));
+  EXPECT_EQ(manager_->swap().refused_incompressible.value(), 512 - stored);
+  ASSERT_EQ(StateOf(500), PageState::kOut);
+  mmu_->Write(Gfn(500), 0);  // it may compress now
+  EXPECT_FALSE(guest_->EntryOf(Gfn(500)).incompressible());
 }
 
 TEST_P(GuestMemoryTest, DamageToAStoredPageStopsTheGuestAndSaysWhich) {
@@ -329,6 +332,19 @@ class WholeBlockTest : public GuestMemoryTest {
     }
     return true;
   }
+  // Takes memory until no more than so many blocks can be had before faults have to reclaim.
+  void TakeAllBut(uint64_t left) {
+    Pool& pool = manager_->pool();
+    while (pool.FreePages() >= pool.watermarks().min + PageCount::OfBlocks(left + 1)) {
+      absl::StatusOr<FrameRange> block = pool.AllocateWired(kOneBlock);
+      if (!block.ok()) return;
+      taken_.push_back(*block);
+    }
+  }
+  void GiveBack() {
+    for (const FrameRange block : taken_) manager_->pool().FreeWired(block);
+    taken_.clear();
+  }
   // As if so much had been evicted since the last whole block that another is welcome.
   void EvictHalfOfThePool() {
     for (int i = 0; i < 16; ++i) {
@@ -337,6 +353,9 @@ class WholeBlockTest : public GuestMemoryTest {
       ReclaimAll();
     }
   }
+
+ private:
+  std::vector<FrameRange> taken_;
 };
 
 TEST_P(WholeBlockTest, AFirstTouchBringsAllOfABlock) {
@@ -394,7 +413,9 @@ TEST_P(WholeBlockTest, PagesInUseArePromotedWithoutAWrongByte) {
     EXPECT_TRUE(HasContent(gfn, gfn.value() + 1));
     if (i == 4) AgeBlock(1);
   }
-  EXPECT_EQ(i, GranularityOptions().concentrated_faults);
+  // Its first touch may still count as one of them.
+  EXPECT_LE(i, GranularityOptions().concentrated_faults);
+  EXPECT_GE(i, GranularityOptions().concentrated_faults - 1u);
   EXPECT_EQ(CountPages(PageState::kResident), 512u);
   EXPECT_TRUE(BlockHasContent(1));
 }
@@ -414,10 +435,69 @@ TEST_P(WholeBlockTest, ADamagedPageStopsTheGuestOnlyWhenItIsAskedFor) {
 TEST_P(WholeBlockTest, SeveralBlocksThatDoNotFitGetPages) {
   WriteBlock(1);
   ReclaimAll();
+  TakeAllBut(1);
   const uint64_t whole = manager_->faults().whole.value();
   Stream(1);  // it came whole, by its first touch, only just now
   EXPECT_EQ(manager_->faults().whole.value(), whole);
+  GiveBack();
   EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, WithMemoryEnoughABlockComesBackWholeHoweverSoon) {
+  WriteBlock(1);
+  ReclaimAll();
+  const uint64_t whole = manager_->faults().whole.value();
+  Stream(1);
+  EXPECT_EQ(manager_->faults().whole.value(), whole + 1);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, PagesThatDoNotCompressGoAlongWithTheirBlockAndItComesBackWhole) {
+  WriteBlock(1);
+  for (uint64_t i = 512; i < 1024; i += 5) WriteNoise(Gfn(i), i);
+  ReclaimAll();
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  EXPECT_GT(manager_->swap().stored_as_is.value(), 90u);
+  const uint64_t promotions = manager_->faults().promotions.value();
+  Stream(1);
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_LE(manager_->faults().promotions.value(), promotions + 1);
+  for (uint64_t i = 512; i < 1024; ++i) ASSERT_TRUE(i % 5 == 2 ? HasNoise(Gfn(i), i) : HasContent(Gfn(i), i + 1)) << i;
+}
+
+TEST_P(WholeBlockTest, APrefetchedBlockIsOutAndWholeAndComesInByOneFault) {
+  WriteBlock(1);
+  ReclaimAll();
+  guest_->Prefetch(BlockNumber(1));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 1u);
+  EXPECT_EQ(CountPages(PageState::kOut), 512u);
+  EXPECT_EQ(mmu_->mapped_pages(), 0u);
+  guest_->Prefetch(BlockNumber(1));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 1u) << "it is there already";
+  const uint64_t faults = mmu_->faults();
+  Stream(1);
+  EXPECT_LE(mmu_->faults(), faults + 3);
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, APrefetchedBlockThatNobodyWantsIsEvictedAgain) {
+  WriteBlock(1);
+  ReclaimAll();
+  guest_->Prefetch(BlockNumber(1));
+  ReclaimAll();
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(WholeBlockTest, PrefetchLeavesAloneWhatIsInUseAndMemoryThatIsShort) {
+  mmu_->Write(Gfn(512), 7);
+  guest_->Prefetch(BlockNumber(1));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 0u);
+  TakeAllBut(0);
+  guest_->Prefetch(BlockNumber(2));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 0u);
+  GiveBack();
 }
 
 INSTANTIATE_TEST_SUITE_P(Placements, WholeBlockTest, ::testing::Values(Placement::kArena, Placement::kReservation),

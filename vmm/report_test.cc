@@ -69,6 +69,7 @@ Report Example() {
   report.huge = {.blocks_mapped = 61,
                  .whole_faults = 62,
                  .promotions = 63,
+                 .prefetched_blocks = 69,
                  .splits = 64,
                  .compactions = 65,
                  .migrated_pages = 67,
@@ -136,6 +137,7 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/huge/blocks_mapped",
                            "/huge/whole_faults",
                            "/huge/promotions",
+                           "/huge/prefetched_blocks",
                            "/huge/splits",
                            "/huge/compactions",
                            "/huge/migrated_pages",
@@ -174,7 +176,9 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "same_filled_pages": 45, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,
       "shared_frames": 54, "saved_bytes": 56320, "broken_pages": 56, "refused": {"mapping_limit": 57}})"));
-  EXPECT_EQ(json["huge"], Json::parse(R"({"blocks_mapped": 61, "whole_faults": 62, "promotions": 63, "splits": 64,
+  EXPECT_EQ(
+      json["huge"],
+      Json::parse(R"({"blocks_mapped": 61, "whole_faults": 62, "promotions": 63, "prefetched_blocks": 69, "splits": 64,
       "compactions": 65, "migrated_pages": 67, "unusable_free_index": 68, "fragmentation_index": -1000,
       "refused": {"no_block": 66}})"));
   EXPECT_EQ(json["notifier"], Json::parse(R"({"invalidations": 71, "pages": 72, "retries": 73})"));

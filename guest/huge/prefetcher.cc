@@ -8,6 +8,11 @@
 #include "guest/guest_memory.h"
 
 namespace quire {
+namespace {
+
+constexpr int kNice = 10;
+
+}  // namespace
 
 void Prefetcher::Start() {
   {
@@ -39,7 +44,8 @@ void Prefetcher::Request(GuestMemory& guest, BlockNumber next) {
 
 void Prefetcher::Run() {
   SetThreadName("quire-prefetch");
-  setpriority(PRIO_PROCESS, 0, 10);
+  // A fault that has found its block wants the core at once. (Linux: a thread by itself is meant, not the process.)
+  setpriority(PRIO_PROCESS, 0, kNice);
   const auto wanted = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return !running_ || !queue_.empty(); };
   absl::MutexLock lock(&lock_);
   for (;;) {

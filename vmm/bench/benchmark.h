@@ -20,7 +20,7 @@ namespace quire {
 enum class Side : uint8_t {
   kQuire,
   kKernel,       // the host's, as it comes: anonymous memory with MADV_HUGEPAGE, zram with lz4
-  kKernelBest,   // the same with multi-size huge pages
+  kKernelBest,   // the same with multi-size huge pages; without 2 MiB pages where memory is limited: it keeps them
   kKernelSmall,  // the same with 4 KiB pages only
 };
 
@@ -31,10 +31,10 @@ struct Benchmark {
   absl::string_view name;
   absl::string_view what;  // a sentence without a full stop
   absl::string_view unit;
-  bool higher_is_better;
-  bool swaps;    // the kernel's side needs swap space
-  bool limited;  // both sides get no more memory than the pool; else as much as they want
-  bool paired;   // a small difference is looked for: runs are compared pair by pair
+  bool higher_is_better = false;
+  bool swaps = false;    // the kernel's side needs swap space
+  bool limited = false;  // both sides get no more memory than the pool; else as much as they want
+  bool paired = false;   // a small difference is looked for: runs are compared pair by pair
   std::vector<Side> sides;
   // `options` are those of one guest; its engine is that of the side. Takes tens of seconds at most.
   absl::StatusOr<Measurement> (*measure)(const RunOptions& options, Side side);

@@ -56,7 +56,7 @@ absl::Status WriteSwapHeader(const std::string& device, ByteCount size) {
 
 absl::StatusOr<std::unique_ptr<KernelBaseline>> KernelBaseline::Create(const Benchmark& benchmark, ByteCount memory,
                                                                        const std::string& root) {
-  auto baseline = absl::WrapUnique(new KernelBaseline(root));
+  auto baseline = absl::WrapUnique(new KernelBaseline(root, benchmark.limited));
   if (root.empty() && benchmark.swaps && geteuid() != 0) {
     return absl::FailedPreconditionError("swap space and a memory cgroup for the host kernel's side need root");
   }
@@ -128,11 +128,15 @@ absl::Status KernelBaseline::SetUpCgroup() {
 
 absl::Status KernelBaseline::Prepare(Side side) {
   side_.PutBack();
+  const std::string huge = absl::StrCat(root_, kHugePages);
+  if (side == Side::kKernelSmall && limited_) return side_.Change(huge + "/enabled", "never");
   if (side != Side::kKernelBest) return absl::OkStatus();
+  if (limited_) {
+    if (absl::Status status = side_.Change(huge + "/hugepages-2048kB/enabled", "never"); !status.ok()) return status;
+  }
   for (const absl::string_view size : {"16kB", "32kB", "64kB"}) {
-    const std::string path = absl::StrCat(root_, kHugePages, "/hugepages-", size, "/enabled");
-    if (absl::Status status = side_.Change(path, "always"); !status.ok()) {
-      return Lacking("no multi-size huge pages (Linux 6.8)", status);
+    if (absl::Status s = side_.Change(absl::StrCat(huge, "/hugepages-", size, "/enabled"), "always"); !s.ok()) {
+      return Lacking("no multi-size huge pages (Linux 6.8)", s);
     }
   }
   return absl::OkStatus();

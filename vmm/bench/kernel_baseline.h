@@ -36,15 +36,16 @@ class KernelBaseline {
   const std::string& procs() const { return procs_; }
 
  private:
-  explicit KernelBaseline(std::string root) : root_(std::move(root)) {}
+  KernelBaseline(std::string root, bool limited) : root_(std::move(root)), limited_(limited) {}
 
   absl::Status SetUpSwap(ByteCount size);
   absl::StatusOr<std::string> FindZram();
   absl::Status SetUpCgroup();
 
   const std::string root_;
-  std::string zram_;   // directory in sysfs
-  std::string limit_;  // files of the cgroup
+  const bool limited_;  // memory is
+  std::string zram_;    // directory in sysfs
+  std::string limit_;   // files of the cgroup
   std::string usage_;
   std::string procs_;
   HostSettings settings_;  // swap space and cgroup

@@ -446,6 +446,49 @@ PageCount GuestMemory::Age(Block& block) {
   return out;
 }
 
+PageCount GuestMemory::AgeBlocks(BlockNumber first, uint64_t count) {
+  PageCount out;
+  uint64_t cold = 0;  // blocks that are locked, the last of them just before block i
+  for (uint64_t i = 0; i < count; ++i) {
+    Block& block = map_->block(BlockNumber(first.value() + i));
+    const Cold found = TryLockCold(block);
+    if (found == Cold::kLocked) {
+      ++cold;
+      continue;
+    }
+    out += TakeOutWhole(BlockNumber(first.value() + i - cold), cold);
+    cold = 0;
+    if (found == Cold::kNotWhole) out += Age(block);
+    if (found == Cold::kBusy) services_.swap.refused_busy.Add();
+  }
+  return out + TakeOutWhole(BlockNumber(first.value() + count - cold), cold);
+}
+
+// The analysis cannot follow a lock that is kept or not.
+GuestMemory::Cold GuestMemory::TryLockCold(Block& block) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (!block.lock.TryLock()) return Cold::kBusy;
+  const Cold found = !IsWholeAndIn(block)                                ? Cold::kNotWhole
+                     : notifiers_.ClearFlushYoung(PagesOf(block.number)) ? Cold::kYoung
+                                                                         : Cold::kLocked;
+  if (found != Cold::kLocked) block.lock.Unlock();
+  return found;
+}
+
+PageCount GuestMemory::TakeOutWhole(BlockNumber first, uint64_t count) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (count == 0) return PageCount();
+  const GfnRange range(FirstGfn(first), PageCount::OfBlocks(count));
+  {
+    const ScopedInvalidation invalidation(notifiers_, {.range = range, .event = InvalidateEvent::kClear});
+    for (uint64_t i = 0; i < count; ++i) {
+      Block& block = map_->block(BlockNumber(first.value() + i));
+      const Resolution all = AllOf(block);
+      map_->SetRun(block, all.range, PageState::kOut, all.frame);
+    }
+  }
+  for (uint64_t i = 0; i < count; ++i) map_->block(BlockNumber(first.value() + i)).lock.Unlock();
+  return range.size();
+}
+
 PageCount GuestMemory::AgeWhole(Block& block) {
   const Resolution all = AllOf(block);
   if (notifiers_.ClearFlushYoung(all.range)) return PageCount();

@@ -140,6 +140,9 @@ class GuestMemory final : public FaultHandler {
 
   // Takes the pages out that were not used since the last time: resident becomes out. Returns how many.
   PageCount Age(Block& block);
+  // The same for `count` blocks side by side. Those of them that are whole go out by one invalidation, which costs
+  // hardly more than that of a single block: an interrupt of each CPU that runs the guest.
+  PageCount AgeBlocks(BlockNumber first, uint64_t count);
   // Stores what is out, and frees its frames. Returns the number of frames freed, less those that the store took for
   // pages that do not compress.
   PageCount Evict(Block& block, EvictionScratch& scratch);
@@ -261,6 +264,11 @@ class GuestMemory final : public FaultHandler {
   FrameMigrator::Answer MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
+  // Locks the block if it is whole, in, and was not used lately.
+  enum class Cold : uint8_t { kLocked, kBusy, kYoung, kNotWhole };
+  Cold TryLockCold(Block& block);
+  // Takes the blocks out, which are locked, whole and in, and unlocks them.
+  PageCount TakeOutWhole(BlockNumber first, uint64_t count);
   PageCount AgeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   PageCount AgePages(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);

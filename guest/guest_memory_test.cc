@@ -378,6 +378,28 @@ TEST_P(WholeBlockTest, AgesByOneInvalidationAndComesBackToAStreamByThreeFaults) 
   EXPECT_TRUE(BlockHasContent(1));
 }
 
+TEST_P(WholeBlockTest, BlocksSideBySideGoOutByOneInvalidation) {
+  for (uint64_t block = 0; block < 4; ++block) WriteBlock(block);
+  const size_t before = mmu_->invalidations().size();
+  EXPECT_EQ(guest_->AgeBlocks(BlockNumber(0), 4), PageCount::OfBlocks(4));
+  EXPECT_EQ(mmu_->invalidations().size(), before + 1);
+  EXPECT_EQ(mmu_->mapped_pages(), 0u);
+  for (uint64_t block = 0; block < 4; ++block) EXPECT_TRUE(BlockHasContent(block)) << block;
+}
+
+TEST_P(WholeBlockTest, AmongBlocksAgedTogetherThoseInUseStayAndPiecesGoByThemselves) {
+  mmu_->set_has_access_bits(true);
+  for (uint64_t block = 0; block < 4; ++block) WriteBlock(block);
+  guest_->AgeBlocks(BlockNumber(0), 4);  // all were in use: forgets it
+  EXPECT_EQ(CountPages(PageState::kOut), 0u);
+  mmu_->Read(FirstGfn(BlockNumber(1)));
+  guest_->Discard(GfnRange(FirstGfn(BlockNumber(3)), PageCount(100)));  // not whole any more
+  EXPECT_EQ(guest_->AgeBlocks(BlockNumber(0), 4), PageCount::OfBlocks(3) - PageCount(100));
+  EXPECT_EQ(CountPages(PageState::kResident), 512u);
+  EXPECT_EQ(StateOf(512), PageState::kResident);
+  EXPECT_EQ(guest_->AgeBlocks(BlockNumber(0), 4), kOneBlock) << "what is out already is left alone";
+}
+
 TEST_P(WholeBlockTest, ARunOfItCanComeBackAndTheOthersGo) {
   WriteBlock(1);
   AgeBlock(1);

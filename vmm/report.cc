@@ -45,6 +45,8 @@ Json FaultsJson(const FaultsReport& faults) {
               {"swap_in", faults.swap_in},
               {"unshare", faults.unshare},
               {"huge", faults.huge},
+              {"slow", faults.slow},
+              {"direct_reclaims", faults.direct_reclaims},
               {"already_resident", faults.already_resident},
               {"p50_us", faults.p50_us},
               {"p99_us", faults.p99_us}};

@@ -48,6 +48,8 @@ struct FaultsReport {
   uint64_t swap_in = 0;
   uint64_t unshare = 0;
   uint64_t huge = 0;
+  uint64_t slow = 0;              // handed to the thread that may wait (windows only)
+  uint64_t direct_reclaims = 0;   // that had to make room themselves
   uint64_t already_resident = 0;  // another vCPU was faster, or the MMU had dropped the page by itself
   double p50_us = 0;              // from the event read to the wake-up
   double p99_us = 0;

@@ -50,6 +50,8 @@ Report Example() {
                    .swap_in = 34,
                    .unshare = 35,
                    .huge = 36,
+                   .slow = 38,
+                   .direct_reclaims = 39,
                    .already_resident = 37,
                    .p50_us = 12.5,
                    .p99_us = 80.25};
@@ -115,6 +117,8 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/faults/swap_in",
                            "/faults/unshare",
                            "/faults/huge",
+                           "/faults/slow",
+                           "/faults/direct_reclaims",
                            "/faults/already_resident",
                            "/faults/p50_us",
                            "/faults/p99_us",
@@ -171,7 +175,7 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "resident_bytes": 314572800, "out_bytes": 20971520, "shared_bytes": 10485760, "compressed_bytes": 104857600,
       "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
-      "unshare": 35, "huge": 36, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
+      "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(json["swap"], Json::parse(R"({"pages_out": 41, "pages_in": 42, "stored_pages": 43, "stored_bytes": 45056,
       "same_filled_pages": 45, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,

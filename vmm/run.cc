@@ -184,6 +184,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.zero_fill = faults.zero_fill.value();
   report.faults.second_chance = faults.second_chance.value();
   report.faults.swap_in = faults.swap_in.value();
+  report.faults.direct_reclaims = set_.manager()->reclaimer().counters().direct.value();
   report.faults.already_resident = faults.already_resident.value();
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
@@ -229,6 +230,7 @@ void GuestRun::ReportTranslations(Report& report) {
     report.notifier.pages += guest.memory->notifiers().pages();
     if (guest.kvm != nullptr) {
       KvmWindow& window = *guest.kvm->window();
+      report.faults.slow += window.counters().slow.value();
       report.notifier.retries += window.counters().retries.value();
       report.huge.refused["the host kernel would not map it whole"] += window.counters().blocks_refused.value();
       report.cpu_seconds.fault += absl::ToDoubleSeconds(window.cpu_time());

@@ -29,6 +29,7 @@ class BlockQueue {
   }
 
   // The oldest block, or null.
+  const Block* front() const { return head_; }
   Block* PopFront() {
     Block* const block = head_;
     if (block != nullptr) Remove(*block);

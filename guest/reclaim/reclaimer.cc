@@ -95,15 +95,25 @@ void Reclaimer::Forget(GuestMemory& guest) {
   out_.RemoveIf(of_guest);
 }
 
-bool Reclaimer::OutQueueIsShort() const { return out_.size() * 8 < in_.size() + out_.size(); }
+bool Reclaimer::OutQueueIsShort(size_t taken) const {
+  return (out_.size() + taken) * 8 < in_.size() + out_.size() + taken;
+}
 
-Reclaimer::Step Reclaimer::TakeBlock(Block*& block) {
+Reclaimer::Step Reclaimer::TakeBlocks(Blocks& blocks) {
+  blocks.clear();
   absl::MutexLock lock(&lock_);
-  const bool age = !in_.empty() && (out_.empty() || OutQueueIsShort());
-  block = age ? in_.PopFront() : out_.PopFront();
-  if (block == nullptr) return Step::kNone;
-  ++in_hand_[block->guest];
-  return age ? Step::kAge : Step::kEvict;
+  if (in_.empty() || (!out_.empty() && !OutQueueIsShort(0))) {
+    if (out_.empty()) return Step::kNone;
+    blocks.push_back(out_.PopFront());
+    ++in_hand_[blocks[0]->guest];
+    return Step::kEvict;
+  }
+  do {
+    blocks.push_back(in_.PopFront());
+    ++in_hand_[blocks[0]->guest];
+  } while (blocks.size() < kAgedTogether && OutQueueIsShort(blocks.size()) && !in_.empty() &&
+           in_.front()->guest == blocks[0]->guest && in_.front()->number.value() == blocks.back()->number.value() + 1);
+  return Step::kAge;
 }
 
 GuestMemory::Standing Reclaimer::PutBack(Block& block, Step step) {
@@ -126,20 +136,24 @@ Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scra
     steps = 2 * (in_.size() + out_.size()) + 2;
   }
   Round round;
-  for (; round.freed < target && steps > 0; --steps) {
-    Block* block;
-    const Step step = TakeBlock(block);
+  Blocks blocks;
+  while (round.freed < target && steps > 0) {
+    const Step step = TakeBlocks(blocks);
     if (step == Step::kNone) break;
+    steps -= std::min(steps, blocks.size());
+    GuestMemory& guest = *blocks[0]->guest;
     if (step == Step::kAge) {
-      counters_.aged_blocks.Add();
-      const PageCount aged = block->guest->Age(*block);
+      counters_.aged_blocks.Add(blocks.size());
+      const PageCount aged = guest.AgeBlocks(blocks[0]->number, blocks.size());
       counters_.aged_pages.Add(aged.in_pages());
       round.stirred |= aged > PageCount();
     } else {
-      round.freed += block->guest->Evict(*block, scratch);
+      round.freed += guest.Evict(*blocks[0], scratch);
     }
-    // What is all in after it was aged is in use, or was locked by somebody.
-    round.stirred |= PutBack(*block, step) == GuestMemory::Standing::kAllIn && step == Step::kAge;
+    for (Block* const block : blocks) {
+      // What is all in after it was aged is in use, or was locked by somebody.
+      round.stirred |= PutBack(*block, step) == GuestMemory::Standing::kAllIn && step == Step::kAge;
+    }
   }
   counters_.evicted_pages.Add(round.freed.in_pages());
   absl::MutexLock lock(&lock_);

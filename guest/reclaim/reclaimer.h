@@ -20,6 +20,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/counters.h"
@@ -70,14 +71,18 @@ class Reclaimer final : public ReclaimHooks {
   static constexpr PageCount kBatch{64};
 
   enum class Step : uint8_t { kAge, kEvict, kNone };
-  Step TakeBlock(Block*& block);
+  // What one step works on: blocks side by side to be aged together, or one to be evicted.
+  static constexpr size_t kAgedTogether = 32;
+  using Blocks = absl::InlinedVector<Block*, kAgedTogether>;
+  Step TakeBlocks(Blocks& blocks);
   GuestMemory::Standing PutBack(Block& block, Step step);
   struct Round {
     PageCount freed;
     bool stirred = false;  // pages were taken out or are in use, or blocks were in other hands: another may do better
   };
   Round ReclaimRound(PageCount target, EvictionScratch& scratch);
-  bool OutQueueIsShort() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // `taken` blocks have left the queue `in_` to be aged.
+  bool OutQueueIsShort(size_t taken) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void RunDaemon();
   void ReclaimToHigh(EvictionScratch& scratch);
 

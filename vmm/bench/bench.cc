@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -27,10 +28,9 @@ constexpr int kCalibrations = 6;
 constexpr double kLeastRatio = 1.25;  // of content, for the step of the calibration
 
 // The kernel now and then kills a guest in a cgroup in which it runs at other times. So it is given several tries
-// before its limit is raised.
-constexpr int kTriesAtLimit = 2;
-constexpr double kMoreAfterKills = 1.25;
-constexpr int kMostKills = 20;
+// before its limit is raised, up to what the pool is.
+constexpr int kTriesAtLimit = 3;
+constexpr double kMoreAfterKills = 1.3;
 
 class Bench {
  public:
@@ -41,12 +41,17 @@ class Bench {
 
  private:
   absl::Status PrepareKernel();
+  absl::Status CalibrateSides(BenchReport& report);
   absl::Status Calibrate(Side side);
   absl::Status MeasureAll(BenchReport& report);
-  // One measurement. If the kernel kills its guest for want of memory, its limit is raised until it does not.
+  // One measurement; another, a few times, if the kernel has killed it for want of memory.
   absl::StatusOr<Measurement> MeasureOnce(Side side);
   absl::StatusOr<Measurement> TryOnce(Side side);
-  bool Unavailable(Side side) const { return side != Side::kQuire && kernel_ == nullptr; }
+  // The same, with more memory if need be, but no more than `most`. FailedPrecondition: it takes more.
+  absl::StatusOr<Measurement> MeasureInLittle(Side side, double most);
+  bool Unavailable(Side side) const {
+    return side != Side::kQuire && (kernel_ == nullptr || unavailable_.contains(side));
+  }
 
   const BenchOptions& options_;
   const Benchmark& benchmark_;
@@ -55,7 +60,8 @@ class Bench {
   std::map<Side, ByteCount> limits_;  // of the cgroup
   std::map<Side, ByteCount> floors_;  // with less the kernel killed the guest
   std::map<Side, int> kills_;         // measurements that the kernel killed
-  ByteCount most_used_;               // by the latest run of the kernel's side
+  std::set<Side> unavailable_;
+  ByteCount most_used_;  // by the latest run of the kernel's side
 };
 
 absl::StatusOr<BenchReport> Bench::Run() {
@@ -66,6 +72,7 @@ absl::StatusOr<BenchReport> Bench::Run() {
     kernel_ = nullptr;
     out_ << "The host kernel's side cannot be measured: " << Sentence(status.message()) << "\n";
   }
+  if (absl::Status status = CalibrateSides(report); !status.ok()) return status;
   for (const Side side : benchmark_.sides) {
     if (!Unavailable(side)) report.sides.push_back({.side = side});
   }
@@ -77,10 +84,19 @@ absl::Status Bench::PrepareKernel() {
   absl::StatusOr<std::unique_ptr<KernelBaseline>> kernel = KernelBaseline::Create(benchmark_, options_.guest.memory);
   if (!kernel.ok()) return kernel.status();
   kernel_ = *std::move(kernel);
-  if (!benchmark_.limited) return absl::OkStatus();
+  return absl::OkStatus();
+}
+
+absl::Status Bench::CalibrateSides(BenchReport& report) {
+  if (!benchmark_.limited || kernel_ == nullptr) return absl::OkStatus();
   for (const Side side : benchmark_.sides) {
     if (side == Side::kQuire) continue;
-    if (absl::Status status = Calibrate(side); !status.ok()) return status;
+    const absl::Status calibrated = Calibrate(side);
+    if (calibrated.ok()) continue;
+    if (!absl::IsFailedPrecondition(calibrated)) return calibrated;
+    out_ << Name(side) << ": " << Sentence(calibrated.message()) << "\n" << std::flush;
+    unavailable_.insert(side);
+    if (side == Side::kKernel) report.kernel_unavailable = std::string(calibrated.message());
   }
   return absl::OkStatus();
 }
@@ -92,7 +108,7 @@ absl::Status Bench::Calibrate(Side side) {
   double limit = wanted / 2;
   for (int run = 1; run <= kCalibrations; ++run) {
     limits_[side] = ByteCount::Bytes(static_cast<uint64_t>(limit) / kPageSize * kPageSize);
-    const absl::StatusOr<Measurement> measured = MeasureOnce(side);
+    const absl::StatusOr<Measurement> measured = MeasureInLittle(side, wanted);
     if (!measured.ok()) return measured.status();
     limit = static_cast<double>(limits_[side].in_bytes());
     const double used = static_cast<double>(most_used_.in_bytes());
@@ -103,25 +119,38 @@ absl::Status Bench::Calibrate(Side side) {
     const double ratio = std::max(measured->content_ratio, kLeastRatio);
     const double floor = static_cast<double>(std::max(floors_[side], kSmallestLimit).in_bytes());
     const double next = std::max(limit + (wanted - used) / (1 - 1 / ratio), floor);
-    // It cannot do with less: then it has more memory than we, and the report says so.
+    // It cannot do with less: the report says how much it has.
     if (next == limit) return absl::OkStatus();
     limit = next;
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
-  for (int kills = 1;; ++kills) {
-    absl::StatusOr<Measurement> measured = TryOnce(side);
-    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
-    if (!killed || kills == kMostKills) return measured;
-    ++kills_[side];
-    if (kills % kTriesAtLimit != 0) continue;
-    const double more = static_cast<double>(limits_[side].in_bytes()) * kMoreAfterKills;
+absl::StatusOr<Measurement> Bench::MeasureInLittle(Side side, double most) {
+  for (;;) {
+    absl::StatusOr<Measurement> measured = MeasureOnce(side);
+    if (!absl::IsResourceExhausted(measured.status())) return measured;
+    const double limit = static_cast<double>(limits_[side].in_bytes());
+    if (limit >= most) {
+      return absl::FailedPreconditionError(absl::StrFormat(
+          "the host kernel kills the guest for want of memory even in a memory cgroup of %.0f MiB, as much as the pool "
+          "is, with nothing in zram; with --accel=soft it may do better",
+          limits_[side].in_mib()));
+    }
+    const double more = std::min(limit * kMoreAfterKills, most);
     out_ << absl::StreamFormat("%s: killed %d times for want of memory in a cgroup of %.0f MiB; trying %.0f\n",
-                               Name(side), kTriesAtLimit, limits_[side].in_mib(), more / (1 << 20))
+                               Name(side), kTriesAtLimit, limit / (1 << 20), more / (1 << 20))
          << std::flush;
     limits_[side] = floors_[side] = ByteCount::Bytes(static_cast<uint64_t>(more) / kPageSize * kPageSize);
+  }
+}
+
+absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
+  for (int tries = 1;; ++tries) {
+    absl::StatusOr<Measurement> measured = TryOnce(side);
+    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
+    if (killed) ++kills_[side];
+    if (!killed || tries == kTriesAtLimit) return measured;
   }
 }
 

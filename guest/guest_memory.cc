@@ -176,30 +176,6 @@ bool GuestMemory::CameWholeTooLately(const Block& block) const {
   return !HasPlenty(kOneBlock) && CameWholeLately(block.faults, evicted_pages(), services_.pool.budget().limit());
 }
 
-// --- Ahead of a stream.
-
-void GuestMemory::Prefetch(BlockNumber number) {
-  Block& block = map_->block(number);
-  if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
-  if (MayPrefetch(block) && LoadBlock(block).ok()) {
-    NoteWhole(block.faults, evicted_pages());
-    block.whole = true;
-    const Resolution all = AllOf(block);
-    map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
-    services_.faults.prefetched.Add();
-  }
-  block.lock.Unlock();
-}
-
-bool GuestMemory::MayPrefetch(const Block& block) const {
-  // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
-  return !stopped() && services_.granularity.blocks && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
-         block.Count(PageState::kPoisoned) == 0 && !CameWholeTooLately(block) &&
-         services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock;
-}
-
-// --- Whole blocks, continued.
-
 Resolution GuestMemory::AllOf(const Block& block) const {
   const GfnRange pages = map_->Pages(block);
   return Resolution{.range = pages, .frame = map_->Get(block, pages.begin()).frame()};
@@ -432,6 +408,28 @@ void GuestMemory::MakeResident(Block& block, GfnRange run, FrameNumber first) {
   if (block.queued) return;
   block.queued = true;
   services_.reclaim.Enqueue(block);
+}
+
+// --- Ahead of a stream.
+
+void GuestMemory::Prefetch(BlockNumber number) {
+  Block& block = map_->block(number);
+  if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
+  if (MayPrefetch(block) && LoadBlock(block).ok()) {
+    NoteWhole(block.faults, evicted_pages());
+    block.whole = true;
+    const Resolution all = AllOf(block);
+    map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
+    services_.faults.prefetched.Add();
+  }
+  block.lock.Unlock();
+}
+
+bool GuestMemory::MayPrefetch(const Block& block) const {
+  // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
+  return !stopped() && services_.granularity.blocks && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
+         block.Count(PageState::kPoisoned) == 0 && !CameWholeTooLately(block) &&
+         services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock;
 }
 
 // --- Reclaim.

@@ -107,6 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"run", "--accel=fast"}, "write auto, kvm or soft"},
         BadInput{{"run", "--engine=steam"}, "write quire or kernel"}, BadInput{{"run", "--workload=sleep"}, "sleep"},
         BadInput{{"run", "--seconds=0"}, "above 0"}, BadInput{{"run", "--compressibility=0"}, "write a ratio"},
+        BadInput{{"run", "--huge_stream=0"}, "from 1 to 255"},
+        BadInput{{"run", "--huge_window=70000"}, "from 1 to 65535"},
         BadInput{{"run", "--seed=x"}, "write a whole number"},
         BadInput{{"run", "--content=/nonexistent"}, "cannot be read (no such file or directory)"},
         BadInput{{"run", "--content=/"}, "is not a regular file"},
@@ -115,6 +117,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"run", "--payload=/bin/true", "--workload=zipf"}, "give only one of them"},
         BadInput{{"run", "--json=/nonexistent/report.json"}, "cannot be written (no such file or directory)"},
         BadInput{{"run", "--json=/"}, "is a directory"}, BadInput{{"run", "--json="}, "--json has no value"},
+        BadInput{{"bench"}, "no benchmark is named"}, BadInput{{"bench", "--runs=2"}, "no benchmark is named"},
+        BadInput{{"bench", "tuoch"}, "did you mean `quire bench touch`?"},
+        BadInput{{"bench", "sleep"}, "`quire bench --help` lists them"},
+        BadInput{{"bench", "touch", "--runs=0"}, "from 1 to"},
+        BadInput{{"bench", "touch", "--side=linux"}, "write quire, kernel, kernel-best or kernel-small"},
+        BadInput{{"bench", "touch", "--guests=2"}, "--guests is not a flag of quire bench"},
+        BadInput{{"bench", "touch", "--content=/nonexistent"}, "cannot be read"},
         BadInput{{"doctor", "--guests=4"}, "--guests is not a flag of quire doctor"},
         BadInput{{"doctor", "--json=/nonexistent/report.json"}, "cannot be written"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
@@ -126,6 +135,8 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"help", "run"},
                                                                                     {"run", "--help"},
                                                                                     {"run", "--guests=x", "--help"},
+                                                                                    {"bench", "--help"},
+                                                                                    {"bench", "touch", "--help"},
                                                                                     {"doctor", "--help"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
@@ -151,6 +162,26 @@ TEST(CliTest, Version) {
     EXPECT_EQ(outcome.status, 0);
     EXPECT_TRUE(absl::StartsWith(outcome.out, "quire 0.")) << outcome.out;
   }
+}
+
+// A small guest on software vCPUs, for which neither side needs anything of the host.
+TEST(CliTest, ABenchmarkMeasuresBothSidesInTurn) {
+  const Outcome outcome = Quire({"bench", "touch", "--accel=soft", "--memory=16M", "--runs=2", "--json=-"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_TRUE(absl::StrContains(outcome.err, "run 2 of 2:  quire ")) << outcome.err;
+  EXPECT_TRUE(absl::StrContains(outcome.err, "times the kernel, as it comes")) << outcome.err;
+  EXPECT_TRUE(absl::StartsWith(outcome.out, "{\n")) << outcome.out;
+  for (const char* key : {"\"name\": \"touch\"", "\"ratio\": ", "\"kernel_small\": ", "\"mismatched_pages\": 0"}) {
+    EXPECT_TRUE(absl::StrContains(outcome.out, key)) << key << " in " << outcome.out;
+  }
+}
+
+TEST(CliTest, OneSideOfABenchmarkIsALineOfJson) {
+  const Outcome outcome = Quire({"bench", "reclaim", "--accel=soft", "--memory=16M", "--side=quire"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_TRUE(absl::StartsWith(outcome.out, "{\"content_ratio\":")) << outcome.out;
+  EXPECT_TRUE(absl::StrContains(outcome.out, "\"mismatched_pages\":0,")) << outcome.out;
+  EXPECT_EQ(outcome.err, "");
 }
 
 TEST(CliTest, TheDoctorEndsWithAVerdict) {

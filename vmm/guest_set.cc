@@ -79,7 +79,10 @@ absl::Status GuestSet::PrepareManager() {
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
-       .granularity = {.blocks = options_.huge == Huge::kAlways},
+       .granularity = {.blocks = options_.huge == Huge::kAlways,
+                       .stream_faults = static_cast<uint8_t>(options_.huge_policy.stream),
+                       .concentrated_faults = static_cast<uint8_t>(options_.huge_policy.faults),
+                       .concentration_window = static_cast<uint16_t>(options_.huge_policy.window)},
        .compaction = options_.defrag,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});

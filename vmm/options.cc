@@ -23,6 +23,10 @@ ABSL_FLAG(
 ABSL_FLAG(quire::CompactionMode, defrag, quire::CompactionMode::kBackground,
           "fault, background or off: who moves pages together when free memory is scattered and a whole 2 MiB block is "
           "wanted: the fault that wants it, a thread, or nobody");
+ABSL_FLAG(int, huge_stream, 2,
+          "so many faults in a row, each where the last one ended, are a stream, and get whole blocks");
+ABSL_FLAG(int, huge_faults, 12, "so many faults in one block bring it in whole ...");
+ABSL_FLAG(int, huge_window, 128, "... if they are among so many of the guest's latest");
 ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
           "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");
 ABSL_FLAG(std::optional<std::string>, payload, std::nullopt,
@@ -53,6 +57,12 @@ std::string Spelled(absl::string_view flag, ByteCount size) { return absl::StrCa
 absl::Status CheckCount(absl::string_view flag, int value, int max, absl::string_view example) {
   if (value >= 1 && value <= max) return absl::OkStatus();
   return Bad("--", flag, "=", value, " is out of range: write a number from 1 to ", max, ", such as ", example);
+}
+
+absl::Status CheckHugePolicy(const HugePolicy& policy) {
+  if (absl::Status s = CheckCount("huge_stream", policy.stream, UINT8_MAX, "2"); !s.ok()) return s;
+  if (absl::Status s = CheckCount("huge_faults", policy.faults, UINT8_MAX, "12"); !s.ok()) return s;
+  return CheckCount("huge_window", policy.window, UINT16_MAX, "128");
 }
 
 absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount example) {
@@ -169,6 +179,9 @@ const std::vector<FlagGroup>& RunFlags() {
        {{"pool", "SIZE", "write a size such as 512M, 1.5G or 536870912"},
         {"engine", "WHO", "write quire or kernel"},
         {"huge", "WHEN", "write always or never"},
+        {"huge_stream", "N", "write a whole number such as 2"},
+        {"huge_faults", "N", "write a whole number such as 12"},
+        {"huge_window", "N", "write a whole number such as 128"},
         {"defrag", "WHO", "write fault, background or off"}}},
       {"What they do",
        {{"workload", "SPEC", "write a workload such as zipf or zipf:theta=0.8"},
@@ -191,6 +204,9 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.engine = absl::GetFlag(FLAGS_engine);
   options.huge = absl::GetFlag(FLAGS_huge);
   options.defrag = absl::GetFlag(FLAGS_defrag);
+  options.huge_policy = {.stream = absl::GetFlag(FLAGS_huge_stream),
+                         .faults = absl::GetFlag(FLAGS_huge_faults),
+                         .window = absl::GetFlag(FLAGS_huge_window)};
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
@@ -211,6 +227,7 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
 absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckCount("guests", options.guests, kMaxGuests, "4"); !s.ok()) return s;
   if (absl::Status s = CheckCount("vcpus", options.vcpus, QUIRE_MAX_VCPUS, "1"); !s.ok()) return s;
+  if (absl::Status s = CheckHugePolicy(options.huge_policy); !s.ok()) return s;
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;

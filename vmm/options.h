@@ -31,6 +31,13 @@ absl::string_view Name(Engine engine);
 absl::string_view Name(Huge huge);
 absl::string_view Name(CompactionMode mode);
 
+// When a fault brings in a whole block: GranularityOptions.
+struct HugePolicy {
+  int stream = 2;    // faults in a row
+  int faults = 12;   // in one block ...
+  int window = 128;  // ... of the guest's latest
+};
+
 struct RunOptions {
   int guests = 4;
   ByteCount memory = ByteCount::MiB(256);  // of each guest
@@ -40,6 +47,7 @@ struct RunOptions {
   Engine engine = Engine::kQuire;
   Huge huge = Huge::kAlways;
   CompactionMode defrag = CompactionMode::kBackground;
+  HugePolicy huge_policy = {};
   std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
   std::optional<std::string> payload;  // path of the user's own guest program
   std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages

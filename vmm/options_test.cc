@@ -58,9 +58,10 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
 }
 
 TEST(OptionsTest, FlagsAreTaken) {
-  const absl::StatusOr<RunOptions> options = Options(
-      {"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel", "--huge=never",
-       "--defrag=fault", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
+  const absl::StatusOr<RunOptions> options =
+      Options({"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel",
+               "--huge=never", "--defrag=fault", "--huge_stream=3", "--huge_faults=20", "--huge_window=200",
+               "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->guests, 2);
   EXPECT_EQ(options->memory, ByteCount::MiB(1536));
@@ -69,6 +70,9 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->accel, Accel::kKvm);
   EXPECT_EQ(options->engine, Engine::kKernel);
   EXPECT_EQ(options->huge, Huge::kNever);
+  EXPECT_EQ(options->huge_policy.stream, 3);
+  EXPECT_EQ(options->huge_policy.faults, 20);
+  EXPECT_EQ(options->huge_policy.window, 200);
   EXPECT_EQ(options->defrag, CompactionMode::kFault);
   EXPECT_EQ(options->payload, "/p");
   EXPECT_EQ(options->compressibility, 2.5);

@@ -173,6 +173,21 @@ absl::Status Machine::Do(const Age& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const AgeBlocks& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  const uint64_t blocks = guest->memory->size().in_blocks_ceil();
+  const uint64_t first = op.block % blocks;
+  guest->memory->AgeBlocks(BlockNumber(first), std::min<uint64_t>(op.count, blocks - first));
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const Prefetch& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest != nullptr) guest->memory->Prefetch(BlockNumber(op.block % guest->memory->size().in_blocks_ceil()));
+  return absl::OkStatus();
+}
+
 absl::Status Machine::Do(const Evict& op) {
   Guest* const guest = Find(op.guest);
   if (guest == nullptr) return absl::OkStatus();

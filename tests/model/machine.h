@@ -64,7 +64,9 @@ class Machine {
   absl::Status Do(const Probe& op);
   absl::Status Do(const Discard& op);
   absl::Status Do(const Age& op);
+  absl::Status Do(const AgeBlocks& op);
   absl::Status Do(const Evict& op);
+  absl::Status Do(const Prefetch& op);
   absl::Status Do(const Reclaim& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);

@@ -58,6 +58,12 @@ struct Printer {
   std::string operator()(const Age& op) const {
     return absl::StrFormat("Age{.guest = %u, .block = %u}", op.guest, op.block);
   }
+  std::string operator()(const AgeBlocks& op) const {
+    return absl::StrFormat("AgeBlocks{.guest = %u, .block = %u, .count = %u}", op.guest, op.block, op.count);
+  }
+  std::string operator()(const Prefetch& op) const {
+    return absl::StrFormat("Prefetch{.guest = %u, .block = %u}", op.guest, op.block);
+  }
   std::string operator()(const Evict& op) const {
     return absl::StrFormat("Evict{.guest = %u, .block = %u}", op.guest, op.block);
   }
@@ -117,7 +123,9 @@ Op RandomOp(Dice& dice) {
   }
   if (kind < 940) return Probe{.guest = guest, .page = RandomPage(dice)};
   if (kind < 960) return Discard{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(100)};
-  if (kind < 985) return Age{.guest = guest, .block = dice.Below(4)};
+  if (kind < 975) return Age{.guest = guest, .block = dice.Below(4)};
+  if (kind < 980) return AgeBlocks{.guest = guest, .block = dice.Below(4), .count = 1 + dice.Below(4)};
+  if (kind < 985) return Prefetch{.guest = guest, .block = dice.Below(4)};
   if (kind < 995) return Evict{.guest = guest, .block = dice.Below(4)};
   if (kind < 1005) return Reclaim{.pages = 1 + dice.Below(600)};
   if (kind < 1009) {

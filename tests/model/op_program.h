@@ -49,7 +49,15 @@ struct Discard {
 struct Age {
   uint32_t guest, block;
 };
+// `count` blocks side by side, together.
+struct AgeBlocks {
+  uint32_t guest, block, count;
+};
 struct Evict {
+  uint32_t guest, block;
+};
+// Brings a block in ahead of the fault that is going to want it.
+struct Prefetch {
   uint32_t guest, block;
 };
 struct Reclaim {
@@ -78,8 +86,8 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op =
-    std::variant<Read, Write, Poke, Probe, Discard, Age, Evict, Reclaim, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Age, AgeBlocks, Evict, Prefetch, Reclaim, Compact, AddGuest,
+                        RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -107,9 +107,10 @@ TEST_F(KvmMachineTest, NoIncrementIsLostInPagesThatAreTakenOutAndPutBack) {
   EXPECT_GE(manager_->faults().second_chance.value(), times - 4);
 }
 
-// The same for a block that is mapped whole, taken out, stored, brought back in pieces and brought together again.
+// The same for a block that is mapped whole, taken out, stored, brought back whole, in pieces or ahead of its fault,
+// split and brought together again.
 TEST_F(KvmMachineTest, NoIncrementIsLostInABlockThatGoesAndComesWholeAndInPieces) {
-  const uint64_t times = std::getenv("QUIRE_LAB") != nullptr ? 500 : 10'000;
+  const uint64_t times = std::getenv("QUIRE_LAB") != nullptr ? 500 : 50'000;
   Start(kOneBlock.bytes(), PageCount::OfBlocks(16), /*vcpus=*/1);
   Block& block = guest_->BlockAt(BlockNumber(0));
   EvictionScratch scratch;
@@ -121,6 +122,7 @@ TEST_F(KvmMachineTest, NoIncrementIsLostInABlockThatGoesAndComesWholeAndInPieces
     // At once, so that all is stored, or after the guest has had time to take pages back.
     if (++taken_out % 8 == 0) absl::SleepFor(absl::Microseconds(50));
     if (taken_out % 4 == 0) guest_->Evict(block, scratch);
+    if (taken_out % 8 == 4) guest_->Prefetch(BlockNumber(0));
   }
   Stop();
   EXPECT_TRUE(machine_->exit().ok()) << machine_->exit();
@@ -128,6 +130,7 @@ TEST_F(KvmMachineTest, NoIncrementIsLostInABlockThatGoesAndComesWholeAndInPieces
   EXPECT_GT(manager_->faults().swap_in.value(), 0u);
   if (manager_->pool().reservations_have_blocks()) {
     EXPECT_GT(manager_->faults().whole.value(), 0u);
+    EXPECT_GT(manager_->faults().prefetched.value(), 0u);
   }
 }
 

@@ -49,12 +49,19 @@ struct WindowCounters {
   LatencyHistogram latency;  // from an event's read to its wake-up
 };
 
+struct KvmWindowOptions {
+  // After a fault, the fault thread looks for the next one for a moment before it sleeps. A wake-up on another CPU
+  // takes as long as all else about a fault; but the CPU must be one that no vCPU wants.
+  bool spin = false;
+};
+
 // Thread safe.
 class KvmWindow final : public MmuNotifier {
  public:
   // `memory` has its frames in `reservation` of the file `pool_fd`, page by page, and outlives the window.
   // FailedPrecondition: the host lacks something.
-  static absl::StatusOr<std::unique_ptr<KvmWindow>> Create(FaultHandler& memory, int pool_fd, FrameRange reservation);
+  static absl::StatusOr<std::unique_ptr<KvmWindow>> Create(FaultHandler& memory, int pool_fd, FrameRange reservation,
+                                                           const KvmWindowOptions& options = {});
   // Nobody touches the window any more.
   ~KvmWindow() override;
 
@@ -79,7 +86,7 @@ class KvmWindow final : public MmuNotifier {
     MonotonicTime since;
   };
 
-  KvmWindow(FaultHandler& memory, Mapping window, Userfaultfd uffd, UniqueFd stop);
+  KvmWindow(FaultHandler& memory, Mapping window, Userfaultfd uffd, UniqueFd stop, const KvmWindowOptions& options);
 
   void ServeFaults();
   void ServeSlowly();
@@ -90,6 +97,7 @@ class KvmWindow final : public MmuNotifier {
   HvaRange Place(GfnRange range) const;
 
   FaultHandler& memory_;
+  const KvmWindowOptions options_;
   const Mapping window_;
   Userfaultfd uffd_;
   const UniqueFd stop_;  // eventfd: readable when the threads shall end

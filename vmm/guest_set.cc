@@ -1,6 +1,7 @@
 #include "vmm/guest_set.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -141,12 +142,18 @@ absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
                           .program = &program_,
                           .work = options_.payload.has_value() ? nullptr : &work_,
                           .seed = seed,
+                          .window = {.spin = HasSpareCpu()},
                           .console = console_.For(guest.name)},
                          pool, guest.memory);
   if (!machine.ok()) return machine.status();
   guest.kvm = machine->get();
   guest.machine = *std::move(machine);
   return absl::OkStatus();
+}
+
+bool GuestSet::HasSpareCpu() const {
+  const unsigned vcpus = static_cast<unsigned>(options_.guests) * static_cast<unsigned>(options_.vcpus);
+  return vcpus < std::thread::hardware_concurrency();
 }
 
 void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {

@@ -70,6 +70,8 @@ class GuestSet {
   absl::Status PrepareProgram();
   absl::Status AddGuest(int number);
   absl::Status AddMachine(Guest& guest, uint64_t seed);
+  // Whether this process may use more CPUs than the guests have vCPUs.
+  bool HasSpareCpu() const;
   void OnStopped(GuestMemory& memory, const absl::Status& reason);
 
   const RunOptions& options_;

@@ -42,13 +42,17 @@ class Bench {
  private:
   absl::Status PrepareKernel();
   absl::Status CalibrateSides(BenchReport& report);
+  // From now on `side` is not measured any more.
+  void GiveUp(Side side, const absl::Status& why, BenchReport& report);
   absl::Status Calibrate(Side side);
   absl::Status MeasureAll(BenchReport& report);
   // One measurement; another, a few times, if the kernel has killed it for want of memory.
   absl::StatusOr<Measurement> MeasureOnce(Side side);
   absl::StatusOr<Measurement> TryOnce(Side side);
-  // The same, with more memory if need be, but no more than `most`. FailedPrecondition: it takes more.
-  absl::StatusOr<Measurement> MeasureInLittle(Side side, double most);
+  // The same, with more memory if need be, but no more than the pool. FailedPrecondition: it takes more.
+  absl::StatusOr<Measurement> MeasureInLittle(Side side);
+  // What the cgroup and zram should hold together, in bytes.
+  double WantedUsage() const { return static_cast<double>((options_.guest.pool + kForTheProcess).in_bytes()); }
   bool Unavailable(Side side) const {
     return side != Side::kQuire && (kernel_ == nullptr || unavailable_.contains(side));
   }
@@ -94,21 +98,25 @@ absl::Status Bench::CalibrateSides(BenchReport& report) {
     const absl::Status calibrated = Calibrate(side);
     if (calibrated.ok()) continue;
     if (!absl::IsFailedPrecondition(calibrated)) return calibrated;
-    out_ << Name(side) << ": " << Sentence(calibrated.message()) << "\n" << std::flush;
-    unavailable_.insert(side);
-    if (side == Side::kKernel) report.kernel_unavailable = std::string(calibrated.message());
+    GiveUp(side, calibrated, report);
   }
   return absl::OkStatus();
+}
+
+void Bench::GiveUp(Side side, const absl::Status& why, BenchReport& report) {
+  out_ << Name(side) << ": " << Sentence(why.message()) << "\n" << std::flush;
+  unavailable_.insert(side);
+  if (side == Side::kKernel) report.kernel_unavailable = std::string(why.message());
 }
 
 // Finds the limit of the cgroup with which it and zram together hold what the pool is. A byte more in the cgroup is one
 // less to be compressed.
 absl::Status Bench::Calibrate(Side side) {
-  const double wanted = static_cast<double>((options_.guest.pool + kForTheProcess).in_bytes());
+  const double wanted = WantedUsage();
   double limit = wanted / 2;
   for (int run = 1; run <= kCalibrations; ++run) {
     limits_[side] = ByteCount::Bytes(static_cast<uint64_t>(limit) / kPageSize * kPageSize);
-    const absl::StatusOr<Measurement> measured = MeasureInLittle(side, wanted);
+    const absl::StatusOr<Measurement> measured = MeasureInLittle(side);
     if (!measured.ok()) return measured.status();
     limit = static_cast<double>(limits_[side].in_bytes());
     const double used = static_cast<double>(most_used_.in_bytes());
@@ -126,10 +134,12 @@ absl::Status Bench::Calibrate(Side side) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<Measurement> Bench::MeasureInLittle(Side side, double most) {
+absl::StatusOr<Measurement> Bench::MeasureInLittle(Side side) {
+  const double most = WantedUsage();
   for (;;) {
     absl::StatusOr<Measurement> measured = MeasureOnce(side);
-    if (!absl::IsResourceExhausted(measured.status())) return measured;
+    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
+    if (!killed) return measured;
     const double limit = static_cast<double>(limits_[side].in_bytes());
     if (limit >= most) {
       return absl::FailedPreconditionError(absl::StrFormat(
@@ -184,7 +194,12 @@ absl::Status Bench::MeasureAll(BenchReport& report) {
     // Each side comes first in its turn.
     for (size_t i = 0; i < report.sides.size(); ++i) {
       SideResult& result = report.sides[(i + static_cast<size_t>(run)) % report.sides.size()];
-      absl::StatusOr<Measurement> measured = MeasureOnce(result.side);
+      if (unavailable_.contains(result.side)) continue;
+      absl::StatusOr<Measurement> measured = MeasureInLittle(result.side);
+      if (absl::IsFailedPrecondition(measured.status())) {
+        GiveUp(result.side, measured.status(), report);
+        continue;
+      }
       if (!measured.ok()) return measured.status();
       result.runs.push_back(*std::move(measured));
     }

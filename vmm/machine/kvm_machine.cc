@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<KvmMachine>> KvmMachine::Create(const KvmSystem& 
                                                                const KvmMachineOptions& options, Pool* pool,
                                                                GuestMemory* memory) {
   auto machine = absl::WrapUnique(new KvmMachine(options));
-  if (absl::Status status = machine->MapMemory(options.memory, pool, memory); !status.ok()) return status;
+  if (absl::Status status = machine->MapMemory(options, pool, memory); !status.ok()) return status;
   if (absl::Status status = machine->Assemble(system, options, pool); !status.ok()) return status;
   return machine;
 }
@@ -35,16 +35,16 @@ KvmMachine::KvmMachine(const KvmMachineOptions& options)
 
 KvmMachine::~KvmMachine() = default;
 
-absl::Status KvmMachine::MapMemory(ByteCount size, Pool* pool, GuestMemory* memory) {
+absl::Status KvmMachine::MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory) {
   if (memory != nullptr) {
     absl::StatusOr<std::unique_ptr<KvmWindow>> window =
-        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation());
+        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation(), options.window);
     if (!window.ok()) return window.status();
     window_ = *std::move(window);
     memory_ = window_->base();
     return absl::OkStatus();
   }
-  absl::Status status = MapAnonymous(size);
+  absl::Status status = MapAnonymous(options.memory);
   memory_ = anonymous().hva();
   return status;
 }

@@ -38,6 +38,7 @@ struct KvmMachineOptions {
   // What the project's own payload is to do; null for a user's program.
   const Work* work = nullptr;
   uint64_t seed = 0;
+  KvmWindowOptions window = {};
   // Bytes that the guest writes to its console; called on vCPU threads.
   std::function<void(absl::string_view)> console;
 };
@@ -61,7 +62,7 @@ class KvmMachine final : public Machine {
  private:
   explicit KvmMachine(const KvmMachineOptions& options);
 
-  absl::Status MapMemory(ByteCount size, Pool* pool, GuestMemory* memory);
+  absl::Status MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory);
   absl::Status Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool);
   absl::Status AddMemslots(const KvmMachineOptions& options);
 

@@ -184,7 +184,14 @@ absl::Status Machine::Do(const AgeBlocks& op) {
 
 absl::Status Machine::Do(const Prefetch& op) {
   Guest* const guest = Find(op.guest);
-  if (guest != nullptr) guest->memory->Prefetch(BlockNumber(op.block % guest->memory->size().in_blocks_ceil()));
+  if (guest == nullptr) return absl::OkStatus();
+  const BlockNumber number(op.block % guest->memory->size().in_blocks_ceil());
+  Block& block = guest->memory->BlockAt(number);
+  // Seldom has a block no page in memory by chance, and memory is always short here.
+  for (int looks = 0; looks < 2; ++looks) guest->memory->Age(block);
+  guest->memory->Evict(block, scratch_);
+  manager_->reclaimer().Reclaim(PageCount::OfBlocks(2), scratch_);
+  guest->memory->Prefetch(number);
   return absl::OkStatus();
 }
 

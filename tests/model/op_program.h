@@ -56,7 +56,7 @@ struct AgeBlocks {
 struct Evict {
   uint32_t guest, block;
 };
-// Brings a block in ahead of the fault that is going to want it.
+// Stores a block, makes room, and brings it in ahead of the fault that is going to want it.
 struct Prefetch {
   uint32_t guest, block;
 };

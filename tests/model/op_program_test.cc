@@ -84,10 +84,18 @@ TEST(MachineTest, ReclaimReallyHappensInRandomPrograms) {
 TEST(MachineTest, CompactionReallyMovesPagesInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
-  for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
   const CompactionCounters& counters = machine.manager().pool().compaction()->counters();
   EXPECT_GT(counters.migrated_pages.value(), 500u);
   EXPECT_GT(counters.blocks.value(), 5u);
+}
+
+TEST(MachineTest, BlocksReallyComeAheadAndPagesGoAsTheyAreInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().faults().prefetched.value(), 5u);
+  EXPECT_GT(machine.manager().swap().stored_as_is.value(), 50u);
 }
 
 TEST(MachineTest, AWrongByteIsFound) {

@@ -71,8 +71,7 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags(absl::string_view name) {
   if (!guest.ok()) return guest.status();
   options.guest = *std::move(guest);
   options.guest.guests = 1;
-  const ByteCount half = ByteCount::Bytes(options.guest.memory.in_bytes() / 2);
-  options.guest.pool = absl::GetFlag(FLAGS_pool).value_or(PageCount::Ceil(half).bytes());
+  options.guest.pool = PoolFor(*options.benchmark, options.guest, absl::GetFlag(FLAGS_pool));
   if (!options.guest.content.has_value()) options.guest.content = "/proc/self/exe";
   return options;
 }

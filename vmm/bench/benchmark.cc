@@ -32,11 +32,6 @@ class NoProgress final : public ProgressSink {
   bool interrupted() const override { return CaughtInterrupt() != 0; }
 };
 
-// A pool in which a guest is never short of memory.
-ByteCount AmplePool(const RunOptions& options) {
-  return ByteCount::Bytes(2 * options.memory.in_bytes()) + MinimumPool(options);
-}
-
 void UseSmallPages(const GuestSet::Guest& guest) {
   const Mapping& memory = guest.machine->anonymous();
   madvise(memory.data(), memory.size().in_bytes(), MADV_NOHUGEPAGE);
@@ -68,6 +63,13 @@ absl::StatusOr<Measurement> MeasureRefaultDense(const RunOptions& options, Side)
   return SweepAndVerify(*guest, options);
 }
 
+void AgeAll(GuestMemory& memory) {
+  const uint64_t blocks = memory.size().in_blocks_ceil();
+  for (uint64_t b = 0; b < blocks; b += kAgedTogether) {
+    memory.AgeBlocks(BlockNumber(b), std::min(kAgedTogether, blocks - b));
+  }
+}
+
 // Takes a guest's memory from it while its vCPU spins: out of the guest, its content kept, where it is managed; for
 // good, its content lost, where it is the kernel's.
 absl::StatusOr<Measurement> MeasureReclaim(const RunOptions& options, Side side) {
@@ -79,10 +81,8 @@ absl::StatusOr<Measurement> MeasureReclaim(const RunOptions& options, Side side)
   const MonotonicTime begin = RealClock().Now();
   if (side == Side::kQuire) {
     GuestMemory& memory = *guest->guest().memory;
-    const uint64_t blocks = memory.size().in_blocks_ceil();
-    for (uint64_t b = 0; b < blocks; b += kAgedTogether) {
-      memory.AgeBlocks(BlockNumber(b), std::min(kAgedTogether, blocks - b));
-    }
+    // Where the MMU has access bits, the first look finds all of them set.
+    for (int looks = 0; looks < 2 && memory.counts()[PageState::kResident] > PageCount(); ++looks) AgeAll(memory);
   } else {
     const Mapping& memory = guest->guest().machine->anonymous();
     if (madvise(memory.data(), memory.size().in_bytes(), MADV_DONTNEED) != 0) {
@@ -223,10 +223,15 @@ double Advantage(const Benchmark& benchmark, double ours, double theirs) {
   return benchmark.higher_is_better ? ours / theirs : theirs / ours;
 }
 
+ByteCount PoolFor(const Benchmark& benchmark, const RunOptions& options, std::optional<ByteCount> wanted) {
+  if (!benchmark.limited) return ByteCount::Bytes(2 * options.memory.in_bytes()) + MinimumPool(options);
+  const ByteCount half = ByteCount::Bytes(options.memory.in_bytes() / 2);
+  return wanted.value_or(PageCount::Ceil(half).bytes());
+}
+
 absl::StatusOr<Measurement> Measure(const Benchmark& benchmark, RunOptions options, Side side) {
   options.guests = 1;
   options.engine = side == Side::kQuire ? Engine::kQuire : Engine::kKernel;
-  if (!benchmark.limited) options.pool = AmplePool(options);
   return benchmark.measure(options, side);
 }
 

@@ -47,6 +47,10 @@ const Benchmark* FindBenchmark(absl::string_view name);
 // How many times better `ours` is than `theirs`: above 1 is better, whichever way the unit runs.
 double Advantage(const Benchmark& benchmark, double ours, double theirs);
 
+// The pool for the one guest of `options`: where memory is short what is wanted, or half of the guest's memory;
+// elsewhere so much that it never is.
+ByteCount PoolFor(const Benchmark& benchmark, const RunOptions& options, std::optional<ByteCount> wanted);
+
 // Measures one side once, in this process, which has no threads yet and exits afterwards.
 absl::StatusOr<Measurement> Measure(const Benchmark& benchmark, RunOptions options, Side side);
 

@@ -47,7 +47,8 @@ Json SideJson(const SideResult* result) {
 }
 
 std::string Number(double value) {
-  return value >= 10'000 ? FormatShort(value) : absl::StrFormat(value < 100 ? "%.2f" : "%.0f", value);
+  if (value >= 10'000) return FormatShort(value);
+  return value < 100 ? absl::StrFormat("%.2f", value) : absl::StrFormat("%.0f", value);
 }
 
 std::string SideTitle(Side side) {

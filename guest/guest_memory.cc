@@ -165,11 +165,15 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
     if (made.ok()) services_.faults.promotions.Add();
   }
   if (!made.ok()) return made;
-  if (!block.whole) NoteWhole(block.faults, evicted_pages());
-  block.whole = true;
+  if (!block.whole) BecomeWhole(block);
   block.whole_fault.store(static_cast<uint32_t>(faults_.value()) | 1, std::memory_order_relaxed);
   services_.faults.whole.Add();
   return AllOf(block);
+}
+
+void GuestMemory::BecomeWhole(Block& block) {
+  NoteWhole(block.faults, evicted_pages());
+  block.whole = true;
 }
 
 bool GuestMemory::CameWholeTooLately(const Block& block) const {
@@ -416,8 +420,7 @@ void GuestMemory::Prefetch(BlockNumber number) {
   Block& block = map_->block(number);
   if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
   if (MayPrefetch(block) && LoadBlock(block).ok()) {
-    NoteWhole(block.faults, evicted_pages());
-    block.whole = true;
+    BecomeWhole(block);
     const Resolution all = AllOf(block);
     map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
     services_.faults.prefetched.Add();
@@ -434,42 +437,36 @@ bool GuestMemory::MayPrefetch(const Block& block) const {
 
 // --- Reclaim.
 
-PageCount GuestMemory::Age(Block& block) {
-  if (!block.lock.TryLock()) {
-    services_.swap.refused_busy.Add();
-    return PageCount();
-  }
-  const PageCount out = IsWholeAndIn(block) ? AgeWhole(block) : AgePages(block);
-  block.lock.Unlock();
-  return out;
-}
+PageCount GuestMemory::Age(Block& block) { return AgeBlocks(block.number, 1); }
 
-PageCount GuestMemory::AgeBlocks(BlockNumber first, uint64_t count) {
+// The analysis cannot follow locks that are kept from one block to the next.
+PageCount GuestMemory::AgeBlocks(BlockNumber first, uint64_t count) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   PageCount out;
-  uint64_t cold = 0;  // blocks that are locked, the last of them just before block i
+  uint64_t cold = 0;  // whole blocks that are locked, the last of them just before block i
   for (uint64_t i = 0; i < count; ++i) {
     Block& block = map_->block(BlockNumber(first.value() + i));
-    const Cold found = TryLockCold(block);
-    if (found == Cold::kLocked) {
+    const Found found = TryLockToAge(block);
+    if (found == Found::kColdWhole) {
       ++cold;
       continue;
     }
     out += TakeOutWhole(BlockNumber(first.value() + i - cold), cold);
     cold = 0;
-    if (found == Cold::kNotWhole) out += Age(block);
-    if (found == Cold::kBusy) services_.swap.refused_busy.Add();
+    if (found == Found::kBusy) services_.swap.refused_busy.Add();
+    if (found == Found::kPieces) {
+      out += AgePages(block);
+      block.lock.Unlock();
+    }
   }
   return out + TakeOutWhole(BlockNumber(first.value() + count - cold), cold);
 }
 
-// The analysis cannot follow a lock that is kept or not.
-GuestMemory::Cold GuestMemory::TryLockCold(Block& block) ABSL_NO_THREAD_SAFETY_ANALYSIS {
-  if (!block.lock.TryLock()) return Cold::kBusy;
-  const Cold found = !IsWholeAndIn(block)                                ? Cold::kNotWhole
-                     : notifiers_.ClearFlushYoung(PagesOf(block.number)) ? Cold::kYoung
-                                                                         : Cold::kLocked;
-  if (found != Cold::kLocked) block.lock.Unlock();
-  return found;
+GuestMemory::Found GuestMemory::TryLockToAge(Block& block) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  if (!block.lock.TryLock()) return Found::kBusy;
+  if (!IsWholeAndIn(block)) return Found::kPieces;
+  if (!notifiers_.ClearFlushYoung(PagesOf(block.number))) return Found::kColdWhole;
+  block.lock.Unlock();
+  return Found::kYoungWhole;
 }
 
 PageCount GuestMemory::TakeOutWhole(BlockNumber first, uint64_t count) ABSL_NO_THREAD_SAFETY_ANALYSIS {
@@ -485,14 +482,6 @@ PageCount GuestMemory::TakeOutWhole(BlockNumber first, uint64_t count) ABSL_NO_T
   }
   for (uint64_t i = 0; i < count; ++i) map_->block(BlockNumber(first.value() + i)).lock.Unlock();
   return range.size();
-}
-
-PageCount GuestMemory::AgeWhole(Block& block) {
-  const Resolution all = AllOf(block);
-  if (notifiers_.ClearFlushYoung(all.range)) return PageCount();
-  const ScopedInvalidation invalidation(notifiers_, {.range = all.range, .event = InvalidateEvent::kClear});
-  map_->SetRun(block, all.range, PageState::kOut, all.frame);
-  return kOneBlock;
 }
 
 PageCount GuestMemory::AgePages(Block& block) {

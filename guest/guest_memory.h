@@ -140,9 +140,10 @@ class GuestMemory final : public FaultHandler {
 
   // Takes the pages out that were not used since the last time: resident becomes out. Returns how many.
   PageCount Age(Block& block);
-  // The same for `count` blocks side by side. Those of them that are whole go out by one invalidation, which costs
-  // hardly more than that of a single block: an interrupt of each CPU that runs the guest.
+  // The same for `count` blocks side by side, at most kMostAgedTogether. Those of them that are whole go out by one
+  // invalidation, which costs hardly more than that of a single block: an interrupt of each CPU that runs the guest.
   PageCount AgeBlocks(BlockNumber first, uint64_t count);
+  static constexpr uint64_t kMostAgedTogether = 32;
   // Stores what is out, and frees its frames. Returns the number of frames freed, less those that the store took for
   // pages that do not compress.
   PageCount Evict(Block& block, EvictionScratch& scratch);
@@ -202,6 +203,8 @@ class GuestMemory final : public FaultHandler {
   bool IsAfterStream(BlockNumber number) const;
   // Whether the block was brought in whole so lately that it should not be again, memory being short.
   bool CameWholeTooLately(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // All of the block has been brought in, or ahead.
+  void BecomeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   bool MayPrefetch(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Pages evicted so far, of all guests, modulo 2^32.
   uint32_t evicted_pages() const {
@@ -264,12 +267,11 @@ class GuestMemory final : public FaultHandler {
   FrameMigrator::Answer MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
-  // Locks the block if it is whole, in, and was not used lately.
-  enum class Cold : uint8_t { kLocked, kBusy, kYoung, kNotWhole };
-  Cold TryLockCold(Block& block);
+  // Locks the block, unless somebody else has it or it is whole and in and was used lately.
+  enum class Found : uint8_t { kBusy, kYoungWhole, kColdWhole, kPieces };
+  Found TryLockToAge(Block& block);
   // Takes the blocks out, which are locked, whole and in, and unlocks them.
   PageCount TakeOutWhole(BlockNumber first, uint64_t count);
-  PageCount AgeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   PageCount AgePages(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 

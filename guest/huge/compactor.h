@@ -3,8 +3,7 @@
 //
 //   a block is refused:  free frames suffice, but are scattered
 //     kBackground, kFault   the daemon makes blocks, as long as fragmentation is what is wrong, until the arena keeps
-//     as
-//                           many free as it ever does
+//                           as many free as it ever does
 //     kFault                and the fault makes one for itself first, once
 //     kOff                  nothing is ever moved
 //

@@ -65,10 +65,11 @@ constexpr bool InStream(const GranularityOptions& options, const FaultHistory& h
   return history.streamed >= options.stream_faults;
 }
 
+// Where in the block after it a stream may go on, in pages: several vCPUs may arrive there in any order.
+inline constexpr uint64_t kStreamBegin = 16;
+
 // Decides for a fault on page `index` (0 to 511) of a block, and remembers it. `fault_number` counts the guest's
-// faults, modulo 2^32. `after_stream`: the block before this one has just come in whole (CameJustBefore); if this fault
-// is near the beginning, where several vCPUs may arrive in any order, the stream goes on here.
-inline constexpr uint64_t kStreamBegin = 16;  // pages
+// faults, modulo 2^32. `after_stream`: the block before this one has just come in whole (CameJustBefore).
 inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHistory& history, uint64_t index,
                                      uint32_t fault_number, bool after_stream) {
   if (fault_number - history.window_begin >= options.concentration_window || history.window_faults == 0) {

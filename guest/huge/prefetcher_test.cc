@@ -4,10 +4,9 @@
 #include <memory>
 #include <thread>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "gtest/gtest.h"
 #include "guest/memory_manager.h"
+#include "guest/testing/eventually.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
 
@@ -42,13 +41,6 @@ class PrefetcherTest : public ::testing::Test {
     ASSERT_EQ(guest_->frames_held(), PageCount());
   }
   uint64_t prefetched() { return manager_->faults().prefetched.value(); }
-  // Waits for what another thread will bring about; the time is only there to end a test that has failed.
-  template <class Condition>
-  bool Eventually(Condition condition) {
-    const absl::Time deadline = absl::Now() + absl::Minutes(1);
-    while (!condition() && absl::Now() < deadline) absl::SleepFor(absl::Milliseconds(1));
-    return condition();
-  }
 
   std::unique_ptr<MemoryManager> manager_ =
       MemoryManager::Create({.limit = PageCount::OfBlocks(4 * kBlocks), .reservations = {}, .use_memfd = true}).value();

@@ -111,7 +111,7 @@ Reclaimer::Step Reclaimer::TakeBlocks(Blocks& blocks) {
   do {
     blocks.push_back(in_.PopFront());
     ++in_hand_[blocks[0]->guest];
-  } while (blocks.size() < kAgedTogether && OutQueueIsShort(blocks.size()) && !in_.empty() &&
+  } while (blocks.size() < GuestMemory::kMostAgedTogether && OutQueueIsShort(blocks.size()) && !in_.empty() &&
            in_.front()->guest == blocks[0]->guest && in_.front()->number.value() == blocks.back()->number.value() + 1);
   return Step::kAge;
 }

@@ -72,8 +72,7 @@ class Reclaimer final : public ReclaimHooks {
 
   enum class Step : uint8_t { kAge, kEvict, kNone };
   // What one step works on: blocks side by side to be aged together, or one to be evicted.
-  static constexpr size_t kAgedTogether = 32;
-  using Blocks = absl::InlinedVector<Block*, kAgedTogether>;
+  using Blocks = absl::InlinedVector<Block*, GuestMemory::kMostAgedTogether>;
   Step TakeBlocks(Blocks& blocks);
   GuestMemory::Standing PutBack(Block& block, Step step);
   struct Round {

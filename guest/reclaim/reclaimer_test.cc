@@ -1,7 +1,6 @@
 #include "guest/reclaim/reclaimer.h"
 
 #include <algorithm>
-#include <functional>
 #include <list>
 #include <memory>
 #include <random>
@@ -9,12 +8,11 @@
 #include <thread>
 #include <vector>
 
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/memory_manager.h"
 #include "guest/reclaim/block_queue.h"
+#include "guest/testing/eventually.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
 
@@ -48,16 +46,6 @@ TEST(BlockQueueTest, MatchesAListInRandomUse) {
   }
   for (Block* const expected : model) ASSERT_EQ(queue.PopFront(), expected);
   EXPECT_EQ(queue.PopFront(), nullptr);
-}
-
-// Waits for what another thread will bring about; the time is only there to end a test that has failed.
-bool Eventually(const std::function<bool()>& condition) {
-  const absl::Time deadline = absl::Now() + absl::Minutes(1);
-  while (!condition()) {
-    if (absl::Now() > deadline) return false;
-    absl::SleepFor(absl::Milliseconds(1));
-  }
-  return true;
 }
 
 constexpr PageCount kLimit = PageCount::OfBlocks(32);

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +50,10 @@ class Bench {
   absl::StatusOr<Measurement> TryOnce(Side side);
   // The same, with more memory if need be, but no more than the pool. FailedPrecondition: it takes more.
   absl::StatusOr<Measurement> MeasureInLittle(Side side);
+  // Whether the host kernel killed its guest for want of memory, where memory is limited.
+  bool WasKilled(Side side, const absl::Status& status) const {
+    return absl::IsResourceExhausted(status) && side != Side::kQuire && benchmark_.limited;
+  }
   // What the cgroup and zram should hold together, in bytes.
   double WantedUsage() const { return static_cast<double>((options_.guest.pool + kForTheProcess).in_bytes()); }
   bool Unavailable(Side side) const {
@@ -138,8 +141,7 @@ absl::StatusOr<Measurement> Bench::MeasureInLittle(Side side) {
   const double most = WantedUsage();
   for (;;) {
     absl::StatusOr<Measurement> measured = MeasureOnce(side);
-    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
-    if (!killed) return measured;
+    if (!WasKilled(side, measured.status())) return measured;
     const double limit = static_cast<double>(limits_[side].in_bytes());
     if (limit >= most) {
       return absl::FailedPreconditionError(absl::StrFormat(
@@ -158,7 +160,7 @@ absl::StatusOr<Measurement> Bench::MeasureInLittle(Side side) {
 absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
   for (int tries = 1;; ++tries) {
     absl::StatusOr<Measurement> measured = TryOnce(side);
-    const bool killed = absl::IsResourceExhausted(measured.status()) && side != Side::kQuire && benchmark_.limited;
+    const bool killed = WasKilled(side, measured.status());
     if (killed) ++kills_[side];
     if (!killed || tries == kTriesAtLimit) return measured;
   }

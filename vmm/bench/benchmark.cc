@@ -22,9 +22,6 @@ constexpr std::pair<Side, absl::string_view> kSides[] = {{Side::kQuire, "quire"}
                                                          {Side::kKernelBest, "kernel-best"},
                                                          {Side::kKernelSmall, "kernel-small"}};
 
-// Blocks, as many as the reclaimer takes out at once.
-constexpr uint64_t kAgedTogether = 32;
-
 class NoProgress final : public ProgressSink {
  public:
   void Update(const Snapshot&) override {}
@@ -65,8 +62,8 @@ absl::StatusOr<Measurement> MeasureRefaultDense(const RunOptions& options, Side)
 
 void AgeAll(GuestMemory& memory) {
   const uint64_t blocks = memory.size().in_blocks_ceil();
-  for (uint64_t b = 0; b < blocks; b += kAgedTogether) {
-    memory.AgeBlocks(BlockNumber(b), std::min(kAgedTogether, blocks - b));
+  for (uint64_t b = 0; b < blocks; b += GuestMemory::kMostAgedTogether) {
+    memory.AgeBlocks(BlockNumber(b), std::min<uint64_t>(GuestMemory::kMostAgedTogether, blocks - b));
   }
 }
 

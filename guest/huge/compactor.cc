@@ -8,45 +8,13 @@ Compactor::Compactor(Pool& pool, FrameMigrator& migrator, CompactionMode mode) :
   pool.SetScatteredCallback([this] { Wake(); });
 }
 
-Compactor::~Compactor() { Stop(); }
-
 void Compactor::Start() {
-  if (mode_ == CompactionMode::kOff) return;
-  {
-    absl::MutexLock lock(&lock_);
-    stopping_ = false;
-  }
-  daemon_ = std::thread([this] { RunDaemon(); });
-}
-
-void Compactor::Stop() {
-  {
-    absl::MutexLock lock(&lock_);
-    stopping_ = true;
-  }
-  if (daemon_.joinable()) daemon_.join();
-}
-
-void Compactor::Wake() {
-  // Asked for already, and not yet seen.
-  if (wake_.load(std::memory_order_relaxed)) return;
-  absl::MutexLock lock(&lock_);
-  wake_ = true;
+  if (mode_ != CompactionMode::kOff) daemon_.Start();
 }
 
 void Compactor::RunDaemon() {
-  SetThreadName("quire-compact");
-  for (;;) {
-    {
-      absl::MutexLock lock(&lock_);
-      const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return wake_ || stopping_; };
-      lock_.Await(absl::Condition(&woken));
-      if (stopping_) return;
-      wake_ = false;
-    }
-    counters_.daemon_wakes.Add();
-    if (!LetPass()) CompactInBackground();
-  }
+  counters_.daemon_wakes.Add();
+  if (!LetPass()) CompactInBackground();
 }
 
 void Compactor::CompactInBackground() {
@@ -58,8 +26,7 @@ void Compactor::CompactInBackground() {
     // One at a time, so that neither a contiguous allocation nor Stop() waits for all of them.
     const uint64_t gained = pool_.compaction()->MakeFreeBlocks(1);
     Note(gained);
-    absl::MutexLock lock(&lock_);
-    if (gained == 0 || stopping_) return;
+    if (gained == 0 || daemon_.stopping()) return;
   }
 }
 

@@ -11,15 +11,13 @@
 #ifndef QUIRE_GUEST_HUGE_COMPACTOR_H_
 #define QUIRE_GUEST_HUGE_COMPACTOR_H_
 
-#include <atomic>
 #include <cstdint>
-#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "base/counters.h"
-#include "base/thread.h"
+#include "base/daemon.h"
 #include "guest/frames/fragmentation.h"
 #include "guest/frames/pool.h"
 #include "guest/huge/compaction_mode.h"
@@ -39,13 +37,12 @@ class Compactor {
  public:
   // Enables the pool's compaction, unless `mode` is kOff. All arguments must outlive it.
   Compactor(Pool& pool, FrameMigrator& migrator, CompactionMode mode);
-  ~Compactor();
 
   // The daemon runs between the two. There is none if the mode is kOff.
   void Start();
-  void Stop();
+  void Stop() { daemon_.Stop(); }
   // A whole block was refused: lets the daemon look. Cheap; may be called under a guest's block's lock.
-  void Wake();
+  void Wake() { daemon_.Wake(); }
 
   // Whether a fault that is refused a block is to call MakeBlock.
   bool in_fault() const { return mode_ == CompactionMode::kFault; }
@@ -54,7 +51,7 @@ class Compactor {
 
   const CompactorCounters& counters() const { return counters_; }
   // CPU time of the daemon, while it runs.
-  absl::Duration cpu_time() { return daemon_.joinable() ? CpuTimeOf(daemon_) : absl::ZeroDuration(); }
+  absl::Duration cpu_time() { return daemon_.cpu_time(); }
 
  private:
   // Free blocks that the daemon works for: those that the arena keeps.
@@ -73,10 +70,8 @@ class Compactor {
 
   absl::Mutex lock_;
   Deferral deferral_ ABSL_GUARDED_BY(lock_);
-  bool stopping_ ABSL_GUARDED_BY(lock_) = false;
-  std::atomic<bool> wake_ = false;  // set under lock_, for who awaits it
   CompactorCounters counters_;
-  std::thread daemon_;
+  Daemon daemon_{"quire-compact", [this] { RunDaemon(); }};  // last: it uses the others
 };
 
 }  // namespace quire

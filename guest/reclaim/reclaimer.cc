@@ -4,7 +4,6 @@
 
 #include "absl/time/clock.h"
 #include "base/check.h"
-#include "base/thread.h"
 
 namespace quire {
 namespace {
@@ -27,55 +26,14 @@ constexpr absl::Duration kRest = absl::Milliseconds(10);
 Reclaimer::Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory)
     : pool_(pool), out_of_memory_(std::move(out_of_memory)) {}
 
-Reclaimer::~Reclaimer() { Stop(); }
-
-void Reclaimer::Start() {
-  {
-    absl::MutexLock lock(&lock_);
-    stopping_ = false;
-  }
-  daemon_ = std::thread([this] { RunDaemon(); });
-}
-
-void Reclaimer::Stop() {
-  {
-    absl::MutexLock lock(&lock_);
-    stopping_ = true;
-  }
-  if (daemon_.joinable()) daemon_.join();
-}
-
-void Reclaimer::Wake() {
-  // Asked for already, and not yet seen. While it works it must be asked again: it may just have found enough.
-  if (wake_.load(std::memory_order_relaxed)) return;
-  absl::MutexLock lock(&lock_);
-  wake_ = true;
-}
-
-void Reclaimer::RunDaemon() {
-  SetThreadName("quire-reclaim");
-  EvictionScratch scratch;
-  for (;;) {
-    {
-      absl::MutexLock lock(&lock_);
-      const auto woken = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return wake_ || stopping_; };
-      lock_.Await(absl::Condition(&woken));
-      if (stopping_) return;
-      wake_ = false;
-    }
-    counters_.daemon_wakes.Add();
-    ReclaimToHigh(scratch);
-  }
-}
-
-void Reclaimer::ReclaimToHigh(EvictionScratch& scratch) {
+void Reclaimer::ReclaimToHigh() {
+  counters_.daemon_wakes.Add();
   while (pool_.FreePages() < pool_.watermarks().high) {
-    const PageCount freed = Reclaim(kBatch, scratch);
-    absl::MutexLock lock(&lock_);
-    if (stopping_) return;
+    const PageCount freed = Reclaim(kBatch, scratch_);
+    if (daemon_.stopping()) return;
     // Nothing to be had now; a fault that needs memory will say so again.
     if (freed == PageCount()) {
-      lock_.AwaitWithTimeout(absl::Condition(&stopping_), kRest);
+      daemon_.Rest(kRest);
       return;
     }
   }

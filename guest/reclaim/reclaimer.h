@@ -14,9 +14,7 @@
 #ifndef QUIRE_GUEST_RECLAIM_RECLAIMER_H_
 #define QUIRE_GUEST_RECLAIM_RECLAIMER_H_
 
-#include <atomic>
 #include <functional>
-#include <thread>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -24,7 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "base/counters.h"
-#include "base/thread.h"
+#include "base/daemon.h"
 #include "base/units.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
@@ -47,13 +45,12 @@ class Reclaimer final : public ReclaimHooks {
   // `out_of_memory` is called when everything has been tried and nothing was freed. It stops a guest and frees its
   // memory, or finds that there is room after all; it holds no lock that reclaim needs.
   Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory);
-  ~Reclaimer() override;
 
   // The daemon runs between the two. Reclaim by faults works without it.
-  void Start();
-  void Stop();
+  void Start() { daemon_.Start(); }
+  void Stop() { daemon_.Stop(); }
   // Lets the daemon look at the watermarks. Cheap when it has been woken already.
-  void Wake();
+  void Wake() { daemon_.Wake(); }
 
   void Enqueue(Block& block) override;
   absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) override;
@@ -64,7 +61,7 @@ class Reclaimer final : public ReclaimHooks {
 
   const ReclaimCounters& counters() const { return counters_; }
   // CPU time of the daemon, while it runs.
-  absl::Duration cpu_time() { return daemon_.joinable() ? CpuTimeOf(daemon_) : absl::ZeroDuration(); }
+  absl::Duration cpu_time() { return daemon_.cpu_time(); }
 
  private:
   // A step's worth: what a fault asks for at a time.
@@ -82,8 +79,8 @@ class Reclaimer final : public ReclaimHooks {
   Round ReclaimRound(PageCount target, EvictionScratch& scratch);
   // `taken` blocks have left the queue `in_` to be aged.
   bool OutQueueIsShort(size_t taken) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  void RunDaemon();
-  void ReclaimToHigh(EvictionScratch& scratch);
+  // The daemon's work.
+  void ReclaimToHigh();
 
   Pool& pool_;
   const std::function<void(GuestMemory&)> out_of_memory_;
@@ -92,10 +89,9 @@ class Reclaimer final : public ReclaimHooks {
   BlockQueue in_ ABSL_GUARDED_BY(lock_);
   BlockQueue out_ ABSL_GUARDED_BY(lock_);
   absl::flat_hash_map<const GuestMemory*, int> in_hand_ ABSL_GUARDED_BY(lock_);
-  bool stopping_ ABSL_GUARDED_BY(lock_) = false;
-  std::atomic<bool> wake_ = false;  // set under lock_, for who awaits it
   ReclaimCounters counters_;
-  std::thread daemon_;
+  EvictionScratch scratch_;                                      // the daemon's
+  Daemon daemon_{"quire-reclaim", [this] { ReclaimToHigh(); }};  // last: it uses the others
 };
 
 }  // namespace quire

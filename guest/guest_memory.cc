@@ -566,36 +566,41 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
   absl::MutexLock lock(&block.lock);
   for (const EvictionScratch::Page& page : scratch.pages_) {
     const PageEntry entry = map_->Get(block, page.gfn);
-    const StoreResult& result = page.result;
     if (entry.state() != PageState::kInTransit) {
-      if (IsStored(result.outcome)) services_.store.Free(result.slot);
+      if (IsStored(page.result.outcome)) services_.store.Free(page.result.slot);
       continue;
     }
-    switch (result.outcome) {
-      case StoreOutcome::kStoredAsIs:
-        moved += kOnePage;
-        services_.swap.stored_as_is.Add();
-        ABSL_FALLTHROUGH_INTENDED;
-      case StoreOutcome::kStored:
-        map_->Set(block, page.gfn, PageEntry::Swapped(result.slot));
-        services_.swap.pages_out.Add();
-        break;
-      case StoreOutcome::kZero:
-        map_->Set(block, page.gfn, PageEntry::Absent());
-        services_.swap.zero_pages.Add();
-        break;
-      case StoreOutcome::kIncompressible:
-        map_->Set(block, page.gfn, PageEntry::Out(entry.frame()).AsIncompressible());
-        services_.swap.refused_incompressible.Add();
-        continue;
-      case StoreOutcome::kNoRoom:
-        map_->Set(block, page.gfn, PageEntry::Out(entry.frame()));
-        services_.swap.refused_no_room.Add();
-        continue;
-    }
+    if (!FinishPage(block, page.gfn, page.result)) continue;
+    if (page.result.outcome == StoreOutcome::kStoredAsIs) moved += kOnePage;
     AddToRuns(runs, page.gfn, entry.frame());
   }
   return ReleaseFrames(block, runs) - moved;
+}
+
+bool GuestMemory::FinishPage(Block& block, Gfn gfn, const StoreResult& result) {
+  const FrameNumber frame = map_->Get(block, gfn).frame();
+  switch (result.outcome) {
+    case StoreOutcome::kStoredAsIs:
+      services_.swap.stored_as_is.Add();
+      ABSL_FALLTHROUGH_INTENDED;
+    case StoreOutcome::kStored:
+      map_->Set(block, gfn, PageEntry::Swapped(result.slot));
+      services_.swap.pages_out.Add();
+      return true;
+    case StoreOutcome::kZero:
+      map_->Set(block, gfn, PageEntry::Absent());
+      services_.swap.zero_pages.Add();
+      return true;
+    case StoreOutcome::kIncompressible:
+      map_->Set(block, gfn, PageEntry::Out(frame).AsIncompressible());
+      services_.swap.refused_incompressible.Add();
+      return false;
+    case StoreOutcome::kNoRoom:
+      map_->Set(block, gfn, PageEntry::Out(frame));
+      services_.swap.refused_no_room.Add();
+      return false;
+  }
+  return false;
 }
 
 GuestMemory::Standing GuestMemory::Settle(Block& block) {
@@ -608,34 +613,84 @@ GuestMemory::Standing GuestMemory::Settle(Block& block) {
 
 // --- Compaction.
 
-FrameMigrator::Answer GuestMemory::Migrate(Gfn gfn, FrameNumber from, FrameNumber to) {
-  if (gfn >= Gfn(0) + size()) return FrameMigrator::Answer::kBusy;  // the frame's descriptor was out of date
+void GuestMemory::Migrate(absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole) {
+  if (moves.back().owner.gfn() >= Gfn(0) + size()) return;  // the frames' descriptors were out of date
+  Block& block = map_->block(BlockOf(moves.front().owner.gfn()));
+  if (!block.lock.TryLock()) return;
+  MigrateLocked(block, moves, whole);
+  block.lock.Unlock();
+}
+
+void GuestMemory::MigrateLocked(Block& block, absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole) {
+  // Its pages keep each other company in a block of the arena that is full.
+  const bool may_move = !block.whole || whole == FrameMigrator::WholeBlocks::kTakeApart;
+  GfnRange mapped;
+  for (FrameMigrator::Move& move : moves) {
+    if (!Holds(block, move.owner.gfn(), move.from)) continue;
+    move.answer = may_move ? FrameMigrator::Answer::kMoved : FrameMigrator::Answer::kCannot;
+    if (may_move) mapped = mapped.Hull(MappedPart(block, move.owner.gfn()));
+  }
+  FrameRuns old;
+  {
+    const std::optional<ScopedInvalidation> invalidation = Unmap(mapped);
+    for (const FrameMigrator::Move& move : moves) {
+      if (move.answer != FrameMigrator::Answer::kMoved) continue;
+      MovePage(block, move);
+      AddToRuns(old, move.owner.gfn(), move.from);
+    }
+  }
+  ReleaseFrames(block, old);
+}
+
+bool GuestMemory::Holds(const Block& block, Gfn gfn, FrameNumber frame) const {
+  const PageEntry entry = map_->Get(block, gfn);
+  // What is being stored is about to go.
+  return entry.has_frame() && entry.frame() == frame && entry.state() != PageState::kInTransit;
+}
+
+GfnRange GuestMemory::MappedPart(const Block& block, Gfn gfn) const {
+  return map_->Get(block, gfn).state() == PageState::kResident ? GfnRange(gfn, kOnePage) : GfnRange();
+}
+
+std::optional<ScopedInvalidation> GuestMemory::Unmap(GfnRange range) {
+  if (range.empty()) return std::nullopt;
+  return std::optional<ScopedInvalidation>(std::in_place, notifiers_,
+                                           Invalidation{.range = range, .event = InvalidateEvent::kClear});
+}
+
+void GuestMemory::MovePage(Block& block, const FrameMigrator::Move& move) {
+  const Gfn gfn = move.owner.gfn();
+  const PageEntry entry = map_->Get(block, gfn);
+  std::memcpy(HostAddress(move.to), HostAddress(move.from), kPageSize);
+  frames_->Adopt(gfn, move.to);
+  const PageEntry moved = PageEntry::WithFrame(entry.state(), move.to);
+  map_->Set(block, gfn, entry.incompressible() ? moved.AsIncompressible() : moved);
+}
+
+FrameMigrator::Answer GuestMemory::EvictPage(Gfn gfn, FrameNumber frame) {
+  if (gfn >= Gfn(0) + size()) return FrameMigrator::Answer::kBusy;
   Block& block = map_->block(BlockOf(gfn));
   if (!block.lock.TryLock()) return FrameMigrator::Answer::kBusy;
-  const FrameMigrator::Answer answer = MigrateLocked(block, gfn, from, to);
+  const FrameMigrator::Answer answer = EvictPageLocked(block, gfn, frame);
   block.lock.Unlock();
   return answer;
 }
 
-FrameMigrator::Answer GuestMemory::MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to) {
-  const PageEntry entry = map_->Get(block, gfn);
-  // What is being stored is about to go.
-  if (!entry.has_frame() || entry.frame() != from || entry.state() == PageState::kInTransit) {
-    return FrameMigrator::Answer::kBusy;
-  }
-  // Its pages keep each other company in a block of the arena that is full.
-  if (block.whole) return FrameMigrator::Answer::kCannot;
-  FrameRuns old;
+// All under the block's lock, for the reclaimer may have the block in hand: a page that is stored here never looks in
+// transit to it.
+FrameMigrator::Answer GuestMemory::EvictPageLocked(Block& block, Gfn gfn, FrameNumber frame) {
+  if (!Holds(block, gfn, frame)) return FrameMigrator::Answer::kBusy;
   {
-    const ScopedInvalidation invalidation(notifiers_,
-                                          {.range = GfnRange(gfn, kOnePage), .event = InvalidateEvent::kClear});
-    std::memcpy(HostAddress(to), HostAddress(from), kPageSize);
-    frames_->Adopt(gfn, to);
-    const PageEntry moved = PageEntry::WithFrame(entry.state(), to);
-    map_->Set(block, gfn, entry.incompressible() ? moved.AsIncompressible() : moved);
-    AddToRuns(old, gfn, from);
+    const std::optional<ScopedInvalidation> invalidation = Unmap(MappedPart(block, gfn));
+    map_->Set(block, gfn, PageEntry::InTransit(frame));
   }
-  ReleaseFrames(block, old);
+  CompressionScratch scratch;
+  if (!FinishPage(block, gfn, services_.store.Store(HostAddress(frame), scratch))) {
+    return FrameMigrator::Answer::kCannot;
+  }
+  FrameRuns runs;
+  AddToRuns(runs, gfn, frame);
+  ReleaseFrames(block, runs);
   return FrameMigrator::Answer::kMoved;
 }
 

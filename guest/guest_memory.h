@@ -26,6 +26,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/fault_handler.h"
@@ -160,8 +161,11 @@ class GuestMemory final : public FaultHandler {
 
   // --- For compaction.
 
-  // As FrameMigrator::Migrate, for a frame that is this guest's page `gfn`. The page is invalidated; its state stays.
-  FrameMigrator::Answer Migrate(Gfn gfn, FrameNumber from, FrameNumber to);
+  // As FrameMigrator::Migrate, for frames that are pages of one block of this guest. They are invalidated together;
+  // their states stay.
+  void Migrate(absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole);
+  // As FrameMigrator::Evict, for the frame of page `gfn`.
+  FrameMigrator::Answer EvictPage(Gfn gfn, FrameNumber frame);
 
   // --- The end.
 
@@ -264,8 +268,19 @@ class GuestMemory final : public FaultHandler {
   // Those of them that lie in consecutive frames; the page has one.
   Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
-  FrameMigrator::Answer MigrateLocked(Block& block, Gfn gfn, FrameNumber from, FrameNumber to)
+  void MigrateLocked(Block& block, absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void MovePage(Block& block, const FrameMigrator::Move& move) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the page has this frame, and nobody is storing it.
+  bool Holds(const Block& block, Gfn gfn, FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The page if somebody may map it, otherwise nothing.
+  GfnRange MappedPart(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // An invalidation of the range, to be ended when its entries are changed; none of an empty range.
+  std::optional<ScopedInvalidation> Unmap(GfnRange range);
+  FrameMigrator::Answer EvictPageLocked(Block& block, Gfn gfn, FrameNumber frame)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // What becomes of a page in transit whose copy has been stored, or not. Returns whether its frame is free to go.
+  bool FinishPage(Block& block, Gfn gfn, const StoreResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // Locks the block, unless somebody else has it or it is whole and in and was used lately.
   enum class Found : uint8_t { kBusy, kYoungWhole, kColdWhole, kPieces };

@@ -3,10 +3,13 @@
 #include <cstring>
 #include <memory>
 #include <thread>
+#include <vector>
 
+#include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
 #include "guest/memory_manager.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
@@ -14,6 +17,7 @@
 namespace quire {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 constexpr PageCount kSize = PageCount::OfBlocks(4);
@@ -110,15 +114,29 @@ class MigrationTest : public GuestMemoryTest {
   FrameNumber FrameOf(uint64_t gfn) { return guest_->EntryOf(Gfn(gfn)).frame(); }
   // Asks for page `gfn` to be moved from `from` to any frame.
   Answer Migrate(uint64_t gfn, FrameNumber from) {
-    const FrameNumber to = manager_->pool().AllocateFrame().value();
-    const Answer answer = guest_->Migrate(Gfn(gfn), from, to);
-    if (answer == Answer::kMoved) {
-      EXPECT_EQ(FrameOf(gfn), to);
-    } else {
-      manager_->pool().FreeFrame(to);
-    }
-    return answer;
+    std::vector<FrameMigrator::Move> moves = {MoveOf(gfn, from)};
+    return Migrate(moves)[0];
   }
+  FrameMigrator::Move MoveOf(uint64_t gfn, FrameNumber from) {
+    return {.from = from,
+            .owner = FrameDescriptor::Owned(GuestId{0}, Gfn(gfn)),
+            .to = manager_->pool().AllocateFrame().value()};
+  }
+  std::vector<Answer> Migrate(std::vector<FrameMigrator::Move>& moves) {
+    std::vector<Answer> answers;
+    guest_->Migrate(absl::MakeSpan(moves), whole_blocks_);
+    for (const FrameMigrator::Move& move : moves) {
+      answers.push_back(move.answer);
+      if (move.answer == Answer::kMoved) {
+        EXPECT_EQ(FrameOf(move.owner.gfn().value()), move.to);
+      } else {
+        manager_->pool().FreeFrame(move.to);
+      }
+    }
+    return answers;
+  }
+
+  FrameMigrator::WholeBlocks whole_blocks_ = FrameMigrator::WholeBlocks::kKeep;
 };
 
 TEST_P(MigrationTest, AResidentPageMovesWithItsContentAndIsInvalidated) {
@@ -131,14 +149,57 @@ TEST_P(MigrationTest, AResidentPageMovesWithItsContentAndIsInvalidated) {
   EXPECT_TRUE(HasContent(Gfn(5), 1));
 }
 
+TEST_P(MigrationTest, PagesOfABlockMoveByOneInvalidation) {
+  std::vector<FrameMigrator::Move> moves;
+  for (const uint64_t gfn : {5, 6, 9, 300}) {
+    WriteContent(Gfn(gfn), gfn);
+    moves.push_back(MoveOf(gfn, FrameOf(gfn)));
+  }
+  moves.insert(moves.begin() + 2, MoveOf(7, FrameOf(5)));  // it has no frame
+  const size_t before = mmu_->invalidations().size();
+  EXPECT_THAT(Migrate(moves),
+              ElementsAre(Answer::kMoved, Answer::kMoved, Answer::kBusy, Answer::kMoved, Answer::kMoved));
+  ASSERT_EQ(mmu_->invalidations().size(), before + 1);
+  EXPECT_EQ(mmu_->invalidations().back().range, GfnRange(Gfn(5), Gfn(301)));
+  for (const uint64_t gfn : {5, 6, 9, 300}) EXPECT_TRUE(HasContent(Gfn(gfn), gfn));
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+}
+
+TEST_P(MigrationTest, WhatNobodyMapsIsNotInvalidated) {
+  WriteContent(Gfn(5), 1);
+  AgeBlock(0);
+  const size_t before = mmu_->invalidations().size();
+  EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kMoved);
+  EXPECT_EQ(mmu_->invalidations().size(), before);
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+}
+
+TEST_P(MigrationTest, APageCanBeEvictedWhereItLies) {
+  WriteContent(Gfn(5), 1);
+  WriteContent(Gfn(6), 2);
+  const FrameNumber five = FrameOf(5), six = FrameOf(6);
+  EXPECT_EQ(guest_->EvictPage(Gfn(5), six), Answer::kBusy) << "another page's frame";
+  EXPECT_EQ(guest_->EvictPage(Gfn(kSize.in_pages()), five), Answer::kBusy) << "no such page";
+  EXPECT_EQ(guest_->EvictPage(Gfn(5), five), Answer::kMoved);
+  EXPECT_EQ(StateOf(5), PageState::kSwapped);
+  EXPECT_FALSE(mmu_->maps(Gfn(5)));
+  AgeBlock(0);
+  EXPECT_EQ(guest_->EvictPage(Gfn(6), six), Answer::kMoved) << "out";
+  EXPECT_TRUE(HasContent(Gfn(5), 1));
+  EXPECT_TRUE(HasContent(Gfn(6), 2));
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+}
+
+TEST_P(MigrationTest, APageThatDoesNotCompressCannotBeEvicted) {
+  WriteNoise(Gfn(6), 1);
+  EXPECT_EQ(guest_->EvictPage(Gfn(6), FrameOf(6)), Answer::kCannot);
+  EXPECT_TRUE(guest_->EntryOf(Gfn(6)).incompressible());
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+}
+
 TEST_P(MigrationTest, APageThatIsOutStaysOutAndIncompressible) {
   WriteContent(Gfn(5), 1);
-  uint64_t noise = 1;
-  std::byte* const page = mmu_->Page(Gfn(6)).value();
-  for (uint64_t i = 0; i < kPageSize / 8; ++i) {
-    noise ^= noise << 13, noise ^= noise >> 7, noise ^= noise << 17;
-    std::memcpy(page + i * 8, &noise, 8);
-  }
+  WriteNoise(Gfn(6), 1);
   AgeBlock(0);
   EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kMoved);
   EXPECT_EQ(StateOf(5), PageState::kOut);
@@ -168,9 +229,8 @@ TEST_P(MigrationTest, ABlockThatIsLockedIsBusy) {
   block.lock.Lock();
   Answer answer = Answer::kMoved;
   std::thread([&] {
-    const FrameNumber to = manager_->pool().AllocateFrame().value();
-    answer = guest_->Migrate(Gfn(5), from, to);
-    manager_->pool().FreeFrame(to);
+    answer = Migrate(5, from);
+    EXPECT_EQ(guest_->EvictPage(Gfn(5), from), Answer::kBusy);
   }).join();
   block.lock.Unlock();
   EXPECT_EQ(answer, Answer::kBusy);
@@ -183,9 +243,12 @@ TEST_P(MigrationTest, PagesOfAWholeBlockStayTogether) {
   WriteContent(Gfn(5), 1);
   ASSERT_EQ(guest_->frames_held(), kOneBlock);
   EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kCannot);
-  guest_->Discard(GfnRange(Gfn(9), kOnePage));
+  whole_blocks_ = FrameMigrator::WholeBlocks::kTakeApart;
   EXPECT_EQ(Migrate(5, FrameOf(5)), Answer::kMoved);
+  whole_blocks_ = FrameMigrator::WholeBlocks::kKeep;
+  EXPECT_EQ(Migrate(6, FrameOf(6)), Answer::kMoved) << "it is whole no more";
   EXPECT_TRUE(HasContent(Gfn(5), 1));
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
 }
 
 INSTANTIATE_TEST_SUITE_P(Arena, MigrationTest, ::testing::Values(Placement::kArena));

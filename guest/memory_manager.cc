@@ -20,7 +20,8 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
       store_(*pool_),
-      reclaimer_(*pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }),
+      reclaimer_(
+          *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
       out_of_memory_advice_(options.out_of_memory_advice),
       granularity_(options.granularity),
@@ -63,15 +64,37 @@ void MemoryManager::RemoveGuest(GuestMemory* guest) {
   guests_.erase(place);
 }
 
-// Holds the list of guests, so that the guest does not go away meanwhile.
-FrameMigrator::Answer MemoryManager::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
-  if (owner.is(FrameKind::kZone)) return store_.Migrate(from, owner, to);
+// Holds the list of guests, so that none goes away meanwhile.
+void MemoryManager::Migrate(absl::Span<Move> moves, WholeBlocks whole) {
   absl::ReaderMutexLock lock(&guests_lock_);
-  const unsigned id = static_cast<unsigned>(owner.guest());
-  const auto guest = std::lower_bound(guests_.begin(), guests_.end(), id,
-                                      [](const auto& candidate, unsigned wanted) { return candidate->id() < wanted; });
-  if (guest == guests_.end() || (*guest)->id() != id) return Answer::kBusy;  // it is being removed
-  return (*guest)->Migrate(owner.gfn(), from, to);
+  while (!moves.empty()) {
+    const FrameDescriptor owner = moves[0].owner;
+    size_t count = 1;
+    if (owner.is(FrameKind::kZone)) {
+      moves[0].answer = store_.Migrate(moves[0].from, owner, moves[0].to);
+    } else {
+      const auto alike = [&](FrameDescriptor other) {
+        return other.is(FrameKind::kOwned) && other.guest() == owner.guest() &&
+               BlockOf(other.gfn()) == BlockOf(owner.gfn());
+      };
+      while (count < moves.size() && alike(moves[count].owner)) ++count;
+      if (GuestMemory* const guest = FindGuest(owner.guest())) guest->Migrate(moves.first(count), whole);
+    }
+    moves.remove_prefix(count);
+  }
+}
+
+FrameMigrator::Answer MemoryManager::Evict(FrameNumber frame, FrameDescriptor owner) {
+  if (owner.is(FrameKind::kZone)) return Answer::kCannot;
+  absl::ReaderMutexLock lock(&guests_lock_);
+  GuestMemory* const guest = FindGuest(owner.guest());
+  return guest == nullptr ? Answer::kBusy : guest->EvictPage(owner.gfn(), frame);
+}
+
+GuestMemory* MemoryManager::FindGuest(GuestId id) {
+  const auto place = std::lower_bound(guests_.begin(), guests_.end(), static_cast<unsigned>(id),
+                                      [](const auto& guest, unsigned wanted) { return guest->id() < wanted; });
+  return place != guests_.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
 }
 
 void MemoryManager::OutOfMemory(GuestMemory& asking) {

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
@@ -38,6 +39,7 @@ struct MemoryManagerOptions {
   bool use_memfd = false;
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
+  int reclaim_threads = 1;
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.
@@ -55,7 +57,7 @@ class MemoryManager final : private FrameMigrator {
   // Drops the guest's memory. No secondary MMU is subscribed to it any more.
   void RemoveGuest(GuestMemory* guest);
 
-  // The daemons of reclaim and compaction, and the prefetcher, run between the two; without them, faults do for
+  // The threads of reclaim and compaction, and the prefetcher, run between the two; without them, faults do for
   // themselves what must be done.
   void StartReclaim() {
     reclaimer_.Start();
@@ -87,8 +89,12 @@ class MemoryManager final : private FrameMigrator {
  private:
   MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options);
 
-  // The reverse map: asks the owner that the descriptor names, a guest or the store.
-  Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) override;
+  // The reverse map: asks the owners that the descriptors name, guests or the store. Pages of one guest's block go
+  // together.
+  void Migrate(absl::Span<Move> moves, WholeBlocks whole) override;
+  Answer Evict(FrameNumber frame, FrameDescriptor owner) override;
+  // Null: it is being removed.
+  GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
 
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);

@@ -109,7 +109,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"run", "--seconds=0"}, "above 0"}, BadInput{{"run", "--compressibility=0"}, "write a ratio"},
         BadInput{{"run", "--huge_stream=0"}, "from 1 to 255"},
         BadInput{{"run", "--huge_window=70000"}, "from 1 to 65535"},
-        BadInput{{"run", "--seed=x"}, "write a whole number"},
+        BadInput{{"run", "--reclaim_threads=0"}, "from 1 to 64"}, BadInput{{"run", "--seed=x"}, "write a whole number"},
         BadInput{{"run", "--content=/nonexistent"}, "cannot be read (no such file or directory)"},
         BadInput{{"run", "--content=/"}, "is not a regular file"},
         BadInput{{"run", "--payload=/nonexistent"}, "cannot be read (no such file or directory)"},

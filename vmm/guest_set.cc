@@ -85,6 +85,7 @@ absl::Status GuestSet::PrepareManager() {
                        .concentrated_faults = static_cast<uint8_t>(options_.huge_policy.faults),
                        .concentration_window = static_cast<uint16_t>(options_.huge_policy.window)},
        .compaction = options_.defrag,
+       .reclaim_threads = options_.reclaim_threads,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
   if (!manager.ok()) return manager.status();

@@ -1,6 +1,8 @@
 #include "vmm/options.h"
 
+#include <algorithm>
 #include <cmath>
+#include <thread>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
@@ -27,6 +29,8 @@ ABSL_FLAG(int, huge_stream, 2,
           "so many faults in a row, each where the last one ended, are a stream, and get whole blocks");
 ABSL_FLAG(int, huge_faults, 12, "so many faults in one block bring it in whole ...");
 ABSL_FLAG(int, huge_window, 128, "... if they are among so many of the guest's latest");
+ABSL_FLAG(std::optional<int>, reclaim_threads, std::nullopt,
+          "threads that take memory out and compress it in the background (default: half as many as CPUs, at most 4)");
 ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
           "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");
 ABSL_FLAG(std::optional<std::string>, payload, std::nullopt,
@@ -43,6 +47,7 @@ namespace quire {
 namespace {
 
 constexpr int kMaxGuests = 1024;  // past some hundreds each invalidation costs more than the page it is for
+constexpr int kMaxReclaimThreads = 64;
 constexpr int kMaxSeconds = 365 * 86400;
 constexpr double kMaxCompressibility = 100;  // a page that LZ4 packs better than this is one repeated value
 
@@ -63,6 +68,11 @@ absl::Status CheckHugePolicy(const HugePolicy& policy) {
   if (absl::Status s = CheckCount("huge_stream", policy.stream, UINT8_MAX, "2"); !s.ok()) return s;
   if (absl::Status s = CheckCount("huge_faults", policy.faults, UINT8_MAX, "12"); !s.ok()) return s;
   return CheckCount("huge_window", policy.window, UINT16_MAX, "128");
+}
+
+int DefaultReclaimThreads() {
+  const int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(cpus / 2, 1, 4);
 }
 
 absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount example) {
@@ -182,7 +192,8 @@ const std::vector<FlagGroup>& RunFlags() {
         {"huge_stream", "N", "write a whole number such as 2"},
         {"huge_faults", "N", "write a whole number such as 12"},
         {"huge_window", "N", "write a whole number such as 128"},
-        {"defrag", "WHO", "write fault, background or off"}}},
+        {"defrag", "WHO", "write fault, background or off"},
+        {"reclaim_threads", "N", "write a whole number such as 2"}}},
       {"What they do",
        {{"workload", "SPEC", "write a workload such as zipf or zipf:theta=0.8"},
         {"payload", "FILE", "write the path of a guest program"},
@@ -207,6 +218,7 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.huge_policy = {.stream = absl::GetFlag(FLAGS_huge_stream),
                          .faults = absl::GetFlag(FLAGS_huge_faults),
                          .window = absl::GetFlag(FLAGS_huge_window)};
+  options.reclaim_threads = absl::GetFlag(FLAGS_reclaim_threads).value_or(DefaultReclaimThreads());
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
@@ -228,6 +240,9 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckCount("guests", options.guests, kMaxGuests, "4"); !s.ok()) return s;
   if (absl::Status s = CheckCount("vcpus", options.vcpus, QUIRE_MAX_VCPUS, "1"); !s.ok()) return s;
   if (absl::Status s = CheckHugePolicy(options.huge_policy); !s.ok()) return s;
+  if (absl::Status s = CheckCount("reclaim_threads", options.reclaim_threads, kMaxReclaimThreads, "2"); !s.ok()) {
+    return s;
+  }
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;

@@ -48,6 +48,7 @@ struct RunOptions {
   Huge huge = Huge::kAlways;
   CompactionMode defrag = CompactionMode::kBackground;
   HugePolicy huge_policy = {};
+  int reclaim_threads = 1;
   std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
   std::optional<std::string> payload;  // path of the user's own guest program
   std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages

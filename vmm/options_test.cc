@@ -58,10 +58,10 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
 }
 
 TEST(OptionsTest, FlagsAreTaken) {
-  const absl::StatusOr<RunOptions> options =
-      Options({"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel",
-               "--huge=never", "--defrag=fault", "--huge_stream=3", "--huge_faults=20", "--huge_window=200",
-               "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
+  const absl::StatusOr<RunOptions> options = Options(
+      {"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel", "--huge=never",
+       "--defrag=fault", "--huge_stream=3", "--huge_faults=20", "--huge_window=200", "--reclaim_threads=3",
+       "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->guests, 2);
   EXPECT_EQ(options->memory, ByteCount::MiB(1536));
@@ -73,6 +73,7 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->huge_policy.stream, 3);
   EXPECT_EQ(options->huge_policy.faults, 20);
   EXPECT_EQ(options->huge_policy.window, 200);
+  EXPECT_EQ(options->reclaim_threads, 3);
   EXPECT_EQ(options->defrag, CompactionMode::kFault);
   EXPECT_EQ(options->payload, "/p");
   EXPECT_EQ(options->compressibility, 2.5);

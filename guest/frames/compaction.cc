@@ -36,7 +36,7 @@ class Compaction::Targets {
  public:
   virtual ~Targets() = default;
   virtual std::optional<FrameNumber> Take() = 0;
-  // The frame that was taken last; it was not used.
+  // A frame that was taken and not used.
   virtual void PutBack(FrameNumber frame) = 0;
 };
 
@@ -45,7 +45,7 @@ class Compaction::FreeScanner final : public Targets {
  public:
   FreeScanner(Arena& arena, absl::Span<const BlockUse> blocks) : arena_(arena), blocks_(blocks), end_(blocks.size()) {}
   ~FreeScanner() override {
-    while (taken_ < filled_) arena_.FreeContiguous(FrameRange(frames_[taken_++], kOnePage));
+    for (const FrameNumber frame : in_hand_) arena_.FreeContiguous(FrameRange(frame, kOnePage));
   }
 
   // The migration scanner is at block `source`; false: the scanners have met.
@@ -55,47 +55,56 @@ class Compaction::FreeScanner final : public Targets {
   }
 
   std::optional<FrameNumber> Take() override {
-    while (taken_ == filled_) {
+    while (in_hand_.empty()) {
       if (source_ + 1 >= end_) return std::nullopt;
-      taken_ = 0;
-      filled_ = arena_.TakeFreeFrames(FrameRange(blocks_[end_ - 1].begin, kOneBlock), absl::MakeSpan(frames_));
-      if (filled_ < frames_.size()) --end_;
+      std::array<FrameNumber, kBatch> frames;
+      const size_t found =
+          arena_.TakeFreeFrames(FrameRange(blocks_[end_ - 1].begin, kOneBlock), absl::MakeSpan(frames));
+      in_hand_.assign(frames.rend() - static_cast<ptrdiff_t>(found), frames.rend());
+      if (found < frames.size()) --end_;
     }
-    return frames_[taken_++];
+    const FrameNumber frame = in_hand_.back();
+    in_hand_.pop_back();
+    return frame;
   }
-  void PutBack(FrameNumber frame) override { frames_[--taken_] = frame; }
+  void PutBack(FrameNumber frame) override { in_hand_.push_back(frame); }
 
  private:
   Arena& arena_;
   const absl::Span<const BlockUse> blocks_;
   size_t source_ = 0;
   size_t end_;  // the blocks from here on have nothing free any more
-  std::array<FrameNumber, 32> frames_;
-  size_t taken_ = 0, filled_ = 0;
+  absl::InlinedVector<FrameNumber, 2 * kBatch> in_hand_;
 };
 
-// Any free frame; the range that is being emptied has none.
+// Any free frame, up to `most` of them; the range that is being emptied has none.
 class Compaction::AnyFreeFrame final : public Targets {
  public:
-  AnyFreeFrame(Arena& arena, Reserve reserve) : arena_(arena), reserve_(reserve) {}
+  AnyFreeFrame(Arena& arena, Reserve reserve, PageCount most) : arena_(arena), reserve_(reserve), left_(most) {}
 
   std::optional<FrameNumber> Take() override {
+    if (left_ == PageCount()) return std::nullopt;
     const absl::StatusOr<FrameNumber> frame = arena_.Allocate(0, reserve_);
     if (!frame.ok()) return std::nullopt;
+    left_ -= kOnePage;
     return *frame;
   }
-  void PutBack(FrameNumber frame) override { arena_.Free(frame, 0); }
+  void PutBack(FrameNumber frame) override {
+    arena_.Free(frame, 0);
+    left_ += kOnePage;
+  }
 
  private:
   Arena& arena_;
   const Reserve reserve_;
+  PageCount left_;
 };
 
 // --- Emptying a range.
 
-bool Compaction::Evacuate(FrameRange range, Targets& targets, FrameNumber& stuck) {
+bool Compaction::Evacuate(FrameRange range, const Means& means, FrameNumber& stuck) {
   for (int round = 0; round < kRounds; ++round) {
-    const Sweep sweep = SweepOnce(range, targets, stuck);
+    const Sweep sweep = SweepOnce(range, means, stuck);
     if (sweep != Sweep::kBusy) return sweep == Sweep::kEmpty;
     std::this_thread::yield();
   }
@@ -103,44 +112,74 @@ bool Compaction::Evacuate(FrameRange range, Targets& targets, FrameNumber& stuck
   return false;
 }
 
-Compaction::Sweep Compaction::SweepOnce(FrameRange range, Targets& targets, FrameNumber& stuck) {
+Compaction::Sweep Compaction::SweepOnce(FrameRange range, const Means& means, FrameNumber& stuck) {
   Sweep result = Sweep::kEmpty;
-  for (FrameNumber frame = range.begin(); frame < range.end(); ++frame) {
+  Batch batch;
+  for (FrameNumber frame = range.begin(); frame < range.end() && result != Sweep::kFailed; ++frame) {
     const FrameDescriptor descriptor = arena_.frames().Get(frame);
     if (descriptor.is(FrameKind::kIsolated) || descriptor.is(FrameKind::kAbsent)) continue;
     if (!arena_.IsIsolating()) {
       counters_.refused_wanted.Add();
-      return Sweep::kFailed;
+      result = Sweep::kFailed;
+      break;
     }
-    const Sweep moved = MovePage(frame, descriptor, targets);
-    if (moved == Sweep::kEmpty) continue;
-    stuck = frame;
-    if (moved == Sweep::kFailed) return moved;
-    result = Sweep::kBusy;
+    const Sweep page = SweepPage(frame, descriptor, means, batch);
+    if (page != Sweep::kEmpty) stuck = frame;
+    result = std::max(result, page);
+    if (batch.size() == kBatch) result = std::max(result, MakeMoves(batch, means, stuck));
   }
-  return result;
+  return std::max(result, MakeMoves(batch, means, stuck));
 }
 
-Compaction::Sweep Compaction::MovePage(FrameNumber frame, FrameDescriptor owner, Targets& targets) {
+Compaction::Sweep Compaction::SweepPage(FrameNumber frame, FrameDescriptor owner, const Means& means, Batch& batch) {
   if (owner.is(FrameKind::kWired)) {
     counters_.refused_cannot.Add();
     return Sweep::kFailed;
   }
   // Just allocated, or about to be freed.
   if (!IsMovable(owner)) return Sweep::kBusy;
-  const std::optional<FrameNumber> target = targets.Take();
-  if (!target.has_value()) {
+  if (const std::optional<FrameNumber> target = means.targets.Take()) {
+    batch.push_back({.from = frame, .owner = owner, .to = *target});
+    return Sweep::kEmpty;
+  }
+  if (!means.evict) {
     counters_.refused_no_room.Add();
     return Sweep::kFailed;
   }
-  const FrameMigrator::Answer answer = migrator_.Migrate(frame, owner, *target);
-  if (answer == FrameMigrator::Answer::kMoved) {
-    counters_.migrated_pages.Add();
-    return Sweep::kEmpty;
+  const Sweep evicted = SweepOf(migrator_.Evict(frame, owner));
+  if (evicted == Sweep::kEmpty) counters_.evicted_pages.Add();
+  if (evicted == Sweep::kFailed) counters_.refused_cannot.Add();
+  return evicted;
+}
+
+Compaction::Sweep Compaction::MakeMoves(Batch& batch, const Means& means, FrameNumber& stuck) {
+  std::sort(batch.begin(), batch.end(), [](const auto& a, const auto& b) { return a.owner.bits() < b.owner.bits(); });
+  migrator_.Migrate(absl::MakeSpan(batch), means.whole);
+  Sweep result = Sweep::kEmpty;
+  for (const FrameMigrator::Move& move : batch) {
+    const Sweep moved = SweepOf(move.answer);
+    if (moved == Sweep::kEmpty) {
+      counters_.migrated_pages.Add();
+      continue;
+    }
+    means.targets.PutBack(move.to);
+    if (moved > result) stuck = move.from;
+    result = std::max(result, moved);
   }
-  targets.PutBack(*target);
-  if (answer == FrameMigrator::Answer::kBusy) return Sweep::kBusy;
-  counters_.refused_cannot.Add();
+  if (result == Sweep::kFailed) counters_.refused_cannot.Add();
+  batch.clear();
+  return result;
+}
+
+Compaction::Sweep Compaction::SweepOf(FrameMigrator::Answer answer) {
+  switch (answer) {
+    case FrameMigrator::Answer::kMoved:
+      return Sweep::kEmpty;
+    case FrameMigrator::Answer::kBusy:
+      return Sweep::kBusy;
+    case FrameMigrator::Answer::kCannot:
+      break;
+  }
   return Sweep::kFailed;
 }
 
@@ -163,7 +202,7 @@ uint64_t Compaction::MakeFreeBlocks(uint64_t wanted) {
     const FrameRange block(blocks[source].begin, kOneBlock);
     FrameNumber stuck;
     arena_.Isolate(block);
-    Evacuate(block, targets, stuck);
+    Evacuate(block, {.targets = targets, .whole = FrameMigrator::WholeBlocks::kKeep, .evict = false}, stuck);
     const bool wanted_by_others = !arena_.IsIsolating();
     const bool emptied = arena_.EndIsolation();
     ++(emptied ? gained : failures);
@@ -281,6 +320,21 @@ absl::StatusOr<FrameRange> Compaction::AllocateContiguous(const ContiguousReques
   return range;
 }
 
+// All pages of a place that is isolated, if the free frames outside suffice for them. Otherwise the more are evicted
+// the fewer frames there are, so that what they are compressed to fits as well, at half of their size or less.
+PageCount Compaction::ToMigrate(FrameRange place) const {
+  PageCount pages, aside;
+  for (FrameNumber frame = place.begin(); frame < place.end(); ++frame) {
+    const FrameDescriptor descriptor = arena_.frames().Get(frame);
+    if (IsMovable(descriptor)) pages += kOnePage;
+    if (descriptor.is(FrameKind::kIsolated)) aside += kOnePage;
+  }
+  const PageCount free = arena_.counts().free;
+  const PageCount outside = free > aside ? free - aside : PageCount();
+  if (pages <= outside) return pages;
+  return outside * 2 > pages ? outside * 2 - pages : PageCount();
+}
+
 absl::StatusOr<FrameRange> Compaction::EmptyCheapest(const ContiguousRequest& request, Reserve reserve,
                                                      AbsentBlocks absent) {
   absl::Status status = absl::UnavailableError(absl::StrCat("allocating ", request.count.in_pages(),
@@ -293,10 +347,10 @@ absl::StatusOr<FrameRange> Compaction::EmptyCheapest(const ContiguousRequest& re
   for (uint64_t failures = 0; failures < kFailures; ++failures) {
     const std::optional<FrameRange> place = places.Cheapest(request);
     if (!place.has_value()) return status;
-    AnyFreeFrame targets(arena_, reserve);
     FrameNumber stuck = place->begin();
     arena_.Isolate(*place);
-    Evacuate(*place, targets, stuck);
+    AnyFreeFrame targets(arena_, reserve, ToMigrate(*place));
+    Evacuate(*place, {.targets = targets, .whole = FrameMigrator::WholeBlocks::kTakeApart, .evict = true}, stuck);
     const bool wanted_by_others = !arena_.IsIsolating();
     absl::StatusOr<FrameRange> taken = arena_.TakeIsolated(reserve);
     if (taken.ok() || wanted_by_others) return taken;

@@ -20,8 +20,13 @@
 // already: the arena does not grow for that, and only what the free scanner has in hand, at most 32 frames, is out of
 // reach of others.
 //
+// Pages are moved in batches, in the order of their owners, so that those that lie side by side in a guest are
+// invalidated together (Linux's migrate_pages_batch).
+//
 // A contiguous range is had the same way (Linux's alloc_contig_range, FreeBSD's contigmalloc): of all places that
-// satisfy the request, the one with the fewest pages to move and nothing that cannot be. What is moved may go anywhere.
+// satisfy the request, the one with the fewest pages to move and nothing that cannot be. What is moved may go anywhere,
+// and what has nowhere to go is evicted: a guest's page is compressed, where it lies. Such a range takes guests' whole
+// blocks apart too, which a block that is made free never does: nothing would be won.
 //
 // Lock: lock_, one compaction at a time. It is taken before any lock of a page's owner (guest memory, the compressed
 // store) and before the arena's.
@@ -33,8 +38,10 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
 #include "guest/frames/arena.h"
@@ -53,19 +60,35 @@ class FrameMigrator {
     kCannot,  // not as long as its owner keeps it as it is
   };
 
+  // Whether pages of guests' whole blocks are moved too, which takes their blocks apart.
+  enum class WholeBlocks : uint8_t { kKeep, kTakeApart };
+
+  // The content of frame `from` of the arena goes to frame `to`. `owner` is the descriptor that was read of `from`,
+  // owned or zone; it may be out of date, and is confirmed under the lock of the owner that it names. `to` is allocated
+  // ("busy") and the caller's, unless the answer is kMoved.
+  struct Move {
+    FrameNumber from;
+    FrameDescriptor owner;
+    FrameNumber to = {};
+    Answer answer = Answer::kBusy;
+  };
+
   virtual ~FrameMigrator() = default;
 
-  // Moves the content of one frame of the arena to another. `owner` is the descriptor that was read of `from`, owned or
-  // zone; it may be out of date, and is confirmed under the lock of the owner that it names. `to` is allocated
-  // ("busy") and the caller's, unless the answer is kMoved. Never waits for who may want memory. The caller holds
-  // Compaction's lock and no other.
-  virtual Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) = 0;
+  // Makes the moves, in ascending order of their owners' descriptors, and answers each. Never waits for who may want
+  // memory. The caller holds Compaction's lock and no other.
+  virtual void Migrate(absl::Span<Move> moves, WholeBlocks whole) = 0;
+
+  // Stores the content of a frame away, so that it is free: `owner` as for a move. kMoved: done. Waits for nobody and
+  // takes memory with Reserve::kReclaim.
+  virtual Answer Evict(FrameNumber frame, FrameDescriptor owner) = 0;
 };
 
 struct CompactionCounters {
   Counter blocks;          // made free
   Counter ranges;          // allocated
   Counter migrated_pages;  // for either, the attempts that failed included
+  Counter evicted_pages;   // for ranges: they had nowhere to go
   // Why a block or a range that was begun was given up.
   Counter refused_busy;     // a page stayed busy for three rounds
   Counter refused_cannot;   // a page cannot be moved
@@ -86,9 +109,9 @@ class Compaction {
   // emptied, or somebody needed the memory.
   uint64_t MakeFreeBlocks(uint64_t wanted) ABSL_LOCKS_EXCLUDED(lock_);
 
-  // As Arena::AllocateContiguous, but moves what is in the way. For rare requests: looks at each frame of
-  // `request.within`, and takes a byte of memory for it. Errors: those of Arena::AllocateContiguous; Unavailable also
-  // if there is no place without a frame that cannot be moved.
+  // As Arena::AllocateContiguous, but moves what is in the way, or evicts it where there is no room for it. For rare
+  // requests: looks at each frame of `request.within`, and takes a byte of memory for it. Errors: those of
+  // Arena::AllocateContiguous; Unavailable also if there is no place without a frame that cannot be moved.
   absl::StatusOr<FrameRange> AllocateContiguous(const ContiguousRequest& request, Reserve reserve)
       ABSL_LOCKS_EXCLUDED(lock_);
 
@@ -112,15 +135,31 @@ class Compaction {
   class Places;
 
   enum class Sweep : uint8_t { kEmpty, kBusy, kFailed };
+  // What may be done to empty a range.
+  struct Means {
+    Targets& targets;
+    FrameMigrator::WholeBlocks whole;
+    bool evict;
+  };
+  // Moves that are made together. As many as the free scanner may have in hand.
+  static constexpr size_t kBatch = 32;
+  using Batch = absl::InlinedVector<FrameMigrator::Move, kBatch>;
 
   std::vector<BlockUse> Survey() const;
   BlockUse LookAt(FrameNumber head) const;
 
   // Moves all pages out of a range that is isolated. False: one, `stuck`, could not be.
-  bool Evacuate(FrameRange range, Targets& targets, FrameNumber& stuck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  Sweep SweepOnce(FrameRange range, Targets& targets, FrameNumber& stuck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  Sweep MovePage(FrameNumber frame, FrameDescriptor owner, Targets& targets) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool Evacuate(FrameRange range, const Means& means, FrameNumber& stuck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Each page once.
+  Sweep SweepOnce(FrameRange range, const Means& means, FrameNumber& stuck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // One page of it: adds it to the batch, or has it evicted.
+  Sweep SweepPage(FrameNumber frame, FrameDescriptor owner, const Means& means, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Makes the moves of the batch, and empties it.
+  Sweep MakeMoves(Batch& batch, const Means& means, FrameNumber& stuck) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  static Sweep SweepOf(FrameMigrator::Answer answer);
 
+  PageCount ToMigrate(FrameRange place) const;
   absl::StatusOr<FrameRange> EmptyCheapest(const ContiguousRequest& request, Reserve reserve, AbsentBlocks absent)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 

@@ -146,8 +146,7 @@ void Pool::FreeFrames(FrameRange range) {
 
 absl::StatusOr<FrameRange> Pool::AllocateWired(const ContiguousRequest& request) {
   absl::StatusOr<FrameRange> range = arena_->AllocateContiguous(request, Reserve::kNormal);
-  if (absl::IsUnavailable(range.status()) && compaction_ != nullptr &&
-      FreeFrames() >= watermarks().min + request.count) {
+  if (absl::IsUnavailable(range.status()) && compaction_ != nullptr) {
     range = compaction_->AllocateContiguous(request, Reserve::kNormal);
   }
   if (!range.ok()) return range;

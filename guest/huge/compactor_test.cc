@@ -29,8 +29,10 @@ constexpr PageCount kLimit = PageCount::OfBlocks(64);
 // A guest of the arena whose pages hold what was written to them last, of which only the version is known here.
 class Guest {
  public:
-  Guest(MemoryManager& manager, PageCount size)
-      : manager_(manager),
+  // With `noise`, one page in three does not compress.
+  Guest(MemoryManager& manager, PageCount size, bool noise = true)
+      : noise_(noise),
+        manager_(manager),
         memory_(*manager.AddGuest(size, Placement::kArena).value()),
         mmu_(std::make_unique<FakeMmu>(memory_)),
         versions_(size.in_pages()) {}
@@ -64,13 +66,13 @@ class Guest {
   }
 
  private:
-  // Two in three compress.
   Content ContentOf(uint64_t page) const {
     if (versions_[page] == 0) return Content::kZero;
-    return (page + versions_[page]) % 3 == 0 ? Content::kNoise : Content::kCompressible;
+    return noise_ && (page + versions_[page]) % 3 == 0 ? Content::kNoise : Content::kCompressible;
   }
   uint64_t SeedOf(uint64_t page) const { return (page + 1) << 32 | versions_[page]; }
 
+  const bool noise_;
   MemoryManager& manager_;
   GuestMemory& memory_;
   std::unique_ptr<FakeMmu> mmu_;
@@ -276,6 +278,21 @@ TEST_F(CompactorTest, AWiredRangeIsMadeByMovingWhatIsInTheWay) {
   for (FrameNumber frame = wired->begin(); frame < wired->end(); ++frame) {
     ASSERT_EQ(pool().Frame(frame)[100], std::byte{0});
   }
+  pool().FreeWired(*wired);
+}
+
+TEST_F(CompactorTest, AWiredRangeIsMadeByCompressingWhatHasNowhereToGo) {
+  Start(CompactionMode::kBackground);
+  Guest& guest = guests_.emplace_back(*manager_, kLimit, /*noise=*/false);
+  for (uint64_t page = 0; pool().FreePages() > pool().watermarks().high + kOneBlock; ++page) guest.Write(page);
+  TakeBlocks();
+  ASSERT_GT(manager_->faults().whole.value(), 0u) << "blocks of the guest are taken apart";
+  const PageCount count = pool().FreeFrames() + PageCount(200);
+  const PageCount held = guest.memory().frames_held();
+  const absl::StatusOr<FrameRange> wired = pool().AllocateWired(count);
+  ASSERT_TRUE(wired.ok()) << wired.status();
+  EXPECT_GE(compaction().evicted_pages.value(), 200u);
+  EXPECT_GE(guest.memory().frames_held() + count, held) << "no more than the range";
   pool().FreeWired(*wired);
 }
 

@@ -23,17 +23,44 @@ constexpr absl::Duration kRest = absl::Milliseconds(10);
 
 }  // namespace
 
-Reclaimer::Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory)
-    : pool_(pool), out_of_memory_(std::move(out_of_memory)) {}
+Reclaimer::Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory, int threads)
+    : pool_(pool), out_of_memory_(std::move(out_of_memory)) {
+  QUIRE_CHECK(threads >= 1);
+  workers_.push_back(std::make_unique<Worker>(*this, pool.watermarks().high));
+  for (int i = 1; i < threads; ++i) workers_.push_back(std::make_unique<Worker>(*this, pool.watermarks().low));
+}
 
-void Reclaimer::ReclaimToHigh() {
+Reclaimer::~Reclaimer() = default;
+
+void Reclaimer::Start() {
+  for (const auto& worker : workers_) worker->daemon().Start();
+}
+
+void Reclaimer::Stop() {
+  for (const auto& worker : workers_) worker->daemon().Stop();
+}
+
+void Reclaimer::Wake() {
+  const PageCount free = pool_.FreePages();
+  for (const auto& worker : workers_) {
+    if (free < worker->enough()) worker->daemon().Wake();
+  }
+}
+
+absl::Duration Reclaimer::cpu_time() {
+  absl::Duration sum;
+  for (const auto& worker : workers_) sum += worker->daemon().cpu_time();
+  return sum;
+}
+
+void Reclaimer::ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& daemon) {
   counters_.daemon_wakes.Add();
-  while (pool_.FreePages() < pool_.watermarks().high) {
-    const PageCount freed = Reclaim(kBatch, scratch_);
-    if (daemon_.stopping()) return;
+  while (pool_.FreePages() < enough) {
+    const PageCount freed = Reclaim(kBatch, scratch);
+    if (daemon.stopping()) return;
     // Nothing to be had now; a fault that needs memory will say so again.
     if (freed == PageCount()) {
-      daemon_.Rest(kRest);
+      daemon.Rest(kRest);
       return;
     }
   }

@@ -1,4 +1,4 @@
-// Makes room: second chance over blocks, by a daemon and by faulting vCPUs.
+// Makes room: second chance over blocks, by threads in the background and by faulting vCPUs.
 //
 //            Enqueue            Age: taken out of its guest        Evict: what is still out is
 //   faults ----------> [ in ] ------------------------> [ out ] --------------------------> stored, frames freed
@@ -9,12 +9,18 @@
 // share that gives pages the time to prove themselves warm), so a page's second chance lasts as long as it takes to age
 // that much memory.
 //
+// The second queue is also the bounded queue between aging and compression: several threads take blocks from it, each
+// compresses the one that it has, and whoever finds it short ages some more. Between the low and the high watermark one
+// thread is at work; below the low one the others join it, since a vCPU that falls below min has to help, and waits.
+//
 // A block in hand (popped, not on a queue) belongs to one thread, which alone ages or evicts it. The block's own lock
 // is only tried.
 #ifndef QUIRE_GUEST_RECLAIM_RECLAIMER_H_
 #define QUIRE_GUEST_RECLAIM_RECLAIMER_H_
 
 #include <functional>
+#include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -35,22 +41,24 @@ struct ReclaimCounters {
   Counter aged_blocks;
   Counter aged_pages;     // taken out
   Counter evicted_pages;  // frames freed
-  Counter daemon_wakes;
-  Counter direct;  // faults that had to help
+  Counter daemon_wakes;   // of all threads
+  Counter direct;         // faults that had to help
 };
 
 // Thread safe.
 class Reclaimer final : public ReclaimHooks {
  public:
   // `out_of_memory` is called when everything has been tried and nothing was freed. It stops a guest and frees its
-  // memory, or finds that there is room after all; it holds no lock that reclaim needs.
-  Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory);
+  // memory, or finds that there is room after all; it holds no lock that reclaim needs. `threads`: at work in the
+  // background, at least one.
+  Reclaimer(Pool& pool, std::function<void(GuestMemory&)> out_of_memory, int threads = 1);
+  ~Reclaimer() override;
 
-  // The daemon runs between the two. Reclaim by faults works without it.
-  void Start() { daemon_.Start(); }
-  void Stop() { daemon_.Stop(); }
-  // Lets the daemon look at the watermarks. Cheap when it has been woken already.
-  void Wake() { daemon_.Wake(); }
+  // The threads run between the two. Reclaim by faults works without them.
+  void Start();
+  void Stop();
+  // Lets them look at the watermarks. Cheap when they have been woken already.
+  void Wake();
 
   void Enqueue(Block& block) override;
   absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) override;
@@ -60,8 +68,8 @@ class Reclaimer final : public ReclaimHooks {
   PageCount Reclaim(PageCount target, EvictionScratch& scratch) { return ReclaimRound(target, scratch).freed; }
 
   const ReclaimCounters& counters() const { return counters_; }
-  // CPU time of the daemon, while it runs.
-  absl::Duration cpu_time() { return daemon_.cpu_time(); }
+  // CPU time of the threads, while they run.
+  absl::Duration cpu_time();
 
  private:
   // A step's worth: what a fault asks for at a time.
@@ -79,8 +87,9 @@ class Reclaimer final : public ReclaimHooks {
   Round ReclaimRound(PageCount target, EvictionScratch& scratch);
   // `taken` blocks have left the queue `in_` to be aged.
   bool OutQueueIsShort(size_t taken) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  // The daemon's work.
-  void ReclaimToHigh();
+  // A thread in the background.
+  class Worker;
+  void ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& daemon);
 
   Pool& pool_;
   const std::function<void(GuestMemory&)> out_of_memory_;
@@ -90,8 +99,23 @@ class Reclaimer final : public ReclaimHooks {
   BlockQueue out_ ABSL_GUARDED_BY(lock_);
   absl::flat_hash_map<const GuestMemory*, int> in_hand_ ABSL_GUARDED_BY(lock_);
   ReclaimCounters counters_;
-  EvictionScratch scratch_;                                      // the daemon's
-  Daemon daemon_{"quire-reclaim", [this] { ReclaimToHigh(); }};  // last: it uses the others
+  std::vector<std::unique_ptr<Worker>> workers_;  // last: they use the others
+};
+
+class Reclaimer::Worker {
+ public:
+  // Works until `enough` pages are free.
+  Worker(Reclaimer& reclaimer, PageCount enough)
+      : enough_(enough),
+        daemon_("quire-reclaim", [this, &reclaimer] { reclaimer.ReclaimTo(enough_, scratch_, daemon_); }) {}
+
+  PageCount enough() const { return enough_; }
+  Daemon& daemon() { return daemon_; }
+
+ private:
+  const PageCount enough_;
+  EvictionScratch scratch_;
+  Daemon daemon_;
 };
 
 }  // namespace quire

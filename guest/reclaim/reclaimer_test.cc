@@ -53,6 +53,7 @@ constexpr PageCount kGuest = PageCount::OfBlocks(40);
 
 class ReclaimerTest : public ::testing::Test {
  protected:
+  void SetUp() override { MakeManager(/*threads=*/1); }
   void TearDown() override {
     manager_->StopReclaim();
     EXPECT_EQ(manager_->Check(), absl::OkStatus());
@@ -85,9 +86,16 @@ class ReclaimerTest : public ::testing::Test {
   Reclaimer& reclaimer() { return manager_->reclaimer(); }
   uint64_t evicted() { return reclaimer().counters().evicted_pages.value(); }
 
-  std::unique_ptr<MemoryManager> manager_ =
-      MemoryManager::Create({.limit = kLimit, .reservations = {}, .use_memfd = true, .granularity = {.blocks = false}})
-          .value();
+  void MakeManager(int threads) {
+    manager_ = MemoryManager::Create({.limit = kLimit,
+                                      .reservations = {},
+                                      .use_memfd = true,
+                                      .granularity = {.blocks = false},
+                                      .reclaim_threads = threads})
+                   .value();
+  }
+
+  std::unique_ptr<MemoryManager> manager_;
   EvictionScratch scratch_;
 };
 
@@ -218,6 +226,24 @@ TEST_F(ReclaimerTest, GuestsCanGoWhileTheirMemoryIsBeingReclaimed) {
   }
   manager_->StopReclaim();
   EXPECT_EQ(manager_->PagesIn(PageState::kResident) + manager_->PagesIn(PageState::kOut), stays->frames_held());
+}
+
+TEST_F(ReclaimerTest, OneThreadWorksAboveLowAndAllOfThemBelow) {
+  MakeManager(/*threads=*/3);
+  GuestMemory* const guest = AddGuest();
+  const Gfn next = TouchUntilBelow(marks().high, guest, Gfn(0));
+  ASSERT_GE(Free(), marks().low);
+  reclaimer().Wake();
+  manager_->StartReclaim();
+  EXPECT_TRUE(Eventually([&] { return Free() >= marks().high; }));
+  manager_->StopReclaim();
+  EXPECT_EQ(reclaimer().counters().daemon_wakes.value(), 1u);
+
+  TouchUntilBelow(marks().low, guest, next);
+  reclaimer().Wake();
+  manager_->StartReclaim();
+  EXPECT_TRUE(Eventually([&] { return reclaimer().counters().daemon_wakes.value() == 4; }));
+  EXPECT_TRUE(Eventually([&] { return Free() >= marks().high; }));
 }
 
 // Reclaimers on two threads, while the guest's memory is faulted in by a third.

@@ -168,6 +168,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
                              .reservations = PageCount::OfBlocks(16),
                              .use_memfd = true,
                              .compaction = CompactionMode::kFault,
+                             .reclaim_threads = 2,
                              .on_stopped =
                                  [](GuestMemory& guest, const absl::Status& status) {
                                    ADD_FAILURE() << "guest " << guest.id() << " was stopped: " << status;

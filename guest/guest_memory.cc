@@ -16,6 +16,8 @@ bool IsStored(StoreOutcome outcome) { return outcome == StoreOutcome::kStored ||
 
 absl::Status Scattered() { return absl::AbortedError("free memory is scattered"); }
 
+absl::Status InSwapArea() { return absl::UnavailableError("it lies in a swap area"); }
+
 absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
 
 }  // namespace
@@ -64,6 +66,10 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
       continue;
     }
     if (!absl::IsUnavailable(resolution.status()) || wait == Wait::kMustNot) return resolution;
+    if (!plan.to_fetch.empty()) {
+      if (absl::Status status = FetchFor(gfn, plan); !status.ok()) return status;
+      continue;
+    }
     const PageCount wanted = plan.granularity == Granularity::kBlock ? kOneBlock : kOnePage;
     if (absl::Status status = services_.reclaim.MakeRoom(*this, wanted); !status.ok()) return status;
     // Room for a whole block is worth some waiting, but a page will do.
@@ -110,11 +116,37 @@ bool GuestMemory::IsAfterStream(BlockNumber number) const {
          CameJustBefore(before.whole_fault.load(std::memory_order_relaxed), static_cast<uint32_t>(faults_.value()));
 }
 
-absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, const FaultPlan& plan) {
+// A neighbour that cannot be read is left to whoever asks for it.
+absl::Status GuestMemory::FetchFor(Gfn gfn, FaultPlan& plan) {
+  absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
+  const bool alone = plan.to_fetch.size() == 1;
+  plan.to_fetch.clear();
+  if (fetched.ok()) {
+    plan.fetched = *std::move(fetched);
+  } else if (alone) {
+    Stop(CannotReadBack(gfn, fetched.status()));
+    return status();
+  } else {
+    plan.granularity = Granularity::kPage;
+  }
+  return absl::OkStatus();
+}
+
+bool GuestMemory::PlanToFetch(Block& block, GfnRange range, FaultPlan& plan) {
+  if (!services_.store.has_areas()) return false;
+  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+    const PageEntry entry = map_->Get(block, gfn);
+    if (entry.state() != PageState::kSwapped || !services_.store.NeedsFetch(entry.slot(), plan.fetched)) continue;
+    plan.to_fetch.push_back(entry.slot());
+  }
+  return !plan.to_fetch.empty();
+}
+
+absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan) {
   const Granularity granularity = *plan.granularity;
   const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
   if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
-    absl::StatusOr<Resolution> whole = ResolveBlock(block);
+    absl::StatusOr<Resolution> whole = ResolveBlock(block, plan);
     const bool in_pieces =
         absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);
     if (!in_pieces) return whole;
@@ -129,7 +161,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, con
     case PageState::kAbsent:
       return FillZero(block, gfn);
     case PageState::kSwapped:
-      return SwapIn(block, gfn, granularity);
+      return SwapIn(block, gfn, plan);
     case PageState::kPoisoned:
       break;
   }
@@ -146,7 +178,7 @@ bool GuestMemory::HasPlenty(PageCount pages) const {
   return services_.pool.FreePages() > services_.pool.watermarks().high + pages;
 }
 
-absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
+absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, FaultPlan& plan) {
   const GfnRange pages = map_->Pages(block);
   // What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages
   // are.
@@ -158,10 +190,12 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block) {
     TakeBackBlock(block);
   } else if (CameWholeTooLately(block)) {
     return NotWhole();
+  } else if (PlanToFetch(block, pages, plan)) {
+    return InSwapArea();
   } else if (!block.HasFrames()) {
-    made = LoadBlock(block);
+    made = LoadBlock(block, plan.fetched);
   } else {
-    made = GatherBlock(block);
+    made = GatherBlock(block, plan.fetched);
     if (made.ok()) services_.faults.promotions.Add();
   }
   if (!made.ok()) return made;
@@ -209,7 +243,7 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   return NotWhole();  // the host has small pages left, perhaps, or no whole blocks at all
 }
 
-absl::Status GuestMemory::LoadBlock(Block& block) {
+absl::Status GuestMemory::LoadBlock(Block& block, const FetchedPages& fetched) {
   const absl::StatusOr<FrameNumber> first = AcquireBlock(block);
   if (!first.ok()) return first.status();
   const GfnRange pages = map_->Pages(block);
@@ -219,13 +253,14 @@ absl::Status GuestMemory::LoadBlock(Block& block) {
     MakeResident(block, pages, *first);
     return absl::OkStatus();
   }
-  return BringInRun(block, pages, *first, services_.pool.BlockOfFrames(*first));
+  return BringInRun(block, pages, *first, services_.pool.BlockOfFrames(*first), fetched);
 }
 
-absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address) {
+absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address,
+                                     const FetchedPages& fetched) {
   for (Gfn page = run.begin(); page < run.end(); ++page) {
     const PageCount offset = page - run.begin();
-    if (!BringIn(block, page, first + offset, address + offset.in_bytes()).ok()) {
+    if (!BringIn(block, page, first + offset, address + offset.in_bytes(), fetched).ok()) {
       frames_->Release(page, first + offset, run.end() - page);
       return NotWhole();
     }
@@ -233,8 +268,9 @@ absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber fir
   return absl::OkStatus();
 }
 
-absl::Status GuestMemory::BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address) {
-  if (map_->Get(block, gfn).state() == PageState::kSwapped) return LoadPage(block, gfn, frame, address);
+absl::Status GuestMemory::BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address,
+                                  const FetchedPages& fetched) {
+  if (map_->Get(block, gfn).state() == PageState::kSwapped) return LoadPage(block, gfn, frame, address, fetched);
   ZeroFill(frame, kOnePage);
   services_.faults.zero_fill.Add();
   MakeResident(block, GfnRange(gfn, kOnePage), frame);
@@ -243,11 +279,11 @@ absl::Status GuestMemory::BringIn(Block& block, Gfn gfn, FrameNumber frame, std:
 
 // Promotion. A page of a window guest cannot move: its missing neighbours are brought in around it, and the window
 // makes one 2 MiB page of them when it maps the block. A page of any other guest is copied into a block of frames.
-absl::Status GuestMemory::GatherBlock(Block& block) {
-  return frames_->reservation().empty() ? MoveToBlock(block) : CompleteBlock(block);
+absl::Status GuestMemory::GatherBlock(Block& block, const FetchedPages& fetched) {
+  return frames_->reservation().empty() ? MoveToBlock(block, fetched) : CompleteBlock(block, fetched);
 }
 
-absl::Status GuestMemory::CompleteBlock(Block& block) {
+absl::Status GuestMemory::CompleteBlock(Block& block, const FetchedPages& fetched) {
   if (!services_.pool.reservations_have_blocks()) return NotWhole();
   const GfnRange pages = map_->Pages(block);
   for (Gfn page = pages.begin(); page < pages.end(); ++page) {
@@ -257,14 +293,16 @@ absl::Status GuestMemory::CompleteBlock(Block& block) {
     const GfnRange hole(page, end);
     const absl::StatusOr<FrameNumber> first = AcquireFrames(hole);
     if (!first.ok()) return first.status();
-    if (absl::Status status = BringInRun(block, hole, *first, HostAddress(*first)); !status.ok()) return status;
+    if (absl::Status status = BringInRun(block, hole, *first, HostAddress(*first), fetched); !status.ok()) {
+      return status;
+    }
     page = end - kOnePage;
   }
   TakeBackBlock(block);
   return absl::OkStatus();
 }
 
-absl::Status GuestMemory::MoveToBlock(Block& block) {
+absl::Status GuestMemory::MoveToBlock(Block& block, const FetchedPages& fetched) {
   const absl::StatusOr<FrameNumber> first = AcquireBlock(block);
   if (!first.ok()) return first.status();
   const GfnRange pages = map_->Pages(block);
@@ -285,7 +323,7 @@ absl::Status GuestMemory::MoveToBlock(Block& block) {
   for (Gfn page = pages.begin(); page < pages.end(); ++page) {
     if (map_->Get(block, page).has_frame()) continue;
     const FrameNumber frame = *first + (page - pages.begin());
-    if (!BringIn(block, page, frame, services_.pool.BlockOfFrames(frame)).ok()) {
+    if (!BringIn(block, page, frame, services_.pool.BlockOfFrames(frame), fetched).ok()) {
       ReleaseUnused(block, page, *first);
       return NotWhole();
     }
@@ -366,11 +404,12 @@ absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {
   return Resolution{.range = run, .frame = *first};
 }
 
-absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, Granularity granularity) {
+absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, FaultPlan& plan) {
   GfnRange run(gfn, kOnePage);
-  if (granularity != Granularity::kPage && frames_->max_run() >= kRun) {
+  if (plan.granularity != Granularity::kPage && frames_->max_run() >= kRun) {
     run = GfnRange(gfn, RunAround(block, gfn).end());
   }
+  if (PlanToFetch(block, run, plan)) return InSwapArea();
   absl::StatusOr<FrameNumber> first = AcquireFrames(run);
   if (!first.ok() && run.size() > kOnePage) {
     run = GfnRange(gfn, kOnePage);
@@ -379,7 +418,7 @@ absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, Granularit
   if (!first.ok()) return first.status();
   for (Gfn page = gfn; page < run.end(); ++page) {
     const FrameNumber frame = *first + (page - gfn);
-    if (absl::Status status = LoadPage(block, page, frame, HostAddress(frame)); !status.ok()) {
+    if (absl::Status status = LoadPage(block, page, frame, HostAddress(frame), plan.fetched); !status.ok()) {
       frames_->Release(page, frame, run.end() - page);
       if (page == gfn) return Poison(block, gfn, status);
       run = GfnRange(gfn, page);  // the guest has not asked for this one, and perhaps never will
@@ -389,9 +428,10 @@ absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, Granularit
   return Resolution{.range = run, .frame = *first};
 }
 
-absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address) {
+absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address,
+                                   const FetchedPages& fetched) {
   const SwapSlot slot = map_->Get(block, gfn).slot();
-  const absl::Status status = services_.store.Load(slot, address);
+  const absl::Status status = services_.store.Load(slot, address, fetched);
   if (!status.ok()) return status;
   services_.store.Free(slot);
   MakeResident(block, GfnRange(gfn, kOnePage), frame);
@@ -403,6 +443,10 @@ absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std
 absl::Status GuestMemory::Poison(Block& block, Gfn gfn, const absl::Status& why) {
   services_.store.Free(map_->Get(block, gfn).slot());
   map_->Set(block, gfn, PageEntry::Poisoned());
+  return CannotReadBack(gfn, why);
+}
+
+absl::Status GuestMemory::CannotReadBack(Gfn gfn, const absl::Status& why) const {
   return absl::DataLossError(
       absl::StrCat("page ", gfn.value(), " of guest-", id(), " cannot be read back: ", why.message()));
 }
@@ -418,14 +462,28 @@ void GuestMemory::MakeResident(Block& block, GfnRange run, FrameNumber first) {
 
 void GuestMemory::Prefetch(BlockNumber number) {
   Block& block = map_->block(number);
-  if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
-  if (MayPrefetch(block) && LoadBlock(block).ok()) {
-    BecomeWhole(block);
-    const Resolution all = AllOf(block);
-    map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
-    services_.faults.prefetched.Add();
+  FaultPlan plan;
+  do {
+    if (!plan.to_fetch.empty()) {
+      absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
+      if (!fetched.ok()) return;  // a fault will say so
+      plan.fetched = *std::move(fetched);
+      plan.to_fetch.clear();
+    }
+    if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
+    PrefetchLocked(block, plan);
+    block.lock.Unlock();
+  } while (!plan.to_fetch.empty());
+}
+
+void GuestMemory::PrefetchLocked(Block& block, FaultPlan& plan) {
+  if (!MayPrefetch(block) || PlanToFetch(block, map_->Pages(block), plan) || !LoadBlock(block, plan.fetched).ok()) {
+    return;
   }
-  block.lock.Unlock();
+  BecomeWhole(block);
+  const Resolution all = AllOf(block);
+  map_->SetRun(block, all.range, PageState::kOut, all.frame);  // nobody has mapped it yet
+  services_.faults.prefetched.Add();
 }
 
 bool GuestMemory::MayPrefetch(const Block& block) const {
@@ -522,13 +580,17 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
   while (room) {
     const size_t first = scratch.pages_.size();
     if (!BeginEviction(block, cursor, scratch)) break;
+    if (first == 0 && scratch.whole_) services_.store.BeginBlock(scratch.compression_);
+    absl::InlinedVector<SwapSpace::Refused, EvictionScratch::kBatch> refused;
     for (size_t i = first; i < scratch.pages_.size(); ++i) {
       StoreResult& result = scratch.pages_[i].result;
       result = services_.store.Store(scratch.copy(i - first), scratch.compression_, IfIncompressible(scratch));
+      if (result.outcome == StoreOutcome::kIncompressible) refused.push_back({scratch.copy(i - first), &result});
       room = room && result.outcome != StoreOutcome::kNoRoom;
       if (result.outcome == StoreOutcome::kStoredAsIs) ++scratch.as_is_;
       if (result.outcome == StoreOutcome::kStored || result.outcome == StoreOutcome::kZero) ++scratch.saved_;
     }
+    services_.store.WriteThrough(refused, scratch.compression_);
   }
   return scratch.pages_.empty() ? PageCount() : FinishEviction(block, scratch);
 }
@@ -537,7 +599,7 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
 // again when they return, costs a hundred times as much as to move them. Most of a block that does not compress stays.
 Incompressible GuestMemory::IfIncompressible(const EvictionScratch& scratch) const {
   constexpr size_t kInAdvance = 16;  // before anything has been saved
-  return scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance ? Incompressible::kStoreAsIs
+  return !services_.store.has_areas() && scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance ? Incompressible::kStoreAsIs
                                                                         : Incompressible::kRefuse;
 }
 

@@ -38,7 +38,7 @@
 #include "guest/huge/prefetch_hooks.h"
 #include "guest/memory_map.h"
 #include "guest/reclaim/reclaim_hooks.h"
-#include "guest/swap/compressed_store.h"
+#include "guest/swap/swap_space.h"
 #include "notifiers/notifier_chain.h"
 
 namespace quire {
@@ -72,7 +72,7 @@ struct SwapCounters {
 // What all guests of a manager share.
 struct GuestServices {
   Pool& pool;
-  CompressedStore& store;
+  SwapSpace& store;
   ReclaimHooks& reclaim;
   PrefetchHooks& prefetch;
   FaultCounters& faults;
@@ -194,13 +194,20 @@ class GuestMemory final : public FaultHandler {
 
   // What a fault keeps from one try to the next.
   struct FaultPlan {
-    std::optional<Granularity> granularity;  // how much to bring in, decided by the first try
-    bool may_compact;                        // whether a block is worth another try, with compaction before it
+    std::optional<Granularity> granularity = {};  // how much to bring in, decided by the first try
+    bool may_compact = false;                     // whether a block is worth another try, with compaction before it
+    std::vector<SwapSlot> to_fetch = {};          // from swap areas, before another try
+    FetchedPages fetched = {};
   };
-  // One try at a fault. Unavailable: frames were wanted, and free memory is at its min watermark. Aborted: a whole
+  // One try at a fault. Unavailable: the plan has slots to fetch; or frames were wanted, and free memory is at its min
+  // watermark. Aborted: a whole
   // block was wanted, free memory is scattered, and the plan is to compact then.
   absl::StatusOr<Resolution> TryResolve(Gfn gfn, FaultPlan& plan);
-  absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, const FaultPlan& plan)
+  // Has the slots that the plan wants fetched. DataLoss: the page at `gfn` cannot be read back.
+  absl::Status FetchFor(Gfn gfn, FaultPlan& plan);
+  // Plans to fetch what lies in swap areas of the pages of a range; false: nothing does.
+  bool PlanToFetch(Block& block, GfnRange range, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether the latest faults came in order through the blocks before `number`.
@@ -209,6 +216,8 @@ class GuestMemory final : public FaultHandler {
   bool CameWholeTooLately(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // All of the block has been brought in, or ahead.
   void BecomeWhole(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Loads the block and leaves it out, unless the plan has something to fetch first.
+  void PrefetchLocked(Block& block, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   bool MayPrefetch(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Pages evicted so far, of all guests, modulo 2^32.
   uint32_t evicted_pages() const {
@@ -221,7 +230,7 @@ class GuestMemory final : public FaultHandler {
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
   // be had one by one. Aborted: the same, because free memory is scattered. The functions below do it for a block that
   // is whole but out, one without frames, and one of which some pages have frames.
-  absl::StatusOr<Resolution> ResolveBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> ResolveBlock(Block& block, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
   // it.
   bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -232,32 +241,34 @@ class GuestMemory final : public FaultHandler {
     return block.whole && block.Count(PageState::kResident) == kPagesPerBlock;
   }
   void TakeBackBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::Status LoadBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::Status GatherBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::Status CompleteBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::Status MoveToBlock(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status LoadBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status GatherBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status CompleteBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status MoveToBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<FrameNumber> AcquireBlock(const Block& block);
   void ReleaseUnused(Block& block, Gfn page, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives a page without a frame this one, with the page's content. `address` is the manager's view of the frame that
   // serves best.
-  absl::Status BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address)
+  absl::Status BringIn(Block& block, Gfn gfn, FrameNumber frame, std::byte* address, const FetchedPages& fetched)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // The same for pages in a row. FailedPrecondition: one of them is damaged; it and those after it have given their
   // frames back.
-  absl::Status BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address)
+  absl::Status BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address,
+                          const FetchedPages& fetched)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   Resolution AlreadyResident(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> TakeBack(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> FillZero(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, Granularity granularity)
+  absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // `address` is the manager's view of the frame that serves best. Error: what is stored is damaged; the page stays as
   // it is.
-  absl::Status LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address)
+  absl::Status LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address, const FetchedPages& fetched)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives up a swapped page; returns what a fault on it gets.
   absl::Status Poison(Block& block, Gfn gfn, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::Status CannotReadBack(Gfn gfn, const absl::Status& why) const;
   void ZeroFill(FrameNumber first, PageCount count);
   std::byte* FrameAddress(const Block& block, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<FrameNumber> AcquireFrames(GfnRange run);

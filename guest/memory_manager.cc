@@ -9,17 +9,27 @@
 #include "base/check.h"
 
 namespace quire {
+namespace {
+
+// What is written to a swap area before the thread looks at the pool again.
+constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
+
+// How long it rests when no area took anything.
+constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
+
+}  // namespace
+
 
 absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManagerOptions options) {
   absl::StatusOr<std::unique_ptr<Pool>> pool =
       Pool::Create({.limit = options.limit, .reservations = options.reservations, .use_memfd = options.use_memfd});
   if (!pool.ok()) return pool.status();
-  return absl::WrapUnique(new MemoryManager(*std::move(pool), options));
+  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(options)));
 }
 
-MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options)
+MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, MemoryManagerOptions options)
     : pool_(std::move(pool)),
-      store_(*pool_),
+      store_(*pool_, std::move(options.swap)),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
@@ -27,6 +37,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOpti
       granularity_(options.granularity),
       on_stopped_(options.on_stopped) {
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
+  store_.SetOverShareCallback([this] { writer_.Wake(); });
 }
 
 MemoryManager::~MemoryManager() {
@@ -97,14 +108,23 @@ GuestMemory* MemoryManager::FindGuest(GuestId id) {
   return place != guests_.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
 }
 
+void MemoryManager::WriteOutSurplus() {
+  while (store_.IsOverShare() && !writer_.stopping()) {
+    if (store_.WriteOut(kWriteAtOnce) > ByteCount()) continue;
+    writer_.Rest(kWriterRests);
+    return;
+  }
+}
+
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
+  if (store_.WriteOut(kWriteAtOnce) > ByteCount()) return;
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.
   if (asking.stopped() || pool_->FreePages() > pool_->watermarks().min) return;
   GuestMemory* const victim = LargestGuest();
   if (victim == nullptr) return;
-  const CompressedStore::Statistics stored = store_.statistics();
+  const SwapSpace::Statistics stored = store_.statistics();
   victim->Stop(absl::ResourceExhaustedError(absl::StrFormat(
       "the pool's limit of %.0f MiB is reached and nothing more can be compressed (%.0f MiB of stored pages take "
       "%.0f MiB); guest-%u, which holds the most (%.0f MiB), has been stopped; %s",
@@ -123,7 +143,7 @@ GuestMemory* MemoryManager::LargestGuest() {
 }
 
 PageCount MemoryManager::Charge(const GuestMemory& guest) const {
-  const CompressedStore::Statistics stored = store_.statistics();
+  const SwapSpace::Statistics stored = store_.statistics();
   const uint64_t swapped = guest.counts()[PageState::kSwapped].in_pages();
   const uint64_t all = std::max<uint64_t>(stored.stored.in_pages(), 1);
   return guest.frames_held() + PageCount(swapped * stored.held.in_pages() / all);

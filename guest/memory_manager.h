@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "base/daemon.h"
 #include "base/units.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
@@ -23,7 +24,8 @@
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetcher.h"
 #include "guest/reclaim/reclaimer.h"
-#include "guest/swap/compressed_store.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/swap_space.h"
 
 namespace quire {
 
@@ -40,6 +42,8 @@ struct MemoryManagerOptions {
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
   int reclaim_threads = 1;
+  // Where compressed pages go when there are too many of them, in this order.
+  std::vector<std::unique_ptr<BackingStore>> swap = {};
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.
@@ -63,18 +67,22 @@ class MemoryManager final : private FrameMigrator {
     reclaimer_.Start();
     compactor_.Start();
     prefetcher_.Start();
+    writer_.Start();
   }
   void StopReclaim() {
+    writer_.Stop();
     prefetcher_.Stop();
     compactor_.Stop();
     reclaimer_.Stop();
   }
 
   Pool& pool() { return *pool_; }
-  CompressedStore& store() { return store_; }
+  SwapSpace& store() { return store_; }
   Reclaimer& reclaimer() { return reclaimer_; }
   Prefetcher& prefetcher() { return prefetcher_; }
   Compactor& compactor() { return compactor_; }
+  // CPU time of the thread that writes to swap areas, while it runs.
+  absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -87,7 +95,7 @@ class MemoryManager final : private FrameMigrator {
   absl::Status Check();
 
  private:
-  MemoryManager(std::unique_ptr<Pool> pool, const MemoryManagerOptions& options);
+  MemoryManager(std::unique_ptr<Pool> pool, MemoryManagerOptions options);
 
   // The reverse map: asks the owners that the descriptors name, guests or the store. Pages of one guest's block go
   // together.
@@ -96,6 +104,8 @@ class MemoryManager final : private FrameMigrator {
   // Null: it is being removed.
   GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
 
+  // The work of the thread that writes to swap areas: until stored pages keep to their share of the pool.
+  void WriteOutSurplus();
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
@@ -105,7 +115,7 @@ class MemoryManager final : private FrameMigrator {
   PageCount Charge(const GuestMemory& guest) const;
 
   const std::unique_ptr<Pool> pool_;
-  CompressedStore store_;
+  SwapSpace store_;
   Reclaimer reclaimer_;
   Prefetcher prefetcher_;
   Compactor compactor_;
@@ -114,6 +124,8 @@ class MemoryManager final : private FrameMigrator {
   const std::string out_of_memory_advice_;
   const GranularityOptions granularity_;
   const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
+
+  Daemon writer_{"quire-swap", [this] { WriteOutSurplus(); }};
 
   absl::Mutex guests_lock_;
   std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number

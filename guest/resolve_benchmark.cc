@@ -26,7 +26,7 @@ class Memory {
 
   GfnRange All() const { return GfnRange(Gfn(0), kGuest); }
   GuestMemory& guest() { return *guest_; }
-  CompressedStore& store() { return manager_->store(); }
+  SwapSpace& store() { return manager_->store(); }
 
   void Fill(Content content) {
     for (Gfn gfn; gfn < All().end(); ++gfn) {

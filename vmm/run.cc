@@ -167,7 +167,7 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
 
 void GuestRun::ReportManager(Report& report) {
   Pool& pool = set_.manager()->pool();
-  const CompressedStore::Statistics stored = set_.manager()->store().statistics();
+  const SwapSpace::Statistics stored = set_.manager()->store().statistics();
   report.huge_pages = pool.file().backing() == PoolFile::Backing::kTmpfs;
   report.pool.limit_bytes = pool.budget().limit().bytes();
   report.pool.peak_bytes = pool.budget().peak().bytes();

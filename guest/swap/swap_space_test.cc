@@ -1,4 +1,4 @@
-#include "guest/swap/compressed_store.h"
+#include "guest/swap/swap_space.h"
 
 #include <array>
 #include <cstring>
@@ -27,7 +27,7 @@ Page MakePage(Content content, uint64_t seed) {
   return page;
 }
 
-class CompressedStoreTest : public ::testing::Test {
+class SwapSpaceTest : public ::testing::Test {
  protected:
   StoreResult Store(const Page& page) { return store_.Store(page.data(), scratch_); }
   SwapSlot StoreOrDie(const Page& page) {
@@ -53,11 +53,11 @@ class CompressedStoreTest : public ::testing::Test {
 
   std::unique_ptr<Pool> pool_ =
       Pool::Create({.limit = PageCount::OfBlocks(8), .reservations = {}, .use_memfd = true}).value();
-  CompressedStore store_{*pool_};
+  SwapSpace store_{*pool_};
   CompressionScratch scratch_;
 };
 
-TEST_F(CompressedStoreTest, APageComesBackByteForByteUntilItIsFreed) {
+TEST_F(SwapSpaceTest, APageComesBackByteForByteUntilItIsFreed) {
   const Page page = MakePage(Content::kCompressible, 1);
   const SwapSlot slot = StoreOrDie(page);
   EXPECT_EQ(Load(slot), page);
@@ -67,12 +67,12 @@ TEST_F(CompressedStoreTest, APageComesBackByteForByteUntilItIsFreed) {
   EXPECT_FALSE(store_.IsLive(slot));
 }
 
-TEST_F(CompressedStoreTest, ZeroPagesTakeNoSlot) {
+TEST_F(SwapSpaceTest, ZeroPagesTakeNoSlot) {
   EXPECT_EQ(Store(MakePage(Content::kZero, 0)).outcome, StoreOutcome::kZero);
   EXPECT_EQ(store_.statistics().stored, PageCount());
 }
 
-TEST_F(CompressedStoreTest, PagesOfOneWordTakeASlotButNoPoolMemory) {
+TEST_F(SwapSpaceTest, PagesOfOneWordTakeASlotButNoPoolMemory) {
   const Page page = MakePage(Content::kSameFilled, 0x0123456789abcdef);
   const SwapSlot slot = StoreOrDie(page);
   EXPECT_EQ(Load(slot), page);
@@ -83,7 +83,7 @@ TEST_F(CompressedStoreTest, PagesOfOneWordTakeASlotButNoPoolMemory) {
   EXPECT_EQ(store_.statistics().same_filled, PageCount());
 }
 
-TEST_F(CompressedStoreTest, APageThatDiffersInItsLastByteIsNotOneWord) {
+TEST_F(SwapSpaceTest, APageThatDiffersInItsLastByteIsNotOneWord) {
   for (const uint64_t word : {uint64_t{0}, uint64_t{0x5555555555555555}}) {
     Page page = MakePage(Content::kSameFilled, word);
     page.back() ^= std::byte{1};
@@ -94,14 +94,14 @@ TEST_F(CompressedStoreTest, APageThatDiffersInItsLastByteIsNotOneWord) {
   }
 }
 
-TEST_F(CompressedStoreTest, NoiseIsRefused) {
+TEST_F(SwapSpaceTest, NoiseIsRefused) {
   EXPECT_EQ(Store(MakePage(Content::kNoise, 1)).outcome, StoreOutcome::kIncompressible);
   EXPECT_EQ(store_.statistics().stored, PageCount());
   EXPECT_EQ(pool_->budget().charged(), PageCount());
 }
 
 // From all noise to all zero, the border lies where a tenth of the page is saved, and both sides of it work.
-TEST_F(CompressedStoreTest, WhatSavesATenthIsStoredAndWhatDoesNotIsRefused) {
+TEST_F(SwapSpaceTest, WhatSavesATenthIsStoredAndWhatDoesNotIsRefused) {
   bool refused = false;
   bool stored = false;
   for (size_t noise = kPageSize; noise > 0; noise -= 16) {
@@ -124,7 +124,7 @@ TEST_F(CompressedStoreTest, WhatSavesATenthIsStoredAndWhatDoesNotIsRefused) {
   EXPECT_TRUE(refused && stored);
 }
 
-TEST_F(CompressedStoreTest, AFullPoolHasNoRoomButForPagesOfOneWord) {
+TEST_F(SwapSpaceTest, AFullPoolHasNoRoomButForPagesOfOneWord) {
   const std::vector<FrameNumber> frames = TakeAllMemory();
   EXPECT_EQ(Store(MakePage(Content::kCompressible, 1)).outcome, StoreOutcome::kNoRoom);
   const SwapSlot slot = StoreOrDie(MakePage(Content::kSameFilled, 1));
@@ -134,21 +134,21 @@ TEST_F(CompressedStoreTest, AFullPoolHasNoRoomButForPagesOfOneWord) {
   store_.Free(StoreOrDie(MakePage(Content::kCompressible, 1)));
 }
 
-TEST_F(CompressedStoreTest, DamageIsFoundNamedAndCounted) {
+TEST_F(SwapSpaceTest, DamageIsFoundNamedAndCounted) {
   const SwapSlot sound = StoreOrDie(MakePage(Content::kCompressible, 1));
   const SwapSlot damaged = StoreOrDie(MakePage(Content::kCompressible, 2));
   store_.DamageForTesting(damaged);
   Page page;
   const absl::Status status = store_.Load(damaged, page.data());
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("swap slot 1 of"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("swap slot 1 in the compressed store"));
   EXPECT_EQ(store_.statistics().errors, 1u);
   EXPECT_EQ(Load(sound), MakePage(Content::kCompressible, 1));
   store_.Free(damaged);
   store_.Free(sound);
 }
 
-TEST_F(CompressedStoreTest, RandomUseMatchesANaiveMap) {
+TEST_F(SwapSpaceTest, RandomUseMatchesANaiveMap) {
   std::mt19937 random(1);
   std::map<uint64_t, Page> stored;
   uint64_t same_filled = 0;
@@ -180,7 +180,7 @@ TEST_F(CompressedStoreTest, RandomUseMatchesANaiveMap) {
     ASSERT_EQ(Load(SwapSlot(slot)), page);
     store_.Free(SwapSlot(slot));
   }
-  const CompressedStore::Statistics s = store_.statistics();
+  const SwapSpace::Statistics s = store_.statistics();
   EXPECT_EQ(s.stored, PageCount());
   EXPECT_EQ(s.stored_bytes, ByteCount());
   EXPECT_EQ(s.held, PageCount());
@@ -188,7 +188,7 @@ TEST_F(CompressedStoreTest, RandomUseMatchesANaiveMap) {
   EXPECT_EQ(pool_->Check(), absl::OkStatus());
 }
 
-TEST_F(CompressedStoreTest, ThreadsStoreLoadAndFreeAtTheSameTime) {
+TEST_F(SwapSpaceTest, ThreadsStoreLoadAndFreeAtTheSameTime) {
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; ++t) {
     threads.emplace_back([this, t] {
@@ -215,7 +215,7 @@ TEST_F(CompressedStoreTest, ThreadsStoreLoadAndFreeAtTheSameTime) {
   EXPECT_EQ(store_.Check(), absl::OkStatus());
 }
 
-TEST_F(CompressedStoreTest, FreeingTwiceStopsTheProgram) {
+TEST_F(SwapSpaceTest, FreeingTwiceStopsTheProgram) {
   const SwapSlot slot = StoreOrDie(MakePage(Content::kSameFilled, 1));
   store_.Free(slot);
   EXPECT_DEATH(store_.Free(slot), "broken invariant");

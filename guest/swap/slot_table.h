@@ -1,0 +1,79 @@
+// Which swap slots are taken, in clusters of 512, and the record of each.
+//
+// What goes out together lies together: who stores pages keeps a cursor, and takes slot after slot of one cluster, as
+// Linux's swap does for each CPU (SWAPFILE_CLUSTER). A block of 512 pages that goes out whole begins a cluster of its
+// own. Slots that are next to each other are written to a swap area next to each other, and read back in one piece.
+#ifndef QUIRE_GUEST_SWAP_SLOT_TABLE_H_
+#define QUIRE_GUEST_SWAP_SLOT_TABLE_H_
+
+#include <array>
+#include <bitset>
+#include <cstdint>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "base/units.h"
+#include "guest/swap/chunked_table.h"
+#include "guest/swap/slot_record.h"
+#include "guest/swap/swap_slot.h"
+
+namespace quire {
+
+// Thread safe. A record is guarded by LockOf its slot, unless one thread alone knows of the slot.
+class SlotTable {
+ public:
+  static constexpr uint32_t kCluster = 512;
+
+  // Where a thread took its last slot. A hint: it holds nothing.
+  struct Cursor {
+    uint32_t next = kNone;
+  };
+
+  // A free slot: the cursor's next one, if it is free. With a fresh cursor, from wherever there is room.
+  SwapSlot Allocate(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
+  // Has the cursor go on in a cluster of which nothing is taken.
+  void BeginCluster(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
+  // Its record says that it is free by now.
+  void Free(SwapSlot slot) ABSL_LOCKS_EXCLUDED(lock_);
+
+  SlotRecord& operator[](SwapSlot slot) { return records_[Index(slot)]; }
+  const SlotRecord& operator[](SwapSlot slot) const { return records_[Index(slot)]; }
+  // Held for microseconds: while a page is decompressed, at most. No lock is taken under it but those of the zone, the
+  // swap areas and this table.
+  absl::Mutex& LockOf(SwapSlot slot) const { return locks_[slot.value() / kCluster % locks_.size()]; }
+
+  // Slots are numbered from 0 to capacity() - 1.
+  uint32_t capacity() const { return records_.capacity(); }
+  ByteCount metadata() const { return records_.metadata() + clusters_.metadata(); }
+
+ private:
+  static constexpr uint32_t kNone = ~uint32_t{0};
+  static uint32_t Index(SwapSlot slot) { return static_cast<uint32_t>(slot.value()); }
+
+  // On the list of those that are free, or of those that are partly so, or on none.
+  struct Cluster {
+    std::bitset<kCluster> taken;
+    uint32_t next = kNone;
+    uint32_t previous = kNone;
+  };
+  // The first free slot of the cluster from `index` on; kNone if there is none.
+  uint32_t FreeFrom(const Cluster& cluster, uint32_t index) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  SwapSlot Take(uint32_t number, uint32_t index) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // The list that the cluster belongs on; null: none.
+  uint32_t* ListOf(const Cluster& cluster) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void Link(uint32_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void Unlink(uint32_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  uint32_t FreeCluster() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+
+  ChunkedTable<SlotRecord, 8 * kCluster> records_;
+  mutable std::array<absl::Mutex, 64> locks_;
+
+  absl::Mutex lock_;
+  ChunkedTable<Cluster, 8> clusters_;
+  uint32_t free_ ABSL_GUARDED_BY(lock_) = kNone;
+  uint32_t partial_ ABSL_GUARDED_BY(lock_) = kNone;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_SWAP_SLOT_TABLE_H_

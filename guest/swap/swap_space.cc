@@ -1,0 +1,541 @@
+#include "guest/swap/swap_space.h"
+
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "lz4.h"
+#include "xxhash.h"
+
+namespace quire {
+namespace {
+
+// Saving less than a tenth of a page is not worth decompressing it later.
+constexpr int kMaxCompressed = 3686;
+static_assert(kMaxCompressed <= static_cast<int>(SlabZone::kMaxObject));
+
+constexpr int kPage = static_cast<int>(kPageSize);
+
+// What a fetch reads along, rather than make two transfers of one: about what a disk reads in the time of one request.
+constexpr size_t kReadAcross = 16 << 10;
+
+constexpr size_t kMostFetched = 512;  // slots
+
+uint64_t HashOf(const std::byte* page) { return XXH3_64bits(page, kPageSize); }
+
+SlabObject ObjectOf(const SlotRecord& record) {
+  return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
+}
+
+// The word that fills the page, if one does.
+std::optional<uint64_t> FillWord(const std::byte* page) {
+  uint64_t word;
+  std::memcpy(&word, page, sizeof word);
+  // Each word equals the one before it: one pass at memory speed, and most pages fail in the first bytes.
+  if (std::memcmp(page, page + sizeof word, kPageSize - sizeof word) != 0) return std::nullopt;
+  return word;
+}
+
+void Fill(std::byte* page, uint64_t word) {
+  for (size_t i = 0; i < kPageSize; i += sizeof word) std::memcpy(page + i, &word, sizeof word);
+}
+
+}  // namespace
+
+CompressionScratch::CompressionScratch()
+    : state_(std::make_unique<std::byte[]>(static_cast<size_t>(LZ4_sizeofState()))),
+      output_(std::make_unique<std::byte[]>(kMaxCompressed)) {}
+
+CompressionScratch::~CompressionScratch() = default;
+
+SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas)
+    : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool) {
+  QUIRE_CHECK(areas.size() <= UINT8_MAX);
+  for (std::unique_ptr<BackingStore>& store : areas) areas_.push_back(std::make_unique<SwapArea>(std::move(store)));
+}
+
+SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0); }
+
+// --- In.
+
+StoreResult SwapSpace::Store(const std::byte* page, CompressionScratch& scratch, Incompressible incompressible) {
+  if (std::optional<uint64_t> word = FillWord(page)) {
+    if (*word == 0) return {.outcome = StoreOutcome::kZero, .slot = {}};
+    same_filled_.Add();
+    SlotRecord record;
+    record.set_kind(SlotKind::kSameFilled);
+    record.set_hash(*word);
+    return {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+  }
+  const int length = LZ4_compress_fast_extState(scratch.state_.get(), reinterpret_cast<const char*>(page),
+                                                reinterpret_cast<char*>(scratch.output_.get()), kPage, kMaxCompressed,
+                                                /*acceleration=*/1);
+  if (length > 0) {
+    return StoreBytes(page, {scratch.output_.get(), static_cast<size_t>(length)}, StoreOutcome::kStored, scratch);
+  }
+  if (incompressible == Incompressible::kRefuse) return {.outcome = StoreOutcome::kIncompressible, .slot = {}};
+  return StoreBytes(page, {page, kPageSize}, StoreOutcome::kStoredAsIs, scratch);
+}
+
+StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
+                                  CompressionScratch& scratch) {
+  const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
+  if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
+  zone_.Write(*object, bytes);
+  in_pool_.Add();
+  stored_bytes_.Add(bytes.size());
+  // A generation is what is stored while a quarter of what lies in the pool is.
+  if (stored_in_generation_.fetch_add(1, std::memory_order_relaxed) * 4 >= in_pool_.value()) {
+    stored_in_generation_.store(0, std::memory_order_relaxed);
+    generation_.fetch_add(1, std::memory_order_relaxed);
+  }
+  SlotRecord record;
+  record.set_kind(SlotKind::kCompressed);
+  record.set_hash(HashOf(page));
+  record.set_place(object->slab | uint64_t{object->index} << 32);
+  record.set_length(static_cast<uint32_t>(bytes.size()));
+  record.set_age(generation_.load(std::memory_order_relaxed));
+  const SwapSlot slot = PutRecord(record, scratch);
+  if (IsOverShare() && over_share_) over_share_();
+  return {.outcome = outcome, .slot = slot};
+}
+
+// The writer may meet the slot as soon as its kind is set.
+SwapSlot SwapSpace::PutRecord(const SlotRecord& record, CompressionScratch& scratch) {
+  stored_.Add();
+  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  slots_[slot] = record;
+  slots_[slot].set_refs(1);
+  return slot;
+}
+
+void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch) {
+  QUIRE_CHECK(pages.size() * kPageSize <= SwapArea::kClusterBytes);
+  if (pages.empty()) return;
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    if (area->MayWrite() && WriteThroughTo(*area, pages, scratch)) return;
+  }
+  // An area may have room again, or come back.
+  const bool later = std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return !area->failed(); });
+  if (!later) return;
+  for (const Refused& refused : pages) refused.result->outcome = StoreOutcome::kNoRoom;
+}
+
+bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch) {
+  SwapArea::Clusters cluster = area.TakeClusters(1, /*cleaning=*/false);
+  if (cluster.empty()) {
+    area.DiscardEmpty();
+    cluster = area.TakeClusters(1, /*cleaning=*/false);
+    if (cluster.empty()) return false;
+  }
+  const AlignedBytes bytes = AllocateAligned(SwapArea::kClusterBytes);
+  for (size_t i = 0; i < pages.size(); ++i) std::memcpy(bytes.get() + i * kPageSize, pages[i].page, kPageSize);
+  std::memset(bytes.get() + pages.size() * kPageSize, 0, SwapArea::kClusterBytes - pages.size() * kPageSize);
+  if (!area.Write(cluster, {bytes.get(), SwapArea::kClusterBytes}).ok()) {
+    area.PutBack(cluster);
+    return false;
+  }
+  for (size_t i = 0; i < pages.size(); ++i) {
+    SlotRecord record;
+    record.set_kind(SlotKind::kBacked);
+    record.set_hash(HashOf(pages[i].page));
+    record.set_place(SwapArea::PlaceOf(cluster[0], i * kPageSize));
+    record.set_length(kPageSize);
+    record.set_area(NumberOf(area));
+    area.Charge(record.place(), kPageSize);
+    *pages[i].result = {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+  }
+  area.Finish(cluster);
+  return true;
+}
+
+uint8_t SwapSpace::NumberOf(const SwapArea& area) const {
+  const auto place = std::find_if(areas_.begin(), areas_.end(), [&](const auto& other) { return other.get() == &area; });
+  return static_cast<uint8_t>(place - areas_.begin());
+}
+
+// --- Back.
+
+absl::Status SwapSpace::Load(SwapSlot slot, std::byte* page, const FetchedPages& fetched) {
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  SlotRecord& record = slots_[slot];
+  switch (record.kind()) {
+    case SlotKind::kSameFilled:
+      Fill(page, record.hash());
+      return absl::OkStatus();
+    case SlotKind::kCompressed:
+    case SlotKind::kWriting: {
+      std::byte buffer[SlabZone::kMaxObject];
+      const SlabZone::Pin pin(zone_, ObjectOf(record));
+      return Unpack(slot, record, zone_.Read(pin, record.length(), buffer), page);
+    }
+    case SlotKind::kBacked: {
+      const std::byte* const bytes = fetched.Find(slot, record);
+      if (bytes == nullptr) return absl::UnavailableError("it lies in a swap area");
+      return Unpack(slot, record, bytes, page);
+    }
+    case SlotKind::kFree:
+    case SlotKind::kDropped:
+      break;
+  }
+  QUIRE_CHECK(false);
+}
+
+absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes,
+                               std::byte* page) const {
+  if (record.length() == kPageSize) {
+    std::memcpy(page, bytes, kPageSize);
+  } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
+                                 static_cast<int>(record.length()), kPage) != kPage) {
+    return Damaged(slot, record, "it does not decompress");
+  }
+  if (HashOf(page) == record.hash()) return absl::OkStatus();
+  return Damaged(slot, record, "its checksum is wrong");
+}
+
+absl::Status SwapSpace::Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const {
+  errors_.Add();
+  const std::string where =
+      record.kind() == SlotKind::kBacked ? areas_[record.area()]->store().description() : "the compressed store";
+  return absl::DataLossError(absl::StrCat("swap slot ", slot.value(), " in ", where, " is damaged: ", what));
+}
+
+bool SwapSpace::NeedsFetch(SwapSlot slot, const FetchedPages& fetched) const {
+  if (areas_.empty()) return false;
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  return slots_[slot].kind() == SlotKind::kBacked && fetched.Find(slot, slots_[slot]) == nullptr;
+}
+
+absl::StatusOr<FetchedPages> SwapSpace::Fetch(absl::Span<const SwapSlot> slots) {
+  QUIRE_CHECK(slots.size() <= kMostFetched);
+  std::vector<Wanted> wanted;
+  for (const SwapSlot slot : slots) {
+    absl::MutexLock lock(&slots_.LockOf(slot));
+    if (slots_[slot].kind() == SlotKind::kBacked) wanted.push_back({slot, slots_[slot]});
+  }
+  std::sort(wanted.begin(), wanted.end(), [](const Wanted& a, const Wanted& b) {
+    return std::pair(a.record.area(), a.record.place()) < std::pair(b.record.area(), b.record.place());
+  });
+  FetchedPages fetched;
+  for (size_t begin = 0; begin < wanted.size();) {
+    const uint8_t area = wanted[begin].record.area();
+    size_t end = begin;
+    while (end < wanted.size() && wanted[end].record.area() == area) ++end;
+    const absl::Status read =
+        FetchFrom(*areas_[area], absl::MakeConstSpan(wanted).subspan(begin, end - begin), fetched);
+    if (!read.ok()) return read;
+    begin = end;
+  }
+  // What has been written elsewhere meanwhile may have been overwritten while it was read.
+  for (const Wanted& w : wanted) {
+    absl::MutexLock lock(&slots_.LockOf(w.slot));
+    if (fetched.Find(w.slot, slots_[w.slot]) == nullptr) fetched.pieces_.erase(static_cast<uint32_t>(w.slot.value()));
+  }
+  return fetched;
+}
+
+absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wanted, FetchedPages& fetched) {
+  // Ranges of the store, and where they go in the bytes that are read: [begin, end) goes to `at`.
+  struct Range {
+    size_t begin, end, at;
+  };
+  constexpr size_t kUnit = BackingStore::kAlignment;
+  std::vector<Range> ranges;
+  size_t total = 0;
+  const auto offset_of = [](const Wanted& w) { return SwapArea::OffsetOf(w.record.place()).in_bytes(); };
+  for (const Wanted& w : wanted) {
+    const size_t begin = offset_of(w) / kUnit * kUnit;
+    const size_t end = (offset_of(w) + w.record.length() + kUnit - 1) / kUnit * kUnit;
+    if (ranges.empty() || begin > ranges.back().end + kReadAcross) {
+      ranges.push_back({.begin = begin, .end = begin, .at = total});
+    }
+    total += std::max(end, ranges.back().end) - ranges.back().end;
+    ranges.back().end = std::max(end, ranges.back().end);
+  }
+  AlignedBytes part = AllocateAligned(total);
+  std::vector<BackingStore::Transfer> transfers;
+  for (const Range& range : ranges) {
+    transfers.push_back({.offset = ByteCount::Bytes(range.begin),
+                         .bytes = {part.get() + range.at, range.end - range.begin}});
+  }
+  if (absl::Status status = area.Read(transfers); !status.ok()) return status;
+  auto range = ranges.begin();
+  for (const Wanted& w : wanted) {
+    while (offset_of(w) >= range->end) ++range;
+    fetched.pieces_[static_cast<uint32_t>(w.slot.value())] = {
+        .place = w.record.place(),
+        .area = w.record.area(),
+        .bytes = part.get() + range->at + (offset_of(w) - range->begin)};
+  }
+  fetched.parts_.push_back(std::move(part));
+  return absl::OkStatus();
+}
+
+void SwapSpace::Free(SwapSlot slot) {
+  {
+    absl::MutexLock lock(&slots_.LockOf(slot));
+    SlotRecord& record = slots_[slot];
+    QUIRE_CHECK(record.refs() > 0);
+    stored_.Subtract();
+    record.set_refs(0);
+    if (record.kind() == SlotKind::kSameFilled) same_filled_.Subtract();
+    if (record.kind() == SlotKind::kBacked) areas_[record.area()]->Drop(record.place(), record.length());
+    if (record.in_pool()) FreeBytes(record);
+    if (record.kind() == SlotKind::kWriting) {
+      record.set_kind(SlotKind::kDropped);
+      return;
+    }
+    record = SlotRecord();
+  }
+  slots_.Free(slot);
+}
+
+// The bytes in the pool.
+void SwapSpace::FreeBytes(const SlotRecord& record) {
+  in_pool_.Subtract();
+  stored_bytes_.Subtract(record.length());
+  zone_.Free(ObjectOf(record));
+}
+
+// --- Out of the pool.
+
+// Pages that are to be written together, in clusters that are filled one after the other.
+class SwapSpace::Batch {
+ public:
+  struct Page {
+    SwapSlot slot;
+    uint64_t from;  // its place before
+    uint64_t to;
+  };
+
+  // `buffer` has room for the clusters.
+  Batch(SwapArea::Clusters clusters, std::byte* buffer) : clusters_(std::move(clusters)), buffer_(buffer) {}
+
+  // Where the bytes of one more page are to go; null: it is full.
+  std::byte* Add(SwapSlot slot, const SlotRecord& record) {
+    size_t offset = used_;
+    const size_t length = SwapArea::Padded(record.length());
+    if (offset % SwapArea::kClusterBytes + length > SwapArea::kClusterBytes) {
+      offset = (offset / SwapArea::kClusterBytes + 1) * SwapArea::kClusterBytes;
+    }
+    if (offset + length > clusters_.size() * SwapArea::kClusterBytes) return nullptr;
+    std::memset(buffer_ + used_, 0, offset - used_);
+    used_ = offset + length;
+    pages_.push_back({.slot = slot,
+                      .from = record.place(),
+                      .to = SwapArea::PlaceOf(clusters_[offset / SwapArea::kClusterBytes],
+                                              offset % SwapArea::kClusterBytes)});
+    return buffer_ + offset;
+  }
+  void ZeroRest() { std::memset(buffer_ + used_, 0, UsedClusters() * SwapArea::kClusterBytes - used_); }
+
+  const std::vector<Page>& pages() const { return pages_; }
+  bool has_clusters() const { return !clusters_.empty(); }
+  absl::Span<const uint32_t> used() const { return absl::MakeConstSpan(clusters_).first(UsedClusters()); }
+  absl::Span<const uint32_t> unused() const { return absl::MakeConstSpan(clusters_).subspan(UsedClusters()); }
+  absl::Span<std::byte> bytes() const { return {buffer_, UsedClusters() * SwapArea::kClusterBytes}; }
+  ByteCount size() const { return ByteCount::Bytes(used_); }
+
+ private:
+  size_t UsedClusters() const { return (used_ + SwapArea::kClusterBytes - 1) / SwapArea::kClusterBytes; }
+
+  const SwapArea::Clusters clusters_;
+  std::byte* const buffer_;
+  size_t used_ = 0;  // bytes
+  std::vector<Page> pages_;
+};
+
+ByteCount SwapSpace::WriteOut(ByteCount wanted) {
+  absl::MutexLock writing(&write_lock_);
+  if (buffer_ == nullptr) buffer_ = AllocateAligned(SwapArea::kMostAtOnce * SwapArea::kClusterBytes);
+  ByteCount written;
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    area->DiscardEmpty();
+    while (written < wanted && area->MayWrite()) {
+      Batch batch(area->TakeClusters(SwapArea::kMostAtOnce, /*cleaning=*/false), buffer_.get());
+      if (batch.has_clusters()) {
+        Collect(batch);
+        if (!WriteBatch(*area, batch)) break;
+        written += batch.size();
+      } else if (!Clean(*area)) {
+        break;
+      }
+    }
+  }
+  return written;
+}
+
+// Looks at slots in their order, which is roughly that in which their pages went out, from where it stopped last; first
+// for old ones only, and for younger ones when it has been round.
+void SwapSpace::Collect(Batch& batch) {
+  const uint8_t generation = generation_.load(std::memory_order_relaxed);
+  if (generation != collected_in_) least_age_ = kOldest;
+  collected_in_ = generation;
+  for (;; --least_age_) {
+    const uint32_t clusters = slots_.capacity() / SlotTable::kCluster;
+    for (uint32_t looked = 0; looked < clusters; ++looked) {
+      if (!CollectFromCluster(SwapSlot(uint64_t{hand_ % clusters} * SlotTable::kCluster), generation, batch)) return;
+      ++hand_;
+    }
+    if (least_age_ == 0) return;
+  }
+}
+
+// False: the batch is full.
+bool SwapSpace::CollectFromCluster(SwapSlot first, uint8_t generation, Batch& batch) {
+  absl::InlinedVector<SwapSlot, SlotTable::kCluster> old;
+  {
+    absl::MutexLock lock(&slots_.LockOf(first));
+    for (uint64_t i = 0; i < SlotTable::kCluster; ++i) {
+      const SwapSlot slot(first.value() + i);
+      const SlotRecord& record = slots_[slot];
+      const uint8_t age = static_cast<uint8_t>(generation - record.age());
+      if (record.kind() == SlotKind::kCompressed && age >= least_age_) old.push_back(slot);
+    }
+  }
+  for (const SwapSlot slot : old) {
+    absl::MutexLock lock(&slots_.LockOf(slot));
+    SlotRecord& record = slots_[slot];
+    if (record.kind() != SlotKind::kCompressed) continue;
+    std::byte* const to = batch.Add(slot, record);
+    if (to == nullptr) return false;
+    std::byte buffer[SlabZone::kMaxObject];
+    const SlabZone::Pin pin(zone_, ObjectOf(record));
+    std::memcpy(to, zone_.Read(pin, record.length(), buffer), record.length());
+    record.set_kind(SlotKind::kWriting);
+  }
+  return true;
+}
+
+bool SwapSpace::WriteBatch(SwapArea& area, Batch& batch) {
+  area.PutBack(batch.unused());
+  batch.ZeroRest();
+  const bool written = !batch.pages().empty() && area.Write(batch.used(), batch.bytes()).ok();
+  for (const Batch::Page& page : batch.pages()) Settle(page.slot, page.from, page.to, area, written);
+  if (written) {
+    area.Finish(batch.used());
+  } else {
+    area.PutBack(batch.used());
+  }
+  return written;
+}
+
+void SwapSpace::Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area, bool written) {
+  {
+    absl::MutexLock lock(&slots_.LockOf(slot));
+    SlotRecord& record = slots_[slot];
+    switch (record.kind()) {
+      case SlotKind::kWriting:
+        record.set_kind(SlotKind::kCompressed);
+        if (!written) return;
+        FreeBytes(record);
+        break;
+      case SlotKind::kBacked:  // it was cleaned out
+        if (!written || record.place() != from || record.area() != NumberOf(area)) return;
+        area.Drop(from, record.length());
+        break;
+      case SlotKind::kDropped:
+        break;
+      default:
+        return;  // freed, and perhaps another page's by now
+    }
+    if (record.kind() != SlotKind::kDropped) {
+      record.set_kind(SlotKind::kBacked);
+      record.set_place(to);
+      record.set_area(NumberOf(area));
+      area.Charge(to, record.length());
+      return;
+    }
+    record = SlotRecord();
+  }
+  slots_.Free(slot);
+}
+
+bool SwapSpace::Clean(SwapArea& area) {
+  const SwapArea::Clusters victims = area.BeginCleaning();
+  if (victims.empty()) return false;
+  const AlignedBytes bytes = AllocateAligned(victims.size() * SwapArea::kClusterBytes);
+  std::vector<BackingStore::Transfer> transfers;
+  for (size_t i = 0; i < victims.size(); ++i) {
+    transfers.push_back({.offset = SwapArea::OffsetOf(SwapArea::PlaceOf(victims[i], 0)),
+                         .bytes = {bytes.get() + i * SwapArea::kClusterBytes, SwapArea::kClusterBytes}});
+  }
+  Batch batch(area.TakeClusters(SwapArea::kMostAtOnce, /*cleaning=*/true), buffer_.get());
+  if (area.Read(transfers).ok()) {
+    // Nobody keeps a list of what lives in a cluster: cleaning is rare, and the table is short beside the pages.
+    for (uint32_t i = 0; i < slots_.capacity(); ++i) {
+      const SwapSlot slot(i);
+      absl::MutexLock lock(&slots_.LockOf(slot));
+      const SlotRecord& record = slots_[slot];
+      if (record.kind() != SlotKind::kBacked || record.area() != NumberOf(area)) continue;
+      const auto victim = std::find(victims.begin(), victims.end(), SwapArea::ClusterOf(record.place()));
+      if (victim == victims.end()) continue;
+      std::byte* const to = batch.Add(slot, record);
+      if (to == nullptr) break;
+      const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
+      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside,
+                  record.length());
+    }
+  }
+  const bool gained = WriteBatch(area, batch) || area.counters().pages.value() == 0;
+  area.EndCleaning(victims);
+  area.DiscardEmpty();
+  return gained;
+}
+
+// --- What there is.
+
+bool SwapSpace::IsLive(SwapSlot slot) const {
+  if (slot.value() >= slots_.capacity()) return false;
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  return slots_[slot].refs() > 0;
+}
+
+ByteCount SwapSpace::metadata() const {
+  ByteCount bytes = slots_.metadata() + zone_.metadata();
+  for (const std::unique_ptr<SwapArea>& area : areas_) bytes += area->metadata();
+  return bytes;
+}
+
+SwapSpace::Statistics SwapSpace::statistics() const {
+  return {.stored = PageCount(stored_.value()),
+          .same_filled = PageCount(same_filled_.value()),
+          .in_pool = PageCount(in_pool_.value()),
+          .stored_bytes = ByteCount::Bytes(stored_bytes_.value()),
+          .held = zone_.held(),
+          .errors = errors_.value()};
+}
+
+absl::Status SwapSpace::Check() {
+  uint64_t backed = same_filled_.value() + in_pool_.value();
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    if (absl::Status status = area->Check(); !status.ok()) return status;
+    backed += area->counters().pages.value();
+  }
+  if (backed != stored_.value()) {
+    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed,
+                                            " lie in its stores"));
+  }
+  return zone_.Check();
+}
+
+void SwapSpace::DamageForTesting(SwapSlot slot) {
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  const SlotRecord& record = slots_[slot];
+  QUIRE_CHECK(record.in_pool());
+  std::byte buffer[SlabZone::kMaxObject];
+  {
+    const SlabZone::Pin pin(zone_, ObjectOf(record));
+    std::memmove(buffer, zone_.Read(pin, record.length(), buffer), record.length());
+  }
+  buffer[record.length() / 2] = ~buffer[record.length() / 2];
+  zone_.Write(ObjectOf(record), {buffer, record.length()});
+}
+
+}  // namespace quire

@@ -1,0 +1,200 @@
+// Where pages go that guests do not use: compressed with LZ4 and kept in the pool, as long as they are warm and the pool
+// has room for them; then written to swap areas, files or NBD exports, as they were compressed.
+//
+//               Store                      WriteOut: the oldest first
+//     page ------------> [ in the pool ] -----------------------------> [ in a swap area ]
+//       ^                      | Load                                        | Fetch: bytes of many slots at once,
+//       +----------------------+---------------------------------------------+ then Load
+//
+// A page of one repeated 8-byte word is stored as that word. A page that does not compress goes to an area at once,
+// together with others of its block, and as it is. Every page carries a hash of its content (XXH3), kept apart from its
+// bytes, so that damage is found whichever side it happens to.
+//
+// A slot's record is guarded by a lock (SlotTable::LockOf) that is held while its page is decompressed, so that nobody
+// takes the bytes away meanwhile, and never across a transfer: who writes marks the slot, and looks again when the
+// transfer is done; who reads finds out whether the slot still has its bytes there.
+#ifndef QUIRE_GUEST_SWAP_SWAP_SPACE_H_
+#define QUIRE_GUEST_SWAP_SWAP_SPACE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
+#include "base/counters.h"
+#include "base/units.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/fetched_pages.h"
+#include "guest/swap/slab_zone.h"
+#include "guest/swap/slot_record.h"
+#include "guest/swap/slot_table.h"
+#include "guest/swap/swap_area.h"
+#include "guest/swap/swap_slot.h"
+
+namespace quire {
+
+enum class StoreOutcome : uint8_t {
+  kStored,
+  kStoredAsIs,      // it does not compress, and takes a whole page of the pool
+  kZero,            // nothing to store: the page reads as zero
+  kIncompressible,  // it would save less than a tenth of a page
+  kNoRoom,          // there is no memory left for it
+};
+
+// What becomes of a page that does not compress.
+enum class Incompressible : uint8_t { kRefuse, kStoreAsIs };
+
+struct StoreResult {
+  StoreOutcome outcome;
+  SwapSlot slot;  // if kStored or kStoredAsIs
+};
+
+// What compressing pages takes; a thread keeps one for all its pages.
+class CompressionScratch {
+ public:
+  CompressionScratch();
+  ~CompressionScratch();
+
+ private:
+  friend class SwapSpace;
+  std::unique_ptr<std::byte[]> state_;
+  std::unique_ptr<std::byte[]> output_;
+  SlotTable::Cursor cursor_;
+};
+
+// Thread safe. A slot has one owner, who neither loads nor frees it from two threads at once.
+class SwapSpace {
+ public:
+  // `areas`, in the order in which they are filled, at most 255.
+  explicit SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas = {});
+  ~SwapSpace();
+
+  // Stores the 4 KiB at `page`, which nobody writes meanwhile. Takes pool memory with Reserve::kReclaim; never waits.
+  StoreResult Store(const std::byte* page, CompressionScratch& scratch,
+                    Incompressible incompressible = Incompressible::kRefuse);
+  // The pages that are stored next with this scratch belong together, 512 of them.
+  void BeginBlock(CompressionScratch& scratch) { slots_.BeginCluster(scratch.cursor_); }
+
+  // A page that Store refused, and what becomes of it.
+  struct Refused {
+    const std::byte* page;
+    StoreResult* result;
+  };
+  // Writes pages that do not compress to an area, at most 16, and waits for the transfer. Their results are kStored
+  // then; kNoRoom if no area takes them now; and unchanged if none ever will.
+  void WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch);
+
+  // Writes the stored content to the 4 KiB at `page`; the slot stays. `fetched`: what was read from areas.
+  // Errors: DataLoss     what is stored is damaged
+  //         Unavailable  it lies in an area, and has to be fetched first
+  absl::Status Load(SwapSlot slot, std::byte* page, const FetchedPages& fetched = {});
+  // Whether Load needs to have the slot fetched.
+  bool NeedsFetch(SwapSlot slot, const FetchedPages& fetched) const;
+  // Reads what of these slots lies in areas: at most 512, the nearer to each other the better. They may be freed or
+  // change their place meanwhile; those that did are missing from the result. Waits; the caller holds no lock of
+  // guests' memory. Errors: those of BackingStore::Read.
+  absl::StatusOr<FetchedPages> Fetch(absl::Span<const SwapSlot> slots);
+  void Free(SwapSlot slot);
+
+  // Writes the pages that were stored longest ago to areas, at least so many bytes if there are, and returns how many
+  // it was. Waits for the transfers, and for others who do the same.
+  ByteCount WriteOut(ByteCount wanted) ABSL_LOCKS_EXCLUDED(write_lock_);
+  bool has_areas() const { return !areas_.empty(); }
+  // Whether stored pages take more of the pool than is left to them: half of it. The rest is for guests to work in.
+  bool IsOverShare() const { return has_areas() && zone_.held() > share_; }
+  // `callback` is called whenever that is so after a page was stored; cheap, and called under no lock.
+  void SetOverShareCallback(std::function<void()> callback) { over_share_ = std::move(callback); }
+
+  // As FrameMigrator::Migrate, for a frame of the store. Stored pages stay readable meanwhile.
+  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+    return zone_.Migrate(from, owner, to);
+  }
+
+  struct Statistics {
+    PageCount stored;        // pages, wherever they are
+    PageCount same_filled;   // of them: of one word
+    PageCount in_pool;       // of them: whose bytes are in the pool
+    ByteCount stored_bytes;  // bytes that those take, compressed or not
+    PageCount held;          // frames that hold them
+    uint64_t errors;         // damaged pages found
+  };
+  Statistics statistics() const;
+  const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
+  ByteCount metadata() const;
+  bool IsLive(SwapSlot slot) const;
+  // Only while nothing else runs.
+  absl::Status Check();
+
+  // Inverts one stored byte, so that tests can see damage found. The slot holds a compressed page in the pool.
+  void DamageForTesting(SwapSlot slot);
+
+ private:
+  static constexpr uint8_t kOldest = 3;  // generations
+
+  // Pages on their way to an area.
+  class Batch;
+
+  StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
+                         CompressionScratch& scratch);
+  SwapSlot PutRecord(const SlotRecord& record, CompressionScratch& scratch);
+  // Turns stored bytes into a page and checks it.
+  absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
+  absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
+
+  void FreeBytes(const SlotRecord& record);
+
+  struct Wanted {
+    SwapSlot slot;
+    SlotRecord record;  // as it was
+  };
+  // `wanted` lies in this area, and is in the order of its places.
+  absl::Status FetchFrom(SwapArea& area, absl::Span<const Wanted> wanted, FetchedPages& fetched);
+
+  bool WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch);
+  uint8_t NumberOf(const SwapArea& area) const;
+  // Fills the batch with what was stored longest ago.
+  void Collect(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+  bool CollectFromCluster(SwapSlot first, uint8_t generation, Batch& batch)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+  // Writes the batch, and leaves its pages where they are if that fails: false.
+  bool WriteBatch(SwapArea& area, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+  void Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area, bool written);
+  // False: nothing is to be won by it.
+  bool Clean(SwapArea& area) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+
+  const PageCount share_;
+  std::function<void()> over_share_;
+  SlabZone zone_;
+  SlotTable slots_;
+  std::vector<std::unique_ptr<SwapArea>> areas_;
+  Gauge stored_;
+  Gauge same_filled_;
+  Gauge in_pool_;
+  Gauge stored_bytes_;
+  mutable Counter errors_;
+
+  // Generations: one ends when a quarter of the pages in the pool have been stored since it began.
+  std::atomic<uint64_t> stored_in_generation_ = 0;
+  std::atomic<uint8_t> generation_ = 0;
+
+  absl::Mutex write_lock_;  // one writer at a time; taken before all others here
+  uint32_t hand_ ABSL_GUARDED_BY(write_lock_) = 0;  // a cluster of slots
+  uint8_t collected_in_ ABSL_GUARDED_BY(write_lock_) = 0;
+  uint8_t least_age_ ABSL_GUARDED_BY(write_lock_) = kOldest;  // that is looked for in this generation
+  AlignedBytes buffer_ ABSL_GUARDED_BY(write_lock_);
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_SWAP_SWAP_SPACE_H_

@@ -212,6 +212,13 @@ constexpr uint64_t IndexInBlock(Gfn gfn) { return gfn.value() % kPagesPerBlock; 
 constexpr Gfn FirstGfn(BlockNumber block) { return Gfn(block.value() << kBlockOrder); }
 constexpr GfnRange PagesOf(BlockNumber block) { return GfnRange(FirstGfn(block), kOneBlock); }
 
+// The part of a range that is made of whole blocks; may be empty.
+constexpr GfnRange WholeBlocksOf(GfnRange range) {
+  if (range.empty()) return GfnRange();
+  const BlockNumber first(PageCount(range.begin().value()).in_blocks_ceil());
+  return GfnRange(FirstGfn(first), FirstGfn(BlockOf(range.end())));
+}
+
 // What a vCPU or device wants to do with a page, and what a translation lets it do.
 enum class Access : uint8_t { kRead, kWrite };
 enum class Protection : uint8_t { kReadOnly, kReadWrite };

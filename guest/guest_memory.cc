@@ -105,14 +105,17 @@ Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
   // others never.
   const PageState state = map_->Get(block, gfn).state();
   if (!block.whole && (state == PageState::kOut || state == PageState::kInTransit)) return Granularity::kRun;
-  return ChooseGranularity(services_.granularity, block.faults, IndexInBlock(gfn),
-                           static_cast<uint32_t>(faults_.value()), IsAfterStream(block.number));
+  return ChooseGranularity(services_.granularity, block.faults,
+                           {.index = IndexInBlock(gfn),
+                            .number = static_cast<uint32_t>(faults_.value()),
+                            .after_stream = IsAfterStream(block),
+                            .may_be_whole = MayBeWhole(block)});
 }
 
-bool GuestMemory::IsAfterStream(BlockNumber number) const {
-  if (number == BlockNumber(0)) return false;
-  const Block& before = map_->block(BlockNumber(number.value() - 1));
-  return services_.granularity.blocks &&
+bool GuestMemory::IsAfterStream(const Block& block) const {
+  if (block.number == BlockNumber(0)) return false;
+  const Block& before = map_->block(BlockNumber(block.number.value() - 1));
+  return MayBeWhole(block) &&
          CameJustBefore(before.whole_fault.load(std::memory_order_relaxed), static_cast<uint32_t>(faults_.value()));
 }
 
@@ -171,7 +174,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
 // --- Whole blocks.
 
 bool GuestMemory::FirstTouchMayBeWhole(const Block& block) const {
-  return services_.granularity.blocks && block.Count(PageState::kAbsent) == kPagesPerBlock && HasPlenty(kOneBlock);
+  return MayBeWhole(block) && block.Count(PageState::kAbsent) == kPagesPerBlock && HasPlenty(kOneBlock);
 }
 
 bool GuestMemory::HasPlenty(PageCount pages) const {
@@ -220,7 +223,7 @@ Resolution GuestMemory::AllOf(const Block& block) const {
 }
 
 bool GuestMemory::IsComplete(const Block& block) const {
-  return services_.granularity.blocks && !block.whole && block.Count(PageState::kResident) == kPagesPerBlock &&
+  return MayBeWhole(block) && !block.whole && block.Count(PageState::kResident) == kPagesPerBlock &&
          !frames_->reservation().empty() && services_.pool.reservations_have_blocks();
 }
 
@@ -488,7 +491,7 @@ void GuestMemory::PrefetchLocked(Block& block, FaultPlan& plan) {
 
 bool GuestMemory::MayPrefetch(const Block& block) const {
   // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
-  return !stopped() && services_.granularity.blocks && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
+  return !stopped() && MayBeWhole(block) && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
          block.Count(PageState::kPoisoned) == 0 && !CameWholeTooLately(block) &&
          services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock;
 }
@@ -754,6 +757,17 @@ FrameMigrator::Answer GuestMemory::EvictPageLocked(Block& block, Gfn gfn, FrameN
   AddToRuns(runs, gfn, frame);
   ReleaseFrames(block, runs);
   return FrameMigrator::Answer::kMoved;
+}
+
+// --- Advice.
+
+void GuestMemory::AdviseHuge(GfnRange range, bool huge) {
+  const GfnRange blocks = WholeBlocksOf(range.Intersect(GfnRange(Gfn(0), size())));
+  for (BlockNumber number = BlockOf(blocks.begin()); number < BlockOf(blocks.end()); ++number) {
+    Block& block = map_->block(number);
+    absl::MutexLock lock(&block.lock);
+    block.advised = huge;
+  }
 }
 
 // --- Giving pages up.

@@ -133,6 +133,11 @@ class GuestMemory final : public FaultHandler {
   // --- The guest gives pages up: they read as zero from now on, and their memory is free.
   void Discard(GfnRange range);
 
+  // --- The guest wants whole blocks in a part of its memory, or none any more. Counts where GranularityOptions has
+  // `advised_only`; for the blocks that lie wholly in the range, from their next fault on. No block is brought in for
+  // it, and none that is whole is taken apart.
+  void AdviseHuge(GfnRange range, bool huge);
+
   // --- For the reclaimer.
   Block& BlockAt(BlockNumber number) { return map_->block(number); }
 
@@ -210,8 +215,12 @@ class GuestMemory final : public FaultHandler {
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // Whether the latest faults came in order through the blocks before `number`.
-  bool IsAfterStream(BlockNumber number) const;
+  // Whether a block may be brought in whole as far as the user's options and the guest's advice go.
+  bool MayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
+    return quire::MayBeWhole(services_.granularity, block.advised);
+  }
+  // Whether the latest faults came in order through the blocks before this one, and it may be next.
+  bool IsAfterStream(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether the block was brought in whole so lately that it should not be again, memory being short.
   bool CameWholeTooLately(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // All of the block has been brought in, or ahead.

@@ -5,6 +5,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -584,6 +585,130 @@ TEST_P(WholeBlockTest, PrefetchLeavesAloneWhatIsInUseAndMemoryThatIsShort) {
   EXPECT_EQ(manager_->faults().prefetched.value(), 0u);
   GiveBack();
 }
+
+// --- Whole blocks where the guest asks for them.
+
+class AdvisedBlockTest : public WholeBlockTest {
+ protected:
+  void SetUp() override {
+    WholeBlockTest::SetUp();
+    if (!IsSkipped()) MakeAnotherGuest({.advised_only = true});
+  }
+  void MakeAnotherGuest(const GranularityOptions& granularity) {
+    RemoveGuest();
+    MakeGuest(granularity);
+  }
+  void Advise(BlockNumber block, bool huge = true) { guest_->AdviseHuge(PagesOf(block), huge); }
+  bool IsWhole(uint64_t number) {
+    Block& block = guest_->BlockAt(BlockNumber(number));
+    absl::MutexLock lock(&block.lock);
+    return block.whole;
+  }
+  // Touches every block once, and says which came whole, from block 0 on.
+  std::vector<bool> TouchAll() {
+    std::vector<bool> whole;
+    for (uint64_t block = 0; block < kSize.in_blocks_ceil(); ++block) {
+      mmu_->Read(FirstGfn(BlockNumber(block)) + PageCount(100));
+      whole.push_back(IsWhole(block));
+    }
+    return whole;
+  }
+  uint64_t WholeFaults() { return manager_->faults().whole.value(); }
+};
+
+TEST_P(AdvisedBlockTest, NoBlockComesWholeUnasked) {
+  EXPECT_THAT(TouchAll(), ElementsAre(false, false, false, false));
+  for (uint64_t block = 0; block < 4; ++block) WriteBlock(block);
+  EXPECT_EQ(WholeFaults(), 0u);
+  EXPECT_EQ(manager_->faults().promotions.value(), 0u) << "all pages of a block are there: it is still in pieces";
+  EXPECT_THAT(TouchAll(), ElementsAre(false, false, false, false));
+}
+
+TEST_P(AdvisedBlockTest, AFirstTouchBringsAllOfAnAdvisedBlock) {
+  Advise(BlockNumber(1));
+  EXPECT_EQ(guest_->frames_held(), PageCount()) << "advice alone brings nothing in";
+  EXPECT_THAT(TouchAll(), ElementsAre(false, true, false, false));
+  EXPECT_EQ(WholeFaults(), 1u);
+}
+
+TEST_P(AdvisedBlockTest, BlocksThatLiePartlyInARangeAreNotAdvised) {
+  guest_->AdviseHuge(GfnRange(Gfn(1), FirstGfn(BlockNumber(3)) - kOnePage), true);
+  EXPECT_THAT(TouchAll(), ElementsAre(false, true, false, false));
+}
+
+TEST_P(AdvisedBlockTest, ARangeIsCutToTheGuestsMemoryAndMayBeEmpty) {
+  guest_->AdviseHuge(GfnRange(), true);
+  guest_->AdviseHuge(GfnRange(Gfn(700), Gfn(600)), true);
+  guest_->AdviseHuge(GfnRange(Gfn(~uint64_t{0} - 1), Gfn(~uint64_t{0})), true);
+  guest_->AdviseHuge(GfnRange(FirstGfn(BlockNumber(2)), Gfn(~uint64_t{0})), true);
+  EXPECT_THAT(TouchAll(), ElementsAre(false, false, true, true));
+}
+
+TEST_P(AdvisedBlockTest, AStreamEndsWhereTheAdviceDoes) {
+  guest_->AdviseHuge(GfnRange(Gfn(0), PageCount::OfBlocks(2)), true);
+  for (uint64_t block = 0; block < 4; ++block) WriteBlock(block);
+  ReclaimAll();
+  for (uint64_t block = 0; block < 4; ++block) EXPECT_TRUE(BlockHasContent(block));
+  EXPECT_TRUE(IsWhole(0) && IsWhole(1));
+  EXPECT_FALSE(IsWhole(2) || IsWhole(3));
+}
+
+TEST_P(AdvisedBlockTest, WithdrawnAdviceEndsNewBlocksAndLeavesThoseThatAre) {
+  Advise(BlockNumber(1));
+  WriteBlock(1);
+  Advise(BlockNumber(1), false);
+  EXPECT_TRUE(IsWhole(1));
+  EXPECT_EQ(mmu_->mapped_pages(), 512u);
+  EXPECT_EQ(AgeBlock(1), kOneBlock);
+  EXPECT_TRUE(BlockHasContent(1)) << "comes back by second chance";
+  EXPECT_TRUE(IsWhole(1));
+  ReclaimAll();
+  EXPECT_TRUE(BlockHasContent(1));
+  EXPECT_FALSE(IsWhole(1));
+  EXPECT_EQ(WholeFaults(), 1u);
+}
+
+TEST_P(AdvisedBlockTest, PrefetchBringsAdvisedBlocksOnly) {
+  WriteBlock(1);
+  ReclaimAll();
+  guest_->Prefetch(BlockNumber(1));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 0u);
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  Advise(BlockNumber(1));
+  guest_->Prefetch(BlockNumber(1));
+  EXPECT_EQ(manager_->faults().prefetched.value(), 1u);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(AdvisedBlockTest, PagesInUseArePromotedOnceTheirBlockIsAdvised) {
+  WriteBlock(1);
+  ReclaimAll();
+  uint64_t touched = 0;
+  const auto touch = [&] {
+    const Gfn gfn(512 + touched++ * 37 % 512);
+    EXPECT_TRUE(HasContent(gfn, gfn.value() + 1));
+  };
+  while (touched < 40) touch();
+  EXPECT_EQ(WholeFaults(), 0u);
+  Advise(BlockNumber(1));
+  while (WholeFaults() == 0 && touched < 512) touch();
+  EXPECT_TRUE(IsWhole(1));
+  EXPECT_EQ(manager_->faults().promotions.value(), 1u);
+  EXPECT_TRUE(BlockHasContent(1));
+}
+
+TEST_P(AdvisedBlockTest, AdviceChangesNothingWhereBlocksAlwaysOrNeverComeWhole) {
+  const GfnRange all(Gfn(0), kSize);
+  MakeAnotherGuest({});
+  guest_->AdviseHuge(all, false);
+  EXPECT_THAT(TouchAll(), ElementsAre(true, true, true, true));
+  MakeAnotherGuest({.blocks = false});
+  guest_->AdviseHuge(all, true);
+  EXPECT_THAT(TouchAll(), ElementsAre(false, false, false, false));
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, AdvisedBlockTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
 
 INSTANTIATE_TEST_SUITE_P(Placements, WholeBlockTest, ::testing::Values(Placement::kArena, Placement::kReservation),
                          [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });

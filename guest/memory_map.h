@@ -29,6 +29,8 @@ struct alignas(64) Block {
   // The frames of its 512 pages were populated at once, and each page has its own still: aligned, one after the other,
   // with a content of the guest's or none. A secondary MMU may map it by one entry.
   bool whole ABSL_GUARDED_BY(lock) = false;
+  // The guest has asked for it to come whole (GuestMemory::AdviseHuge).
+  bool advised ABSL_GUARDED_BY(lock) = false;
   // The reclaimer has it on a queue, or in hand. Every block with a frame is queued.
   bool queued ABSL_GUARDED_BY(lock) = false;
   // The guest's fault, by its number modulo 2^32, that it came in whole for; 0: none. A hint, read without the lock.
@@ -49,6 +51,8 @@ struct alignas(64) Block {
     return Count(PageState::kResident) + Count(PageState::kOut) + Count(PageState::kInTransit) > 0;
   }
 };
+
+static_assert(sizeof(Block) <= 128, "two cache lines for 2 MiB");
 
 // Pages of a guest or a pool in each state; exact when nothing runs.
 struct PageStateCounts {

@@ -80,7 +80,8 @@ absl::Status GuestSet::PrepareManager() {
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
-       .granularity = {.blocks = options_.huge == Huge::kAlways,
+       .granularity = {.blocks = options_.huge != Huge::kNever,
+                       .advised_only = options_.huge == Huge::kAdvise,
                        .stream_faults = static_cast<uint8_t>(options_.huge_policy.stream),
                        .concentrated_faults = static_cast<uint8_t>(options_.huge_policy.faults),
                        .concentration_window = static_cast<uint16_t>(options_.huge_policy.window)},
@@ -126,10 +127,15 @@ absl::Status GuestSet::AddGuest(int number) {
 
 absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
   Pool* const pool = managed() ? &manager_->pool() : nullptr;
+  const AnonymousBlocks blocks = options_.huge == Huge::kAdvise ? AnonymousBlocks::kAdvised : AnonymousBlocks::kWanted;
   if (options_.accel == Accel::kSoft) {
-    absl::StatusOr<std::unique_ptr<SoftMachine>> machine = SoftMachine::Create(
-        {.name = guest.name, .memory = options_.memory, .vcpus = options_.vcpus, .work = &work_, .seed = seed}, pool,
-        guest.memory);
+    absl::StatusOr<std::unique_ptr<SoftMachine>> machine = SoftMachine::Create({.name = guest.name,
+                                                                                .memory = options_.memory,
+                                                                                .vcpus = options_.vcpus,
+                                                                                .work = &work_,
+                                                                                .seed = seed,
+                                                                                .anonymous_blocks = blocks},
+                                                                               pool, guest.memory);
     if (!machine.ok()) return machine.status();
     guest.soft = machine->get();
     guest.machine = *std::move(machine);
@@ -144,6 +150,7 @@ absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
                           .work = options_.payload.has_value() ? nullptr : &work_,
                           .seed = seed,
                           .window = {.spin = HasSpareCpu()},
+                          .anonymous_blocks = blocks,
                           .console = console_.For(guest.name)},
                          pool, guest.memory);
   if (!machine.ok()) return machine.status();

@@ -21,7 +21,8 @@ ABSL_FLAG(quire::Engine, engine, quire::Engine::kQuire,
           "quire or kernel: kernel leaves the guests' memory to the host, as plain memory, for comparison");
 ABSL_FLAG(
     quire::Huge, huge, quire::Huge::kAlways,
-    "always or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry each");
+    "always, advise or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry "
+    "each; advise: only where a guest asks for them, as the workloads do by their key advise");
 ABSL_FLAG(quire::CompactionMode, defrag, quire::CompactionMode::kBackground,
           "fault, background or off: who moves pages together when free memory is scattered and a whole 2 MiB block is "
           "wanted: the fault that wants it, a thread, or nobody");
@@ -176,7 +177,17 @@ absl::string_view Name(CompactionMode mode) {
   return "";
 }
 
-absl::string_view Name(Huge huge) { return huge == Huge::kAlways ? "always" : "never"; }
+absl::string_view Name(Huge huge) {
+  switch (huge) {
+    case Huge::kAlways:
+      return "always";
+    case Huge::kAdvise:
+      return "advise";
+    case Huge::kNever:
+      return "never";
+  }
+  return "";
+}
 
 const std::vector<FlagGroup>& RunFlags() {
   static const auto* groups = new std::vector<FlagGroup>{
@@ -188,7 +199,7 @@ const std::vector<FlagGroup>& RunFlags() {
       {"Their memory",
        {{"pool", "SIZE", "write a size such as 512M, 1.5G or 536870912"},
         {"engine", "WHO", "write quire or kernel"},
-        {"huge", "WHEN", "write always or never"},
+        {"huge", "WHEN", "write always, advise or never"},
         {"huge_stream", "N", "write a whole number such as 2"},
         {"huge_faults", "N", "write a whole number such as 12"},
         {"huge_window", "N", "write a whole number such as 128"},
@@ -287,7 +298,7 @@ bool AbslParseFlag(absl::string_view text, Engine* engine, std::string*) {
 std::string AbslUnparseFlag(Engine engine) { return std::string(Name(engine)); }
 
 bool AbslParseFlag(absl::string_view text, Huge* huge, std::string*) {
-  return ParseName(text, {Huge::kAlways, Huge::kNever}, huge);
+  return ParseName(text, {Huge::kAlways, Huge::kAdvise, Huge::kNever}, huge);
 }
 std::string AbslUnparseFlag(Huge huge) { return std::string(Name(huge)); }
 

@@ -23,8 +23,8 @@ enum class Accel : uint8_t { kAuto, kKvm, kSoft };
 // Who manages the guests' memory: this program, or the host kernel (the baseline).
 enum class Engine : uint8_t { kQuire, kKernel };
 
-// Whether guests' memory may come and go by whole blocks of 2 MiB.
-enum class Huge : uint8_t { kAlways, kNever };
+// Whether guests' memory may come and go by whole blocks of 2 MiB; kAdvise: where a guest asks for it.
+enum class Huge : uint8_t { kAlways, kAdvise, kNever };
 
 absl::string_view Name(Accel accel);
 absl::string_view Name(Engine engine);

@@ -82,6 +82,15 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->json, "-");
 }
 
+TEST(OptionsTest, WholeBlocksAlwaysOnAdviceOrNever) {
+  EXPECT_EQ(Options({"--huge=always"})->huge, Huge::kAlways);
+  EXPECT_EQ(Options({"--huge=advise"})->huge, Huge::kAdvise);
+  EXPECT_EQ(Options({"--huge=never"})->huge, Huge::kNever);
+  for (const Huge huge : {Huge::kAlways, Huge::kAdvise, Huge::kNever}) {
+    EXPECT_EQ(Options({absl::StrCat("--huge=", Name(huge))})->huge, huge);
+  }
+}
+
 TEST(OptionsTest, TheDefaultPoolFollowsTheGuestsAndIsWholePages) {
   EXPECT_EQ(Options({"--guests=3", "--memory=1G"})->pool, ByteCount::MiB(1536));
   // Half of 8193 pages.
@@ -140,7 +149,7 @@ TEST(OptionsTest, BadNumbers) {
 TEST(OptionsTest, BadNames) {
   EXPECT_EQ(Error({"--accel=tcg"}), "--accel=tcg is not understood: write auto, kvm or soft");
   EXPECT_EQ(Error({"--engine=linux"}), "--engine=linux is not understood: write quire or kernel");
-  EXPECT_EQ(Error({"--huge=yes"}), "--huge=yes is not understood: write always or never");
+  EXPECT_EQ(Error({"--huge=yes"}), "--huge=yes is not understood: write always, advise or never");
   EXPECT_EQ(Error({"--defrag=on"}), "--defrag=on is not understood: write fault, background or off");
   EXPECT_EQ(Error({"--workload=zpif"}), "no such workload");
 }

@@ -22,8 +22,9 @@ namespace quire {
 inline constexpr uint64_t kAuxMagic = 0x7875616572697571;  // "quireaux"
 
 struct AuxArea {
-  uint64_t magic;       // kAuxMagic
-  uint64_t used_pages;  // pages 0 to used_pages - 1 of the guest's memory are used
+  uint64_t magic;          // kAuxMagic
+  uint64_t used_pages;     // pages 0 to used_pages - 1 of the guest's memory are used
+  uint64_t advised_pages;  // of those, from page 0 on, the guest wants whole blocks for so many
   WorkloadSpec spec;
   Content content;
   uint64_t go;         // sweep: the host sets this to 1 when it is to begin

@@ -20,6 +20,12 @@ PageCount UsedPages(const WorkloadSpec& spec, PageCount memory) {
   return PageCount(std::clamp<uint64_t>(static_cast<uint64_t>(used), 1, memory.in_pages()));
 }
 
+PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory) {
+  const PageCount used = UsedPages(spec, memory);
+  const double advised = std::round(spec.advise * static_cast<double>(used.in_pages()));
+  return std::min(PageCount(static_cast<uint64_t>(advised)), used);
+}
+
 ByteCount AuxScratchSize(const AuxParameters& parameters) {
   const uint64_t versions = UsedPages(parameters.spec, parameters.memory).in_pages() * sizeof(uint32_t);
   return PageCount::Ceil(ByteCount::Bytes(kVersionsOffset + versions)).bytes();
@@ -31,6 +37,7 @@ void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::
   AuxArea* area = new (scratch.data()) AuxArea();
   area->magic = kAuxMagic;
   area->used_pages = UsedPages(parameters.spec, parameters.memory).in_pages();
+  area->advised_pages = AdvisedPages(parameters.spec, parameters.memory).in_pages();
   area->spec = parameters.spec;
   area->content = parameters.content;
   area->versions = reinterpret_cast<uint32_t*>(guest_address + kVersionsOffset);

@@ -23,6 +23,9 @@ struct AuxParameters {
 // Pages of a guest's memory that the workload uses, at least one.
 PageCount UsedPages(const WorkloadSpec& spec, PageCount memory);
 
+// Of those, from the first on, the pages that the guest wants whole blocks for.
+PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory);
+
 // Size of the scratch area, a whole number of pages.
 ByteCount AuxScratchSize(const AuxParameters& parameters);
 

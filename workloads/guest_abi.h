@@ -31,6 +31,11 @@
  * it that an exception has ended the guest. */
 #define QUIRE_SERIAL_PORT 0x3f8 /* OUT, one byte: console output */
 #define QUIRE_EXIT_PORT 0xf4    /* OUT, 32 bits: this vCPU ends with this status; 0 is success */
+#define QUIRE_ADVISE_PORT 0xf6  /* OUT, 32 bits: advice on the part of the memory that boot_info->huge_* say */
+
+/* What may be written to QUIRE_ADVISE_PORT; anything else ends the guest. */
+#define QUIRE_ADVISE_HUGE 1u    /* let this part come and go by whole blocks of 2 MiB (--huge=advise) */
+#define QUIRE_ADVISE_NO_HUGE 2u /* no longer */
 
 /* One for each vCPU, on a cache line of its own. Written by the guest, read by Quire at any time. Each field only grows
  * except first_bad_*, which are set once, before mismatched_pages stops being 0. */
@@ -56,7 +61,9 @@ struct quire_boot_info {
   uint32_t arrived;      /* for the guest's own use: vCPUs that have reached a barrier; starts as 0 */
   uint64_t aux;          /* 0, or the address of data for Quire's own workloads ... */
   uint64_t aux_bytes;    /* ... and its size */
-  uint64_t reserved[8];  /* 0 */
+  uint64_t huge_begin;   /* for QUIRE_ADVISE_PORT, written by the guest: offset into its memory ... */
+  uint64_t huge_bytes;   /* ... and size of the part that the advice is about */
+  uint64_t reserved[6];  /* 0 */
   struct quire_progress progress[QUIRE_MAX_VCPUS];
 };
 

@@ -1,11 +1,15 @@
-// The loop that every workload runs on each vCPU: fill the vCPU's pages, then read and write them as the spec says, and
-// verify every page that is touched. Freestanding: also compiled into the payload of KVM guests.
+// What every workload does on each vCPU: say where whole blocks are wanted, fill the vCPU's pages, then read and write
+// them as the spec says, and verify every page that is touched. Freestanding: also compiled into the payload of KVM
+// guests.
 //
 // How the memory is reached is the Memory type's business:
 //
 //   // Calls use(uint64_t* words) with the page's kWordsPerPage words, 16-byte aligned, which it may read, and write if
 //   // `write` is true. False when the page cannot be had any more (the guest must end); `use` was not called then.
 //   template <class Use> bool WithPage(uint64_t page, bool write, Use use);
+//
+//   // Asks for whole blocks for `count` pages from `page` on. On vCPU 0 only, before any vCPU touches a page.
+//   void AdviseHuge(uint64_t page, uint64_t count);
 //
 // The sequence of operations is determined by spec, seed, vCPU and number of vCPUs; only how far it gets depends on the
 // time. A write first verifies the page, then writes its next version.
@@ -41,6 +45,7 @@ class WorkloadRun {
 
   RunResult Run() {
     SetPhase(0);
+    if (aux_.advised_pages != 0) Advise();
     if (aux_.spec.fill != 0 && !Fill()) return RunResult::kMemoryFailed;
     SetPhase(1);
     const bool sweep = aux_.spec.kind == WorkloadKind::kSweep;
@@ -51,6 +56,15 @@ class WorkloadRun {
 
  private:
   bool Stopped() const { return __atomic_load_n(&boot_.stop, __ATOMIC_RELAXED) != 0; }
+
+  // The other vCPUs wait: what they touched before would have come in pieces.
+  void Advise() {
+    if (vcpu_ == 0) {
+      memory_.AdviseHuge(0, aux_.advised_pages);
+      __atomic_store_n(&boot_.arrived, 1, __ATOMIC_RELEASE);
+    }
+    while (!Stopped() && __atomic_load_n(&boot_.arrived, __ATOMIC_ACQUIRE) == 0) asm volatile("pause");
+  }
 
   bool Fill() {
     for (uint64_t i = 0; i < page_count_ && !Stopped(); ++i)

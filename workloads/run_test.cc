@@ -44,7 +44,10 @@ class PlainMemory {
     return true;
   }
 
+  void AdviseHuge(uint64_t page, uint64_t count) { advice.emplace_back(page, count); }
+
   std::vector<std::pair<uint64_t, bool>> operations;
+  std::vector<std::pair<uint64_t, uint64_t>> advice;  // first page, number of pages
   size_t fail_at = ~size_t{0};
   std::function<void(size_t)> before_operation;
 
@@ -188,7 +191,7 @@ TEST(RunWorkload, WriteVerifiesBeforeItWritesAndHeals) {
 
 TEST(RunWorkload, SameSeedRepeatsTheSameOperations) {
   const auto operations = [](uint64_t seed, uint32_t vcpu) {
-    Guest guest("zipf:operations=2000", 2, 101, seed);
+    Guest guest("zipf:operations=2000,advise=0", 2, 101, seed);
     PlainMemory memory(guest.memory);
     RunWorkload(guest.aux(), guest.boot, vcpu, memory);
     return memory.operations;
@@ -217,8 +220,41 @@ TEST(RunWorkload, VcpusShareTheWorkAndNoPage) {
   EXPECT_EQ(verified, 10002u + 103u);
 }
 
+TEST(RunWorkload, WholeBlocksAreAskedForByVcpu0BeforeAnyVcpuTouchesAPage) {
+  constexpr uint32_t kVcpus = 3;
+  Guest guest("scan:operations=300,touched=0.5,advise=0.5", kVcpus, 100);
+  std::vector<PlainMemory> memories(kVcpus, PlainMemory(guest.memory));
+  // Written by vCPU 0 and read by the others once they touch a page: that orders the accesses, or ThreadSanitizer
+  // tells.
+  for (uint32_t vcpu = 0; vcpu < kVcpus; ++vcpu) {
+    memories[vcpu].before_operation = [&](size_t) { EXPECT_EQ(memories[0].advice.size(), 1u); };
+  }
+  std::vector<std::thread> threads;
+  for (uint32_t vcpu = kVcpus; vcpu-- > 0;)
+    threads.emplace_back([&, vcpu] { RunWorkload(guest.aux(), guest.boot, vcpu, memories[vcpu]); });
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(memories[0].advice[0], std::make_pair(uint64_t{0}, uint64_t{25}));
+  for (uint32_t vcpu = 1; vcpu < kVcpus; ++vcpu) EXPECT_TRUE(memories[vcpu].advice.empty());
+}
+
+TEST(RunWorkload, NothingIsAskedForAndNobodyWaitsWithoutAShareToAdvise) {
+  Guest guest("scan:operations=10,advise=0", 2);
+  PlainMemory memory(guest.memory);
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 1, memory), RunResult::kFinished);
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+  EXPECT_TRUE(memory.advice.empty());
+}
+
+TEST(RunWorkload, AVcpuThatWaitsForTheAdviceStopsWhenToldTo) {
+  Guest guest("scan", 2);
+  guest.boot.stop = 1;
+  PlainMemory memory(guest.memory);
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 1, memory), RunResult::kFinished);
+  EXPECT_TRUE(memory.operations.empty());
+}
+
 TEST(RunWorkload, VcpusWithoutPagesFinish) {
-  Guest guest("zipf", 4, 2);
+  Guest guest("zipf:advise=0", 4, 2);
   PlainMemory memory(guest.memory);
   EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 3, memory), RunResult::kFinished);
   EXPECT_TRUE(memory.operations.empty());
@@ -312,6 +348,16 @@ TEST(AuxArea, UsedPagesIsAtLeastOneAndAtMostAll) {
   EXPECT_EQ(UsedPages(spec, PageCount(100000)), PageCount(100));
   spec.touched = 1;
   EXPECT_EQ(UsedPages(spec, PageCount(100003)), PageCount(100003));
+}
+
+TEST(AuxArea, AdvisedPagesAreAShareOfThoseUsed) {
+  WorkloadSpec spec;
+  EXPECT_EQ(AdvisedPages(spec, PageCount(100003)), PageCount(100003));
+  spec.touched = 0.5;
+  spec.advise = 0.5;
+  EXPECT_EQ(AdvisedPages(spec, PageCount(1000)), PageCount(250));
+  spec.advise = 0;
+  EXPECT_EQ(AdvisedPages(spec, PageCount(1000)), PageCount());
 }
 
 TEST(AuxArea, ScratchIsSmallAndPointsIntoItself) {

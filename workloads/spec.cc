@@ -20,6 +20,11 @@ constexpr double kManyOperations = 1e15;
 WorkloadKey Touched() {
   return {"touched", "share of the guest's memory that is used at all", 0.001, 1, 1, &WorkloadSpec::touched};
 }
+WorkloadKey Advise() {
+  constexpr absl::string_view kDescription =
+      "share of that, from its beginning, to ask whole blocks for (--huge=advise)";
+  return {"advise", kDescription, 0, 1, 1, &WorkloadSpec::advise};
+}
 WorkloadKey Writes(double fallback, absl::string_view description = "share of operations that write") {
   return {"writes", description, 0, 1, fallback, &WorkloadSpec::writes};
 }
@@ -37,12 +42,13 @@ std::vector<WorkloadInfo> MakeTable() {
       {WorkloadKind::kTouch,
        "touch",
        "write all pages in order, then read them in order, over and over",
-       {Touched(), Writes(1, "share of the pages that a writing pass writes"), Operations()}},
-      {WorkloadKind::kRandom, "random", "uniformly random pages", {Touched(), Writes(0.2), Operations()}},
+       {Touched(), Advise(), Writes(1, "share of the pages that a writing pass writes"), Operations()}},
+      {WorkloadKind::kRandom, "random", "uniformly random pages", {Touched(), Advise(), Writes(0.2), Operations()}},
       {WorkloadKind::kZipf,
        "zipf",
        "few pages take most operations (Zipf's law)",
        {Touched(),
+        Advise(),
         Writes(0.2),
         {"theta", "exponent; 0: uniform", 0, 4, 0.99, &WorkloadSpec::theta},
         {"scatter", "1: popular pages lie anywhere; 0: side by side, most popular first", 0, 1, 0,
@@ -52,12 +58,16 @@ std::vector<WorkloadInfo> MakeTable() {
        "phases",
        "uniformly random pages of a working set that moves on",
        {Touched(),
+        Advise(),
         Writes(0.2),
         {"set", "size of the working set, as a share of the memory that is used", 0.001, 1, 0.25, &WorkloadSpec::set},
         {"period", "operations of a vCPU before its working set moves on", 1, kManyOperations, 100000,
          &WorkloadSpec::period},
         Operations()}},
-      {WorkloadKind::kScan, "scan", "all pages in order, over and over", {Touched(), Writes(0.2), Operations()}},
+      {WorkloadKind::kScan,
+       "scan",
+       "all pages in order, over and over",
+       {Touched(), Advise(), Writes(0.2), Operations()}},
   };
 }
 

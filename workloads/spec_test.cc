@@ -53,6 +53,14 @@ TEST(ParseWorkload, KeysAreSet) {
   EXPECT_EQ(spec->operations, 1000000u);
 }
 
+TEST(ParseWorkload, EveryWorkloadWantsWholeBlocksForAllOfItsMemoryUnlessToldOtherwise) {
+  for (const WorkloadInfo& workload : Workloads()) {
+    EXPECT_EQ(ParseWorkload(workload.name)->advise, 1);
+    EXPECT_EQ(ParseWorkload(absl::StrCat(workload.name, ":advise=0.25"))->advise, 0.25);
+  }
+  EXPECT_THAT(ErrorOf("scan:advise=1.5"), HasSubstr("from 0 to 1"));
+}
+
 TEST(ParseWorkload, UnknownNameListsTheKnownOnes) {
   EXPECT_THAT(ErrorOf("zipff"), AllOf(HasSubstr("'zipff'"), HasSubstr("touch, random, zipf, phases, scan")));
   EXPECT_THAT(ErrorOf(""), HasSubstr("touch, random"));
@@ -61,7 +69,7 @@ TEST(ParseWorkload, UnknownNameListsTheKnownOnes) {
 
 TEST(ParseWorkload, UnknownKeyListsThatWorkloadsKeys) {
   EXPECT_THAT(ErrorOf("random:theta=1"),
-              AllOf(HasSubstr("random has no key 'theta'"), HasSubstr("touched, writes, operations")));
+              AllOf(HasSubstr("random has no key 'theta'"), HasSubstr("touched, advise, writes, operations")));
 }
 
 TEST(ParseWorkload, ValueOutOfRangeSaysTheRange) {
@@ -147,7 +155,8 @@ TEST(ParseWorkload, AnyBytesGiveASpecInRangeOrOneSentence) {
 
 TEST(FormatWorkload, ParsesBackToTheSameSpec) {
   const WorkloadSpec spec = *ParseWorkload("zipf:theta=1.1,writes=0.30000000000000004,operations=123456789");
-  EXPECT_EQ(FormatWorkload(spec), "zipf:touched=1,writes=0.30000000000000004,theta=1.1,scatter=0,operations=123456789");
+  EXPECT_EQ(FormatWorkload(spec),
+            "zipf:touched=1,advise=1,writes=0.30000000000000004,theta=1.1,scatter=0,operations=123456789");
   const WorkloadSpec read = *ParseWorkload(FormatWorkload(spec));
   EXPECT_EQ(read.writes, spec.writes);
   EXPECT_EQ(read.theta, spec.theta);

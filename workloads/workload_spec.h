@@ -20,6 +20,7 @@ enum class WorkloadKind : uint64_t {
 struct WorkloadSpec {
   WorkloadKind kind = WorkloadKind::kTouch;
   double touched = 1;        // share of the guest's memory that is used at all
+  double advise = 1;         // share of the used memory, from its beginning, that the guest wants whole blocks for
   double writes = 1;         // share of operations that write (touch: within the passes that write)
   double theta = 0.99;       // zipf: exponent
   double set = 0.25;         // phases: share of the used memory that is the working set

@@ -14,6 +14,10 @@
 //
 // A guest that touches its memory at random shows neither, and pays for single pages only, whatever it has of each
 // block.
+//
+// A guest can say where it wants whole blocks (GuestMemory::AdviseHuge). With `advised_only` the rules above hold for
+// the blocks it has asked for, and all others come by pages and runs, as with madvise(MADV_HUGEPAGE) where Linux's
+// transparent_hugepage/enabled is "madvise". Advice is a permission: it makes no block come in.
 #ifndef QUIRE_GUEST_HUGE_GRANULARITY_H_
 #define QUIRE_GUEST_HUGE_GRANULARITY_H_
 
@@ -27,6 +31,7 @@ enum class Granularity : uint8_t { kPage, kRun, kBlock };
 
 struct GranularityOptions {
   bool blocks = true;                   // false: never more than a run
+  bool advised_only = false;            // blocks only where the guest has asked for them
   uint8_t stream_faults = 2;            // so many faults in a row, each where the last one ended, are a stream
   uint8_t concentrated_faults = 12;     // so many in one block ...
   uint16_t concentration_window = 128;  // ... of so many of the guest's latest are concentration
@@ -68,17 +73,28 @@ constexpr bool InStream(const GranularityOptions& options, const FaultHistory& h
 // Where in the block after it a stream may go on, in pages: several vCPUs may arrive there in any order.
 inline constexpr uint64_t kStreamBegin = 16;
 
-// Decides for a fault on page `index` (0 to 511) of a block, and remembers it. `fault_number` counts the guest's
-// faults, modulo 2^32. `after_stream`: the block before this one has just come in whole (CameJustBefore).
-inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHistory& history, uint64_t index,
-                                     uint32_t fault_number, bool after_stream) {
-  if (fault_number - history.window_begin >= options.concentration_window || history.window_faults == 0) {
-    history.window_begin = fault_number;
+// Whether a block may be brought in whole at all; `advised`: its guest has asked for that.
+constexpr bool MayBeWhole(const GranularityOptions& options, bool advised) {
+  return options.blocks && (advised || !options.advised_only);
+}
+
+struct BlockFault {
+  uint64_t index = 0;         // of the page in its block, 0 to 511
+  uint32_t number = 0;        // counts the guest's faults, modulo 2^32
+  bool after_stream = false;  // the block before this one has just come in whole (CameJustBefore)
+  bool may_be_whole = true;   // MayBeWhole, for this block
+};
+
+// Decides for a fault in a block, and remembers it.
+inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHistory& history,
+                                     const BlockFault& fault) {
+  if (fault.number - history.window_begin >= options.concentration_window || history.window_faults == 0) {
+    history.window_begin = fault.number;
     history.window_faults = 0;
   }
   if (history.window_faults < UINT8_MAX) ++history.window_faults;
-  const bool sequential = index == history.next_expected && index != 0;
-  if (after_stream && index < kStreamBegin) {
+  const bool sequential = fault.index == history.next_expected && fault.index != 0;
+  if (fault.after_stream && fault.index < kStreamBegin) {
     history.streamed = options.stream_faults;
   } else if (!sequential) {
     history.streamed = 0;
@@ -86,7 +102,7 @@ inline Granularity ChooseGranularity(const GranularityOptions& options, FaultHis
     ++history.streamed;
   }
   const bool concentrated = history.window_faults >= options.concentrated_faults;
-  if (options.blocks && (concentrated || InStream(options, history))) return Granularity::kBlock;
+  if (fault.may_be_whole && (concentrated || InStream(options, history))) return Granularity::kBlock;
   return sequential ? Granularity::kRun : Granularity::kPage;
 }
 

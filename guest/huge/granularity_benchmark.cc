@@ -59,7 +59,11 @@ class ModelMemory {
     const uint64_t block = page / kPagesPerBlock, index = page % kPagesPerBlock;
     FaultHistory& history = histories_[block];
     const bool after_stream = block > 0 && CameJustBefore(whole_fault_[block - 1], faults_);
-    Granularity chosen = ChooseGranularity(options_, history, index, faults_++, after_stream);
+    Granularity chosen = ChooseGranularity(options_, history,
+                                           {.index = index,
+                                            .number = faults_++,
+                                            .after_stream = after_stream,
+                                            .may_be_whole = MayBeWhole(options_, /*advised=*/false)});
     if (chosen == Granularity::kBlock && CameWholeLately(history, evicted_, kPool)) chosen = Granularity::kRun;
     uint64_t end = index + 1;
     if (chosen == Granularity::kRun) end = (index / kRun + 1) * kRun;

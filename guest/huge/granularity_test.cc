@@ -12,10 +12,15 @@ namespace {
 class GranularityTest : public ::testing::Test {
  protected:
   static constexpr uint64_t kBlocks = 256;
+  static constexpr uint64_t kAdvised = 200;  // the block that the guest has asked for
 
   Granularity Fault(uint64_t block, uint64_t index) {
     const bool after_stream = block > 0 && CameJustBefore(whole_fault_[block - 1], number_);
-    const Granularity chosen = ChooseGranularity(options_, histories_[block], index, number_++, after_stream);
+    const Granularity chosen = ChooseGranularity(options_, histories_[block],
+                                                 {.index = index,
+                                                  .number = number_++,
+                                                  .after_stream = after_stream,
+                                                  .may_be_whole = MayBeWhole(options_, block == kAdvised)});
     const uint64_t run_end = (index / 16 + 1) * 16;
     histories_[block].next_expected = static_cast<uint16_t>(chosen == Granularity::kPage  ? index + 1
                                                             : chosen == Granularity::kRun ? run_end
@@ -88,6 +93,30 @@ TEST_F(GranularityTest, WithoutBlocksAStreamGetsRuns) {
   options_.blocks = false;
   EXPECT_EQ(Fault(3, 0), Granularity::kPage);
   for (uint64_t index : {1, 16, 32, 48, 64, 80, 96, 112, 128, 144}) EXPECT_EQ(Fault(3, index), Granularity::kRun);
+}
+
+TEST_F(GranularityTest, WhereOnlyAdvisedBlocksMayBeWholeAStreamInAnotherGetsRuns) {
+  options_.advised_only = true;
+  Fault(3, 0);
+  for (uint64_t index : {1, 16, 32, 48}) EXPECT_EQ(Fault(3, index), Granularity::kRun);
+  for (uint64_t index : {0, 1}) Fault(kAdvised, index);
+  EXPECT_EQ(Fault(kAdvised, 16), Granularity::kBlock);
+}
+
+TEST_F(GranularityTest, WhereOnlyAdvisedBlocksMayBeWholeConcentrationOnAnotherGetsPages) {
+  options_.advised_only = true;
+  for (int i = 0; i < 2 * options_.concentrated_faults; ++i) {
+    EXPECT_EQ(Fault(3, static_cast<uint64_t>(i) * 111 % 512), Granularity::kPage);
+  }
+}
+
+TEST(MayBeWholeTest, AdviceCountsOnlyWhereItIsAskedFor) {
+  for (const bool advised : {false, true}) {
+    EXPECT_TRUE(MayBeWhole({}, advised));
+    EXPECT_EQ(MayBeWhole({.advised_only = true}, advised), advised);
+    EXPECT_FALSE(MayBeWhole({.blocks = false}, advised));
+    EXPECT_FALSE(MayBeWhole({.blocks = false, .advised_only = true}, advised));
+  }
 }
 
 TEST(CameWholeLatelyTest, UntilHalfOfThePoolHasBeenEvicted) {

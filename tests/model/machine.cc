@@ -71,6 +71,7 @@ Machine::Machine() {
                  {.limit = kPool,
                   .reservations = kReservations,
                   .use_memfd = true,
+                  .granularity = {.advised_only = true},
                   .compaction = CompactionMode::kFault,
                   .on_stopped = [this](GuestMemory& guest,
                                        const absl::Status&) { stopped_.emplace(&guest, ScatteredFrames()); }})
@@ -164,6 +165,13 @@ absl::Status Machine::Do(const Discard& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const Advise& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr) return absl::OkStatus();
+  guest->memory->AdviseHuge(GfnRange(Gfn(op.page), PageCount(op.count)), op.huge);
+  return absl::OkStatus();
+}
+
 // --- What the manager does.
 
 absl::Status Machine::Do(const Age& op) {
@@ -235,6 +243,7 @@ absl::Status Machine::Do(const AddGuest& op) {
   // After very many guests there are no more places for reservations.
   if (absl::IsInvalidArgument(memory.status())) memory = manager_->AddGuest(size, Placement::kArena);
   if (!memory.ok()) return memory.status();
+  (*memory)->AdviseHuge(GfnRange(Gfn(0), size), true);
   guests_.push_back({.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = {}});
   return absl::OkStatus();
 }

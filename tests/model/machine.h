@@ -28,7 +28,7 @@ class SoftwareMmu {
   virtual std::optional<FrameNumber> Lookup(Gfn gfn) = 0;
 };
 
-// For one thread.
+// Whole blocks come where guests want them, which at first is everywhere. For one thread.
 class Machine {
  public:
   static constexpr size_t kMaxGuests = 5;
@@ -63,6 +63,7 @@ class Machine {
   absl::Status Do(const Poke& op);
   absl::Status Do(const Probe& op);
   absl::Status Do(const Discard& op);
+  absl::Status Do(const Advise& op);
   absl::Status Do(const Age& op);
   absl::Status Do(const AgeBlocks& op);
   absl::Status Do(const Evict& op);

@@ -55,6 +55,10 @@ struct Printer {
   std::string operator()(const Discard& op) const {
     return absl::StrFormat("Discard{.guest = %u, .page = %u, .count = %u}", op.guest, op.page, op.count);
   }
+  std::string operator()(const Advise& op) const {
+    return absl::StrFormat("Advise{.guest = %u, .page = %u, .count = %u, .huge = %s}", op.guest, op.page, op.count,
+                           op.huge ? "true" : "false");
+  }
   std::string operator()(const Age& op) const {
     return absl::StrFormat("Age{.guest = %u, .block = %u}", op.guest, op.block);
   }
@@ -112,7 +116,10 @@ Op RandomOp(Dice& dice) {
   // In 1024ths. Accesses are most of it; an eviction of a block costs as much as hundreds of them.
   const uint32_t kind = dice.Below(1024);
   const uint32_t guest = dice.Below(8);
-  if (kind < 300) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 292) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 300) {
+    return Advise{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(2048), .huge = dice.Below(4) != 0};
+  }
   if (kind < 340) return Read{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(64)};
   if (kind < 700) {
     return Write{

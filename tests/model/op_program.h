@@ -44,6 +44,12 @@ struct Discard {
   uint32_t guest, page, count;
 };
 
+// Asks for whole blocks in `count` pages, or wants none any more.
+struct Advise {
+  uint32_t guest, page, count;
+  bool huge;
+};
+
 // --- What the manager does.
 
 struct Age {
@@ -86,8 +92,8 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Age, AgeBlocks, Evict, Prefetch, Reclaim, Compact, AddGuest,
-                        RemoveGuest, Wire, Unwire>;
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, Compact,
+                        AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
 #include "tests/run/expect_good_run.h"
 #include "tests/run/run_in_child.h"
@@ -68,6 +69,43 @@ TEST_F(KvmRunTest, StoppingOneGuestSavesTheOthers) {
     stopped += guest["exit"] != "ok" ? 1 : 0;
   }
   EXPECT_EQ(stopped, 1);
+}
+
+// Without pressure each block that may be whole comes in once, by its first touch.
+TEST_F(KvmRunTest, WholeBlocksComeWhereGuestsAskForThem) {
+  RunOptions options = Options();
+  options.guests = 2;
+  options.vcpus = 2;
+  options.memory = ByteCount::MiB(24);
+  options.pool = ByteCount::MiB(128);
+  options.duration = absl::Minutes(10);  // ended by its operations
+  const auto whole_blocks = [&](Huge huge, const char* advise) {
+    options.huge = huge;
+    options.workload = absl::StrCat("touch:operations=15000,advise=", advise);
+    const ChildRun run = RunInChild(options);
+    EXPECT_EQ(run.status, 0);
+    EXPECT_EQ(run.report["huge"]["promotions"], 0u);
+    return run.report["huge"]["whole_faults"].get<uint64_t>();
+  };
+  const uint64_t blocks = options.all_memory().in_bytes() / kBlockSize;
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "0"), 0u);
+  if (whole_blocks(Huge::kAlways, "0") != blocks) GTEST_SKIP() << "this host gives windows no whole blocks, or not all";
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "0.5"), blocks / 2);
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "1"), blocks);
+}
+
+TEST_F(KvmRunTest, TheHostKernelsMemoryTakesAdviceToo) {
+  RunOptions options = Options();
+  options.guests = 1;
+  options.memory = ByteCount::MiB(24);
+  options.engine = Engine::kKernel;
+  options.huge = Huge::kAdvise;
+  options.workload = "touch:operations=15000,advise=0.5";
+  options.duration = absl::Minutes(10);
+  const ChildRun run = RunInChild(options);
+  EXPECT_EQ(run.status, 0);
+  EXPECT_EQ(run.report["guests"][0]["exit"], "ok");
+  EXPECT_EQ(run.report["guests"][0]["mismatched_pages"], 0u);
 }
 
 // The bytes of a real program instead of generated ones.

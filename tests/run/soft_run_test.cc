@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/huge/compaction_mode.h"
@@ -63,6 +64,37 @@ TEST(SoftRunTest, WholeBlocksAreMadeByMovingPagesUnlessThatIsOff) {
   EXPECT_EQ(off.report["huge"]["migrated_pages"], 0u);
 }
 
+// Without pressure each block that may be whole comes in once, by its first touch, and stays.
+TEST(SoftRunTest, WholeBlocksComeWhereGuestsAskForThem) {
+  RunOptions options = Options();
+  options.guests = 2;
+  options.vcpus = 2;
+  options.pool = ByteCount::MiB(256);
+  const uint64_t blocks = options.all_memory().in_bytes() / kBlockSize;
+  const auto whole_blocks = [&](Huge huge, const char* advise) {
+    options.huge = huge;
+    options.workload = absl::StrCat("touch:operations=40000,advise=", advise);
+    const ChildRun run = RunInChild(options);
+    EXPECT_EQ(run.status, 0);
+    // Nothing else is mapped whole. A guest that has ended before the others has no mappings any more.
+    EXPECT_LE(run.report["huge"]["blocks_mapped"], run.report["huge"]["whole_faults"]);
+    EXPECT_EQ(run.report["huge"]["promotions"], 0u);
+    return run.report["huge"]["whole_faults"].get<uint64_t>();
+  };
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "0"), 0u);
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "0.5"), blocks / 2);
+  EXPECT_EQ(whole_blocks(Huge::kAdvise, "1"), blocks);
+  EXPECT_EQ(whole_blocks(Huge::kAlways, "0"), blocks);
+  EXPECT_EQ(whole_blocks(Huge::kNever, "1"), 0u);
+}
+
+TEST(SoftRunTest, GuestsThatAskForWholeBlocksInPartOfTheirMemoryRunCorrectlyUnderPressure) {
+  RunOptions options = Options();
+  options.huge = Huge::kAdvise;
+  options.workload = "scan:operations=100000,advise=0.5";
+  ExpectGoodRun(options, RunInChild(options));
+}
+
 TEST(SoftRunTest, APoolTooSmallForTheContentEndsInOutOfMemoryAndNamesTheGuest) {
   RunOptions options = Options();
   options.guests = 1;
@@ -103,11 +135,14 @@ TEST(SoftRunTest, TheHostKernelsMemoryServesForComparison) {
   RunOptions options = Options();
   options.engine = Engine::kKernel;
   options.guests = 1;
-  const ChildRun run = RunInChild(options);
-  EXPECT_EQ(run.status, 0);
-  EXPECT_EQ(run.report["engine"], "kernel");
-  EXPECT_EQ(run.report["guests"][0]["mismatched_pages"], 0u);
-  EXPECT_EQ(run.report["faults"]["total"], 0u);
+  for (const Huge huge : {Huge::kAlways, Huge::kAdvise}) {
+    options.huge = huge;
+    const ChildRun run = RunInChild(options);
+    EXPECT_EQ(run.status, 0);
+    EXPECT_EQ(run.report["engine"], "kernel");
+    EXPECT_EQ(run.report["guests"][0]["mismatched_pages"], 0u);
+    EXPECT_EQ(run.report["faults"]["total"], 0u);
+  }
 }
 
 }  // namespace

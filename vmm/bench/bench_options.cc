@@ -45,7 +45,7 @@ const std::vector<FlagGroup>& BenchFlags() {
         {"pool", "SIZE", "write a size such as 128M, 1.5G or 134217728"},
         {"vcpus", "N", "write a whole number such as 1"},
         {"accel", "WHAT", "write auto, kvm or soft"},
-        {"huge", "WHEN", "write always or never"},
+        {"huge", "WHEN", "write always, advise or never"},
         {"content", "FILE", "write the path of a file"},
         {"seed", "N", "write a whole number such as 1"}}},
       {"What comes out", {{"json", "FILE", "write the path of a file, or - for standard output"}}},

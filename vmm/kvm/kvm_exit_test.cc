@@ -57,6 +57,15 @@ TEST(DecodeExit, ExitAndOtherPortsGiveTheirValue) {
   EXPECT_EQ(write.value, 0x1234u);
 }
 
+TEST(DecodeExit, AdviceHasItsValueAndNothingOfTheNeighbouringPorts) {
+  RunPage page;
+  EXPECT_EQ(page.Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_OUT, 4, 1, "\x78\x56\x34\x12").As<AdviceWrite>().value,
+            0x12345678u);
+  EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_OUT, 1, 1, "\x02\xff").As<AdviceWrite>().value, 2u);
+  EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT + 1, KVM_EXIT_IO_OUT, 4, 1).As<PortWrite>().port, QUIRE_ADVISE_PORT + 1);
+  EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_IN, 4, 1).As<PortRead>().bytes, 4u);
+}
+
 TEST(DecodeExit, ReadsAreAnsweredInPlace) {
   RunPage page;
   const PortRead read = page.Port(QUIRE_SERIAL_PORT, KVM_EXIT_IO_IN, 2, 3).As<PortRead>();

@@ -361,6 +361,11 @@ quire_progress WiredMemory::ReadProgress(int vcpu) const {
           .phase = RelaxedLoad(progress.phase)};
 }
 
+AdvisedPart WiredMemory::ReadAdvisedPart() const {
+  return {.begin = ByteCount::Bytes(RelaxedLoad(boot_info().huge_begin)),
+          .size = ByteCount::Bytes(RelaxedLoad(boot_info().huge_bytes))};
+}
+
 std::optional<GuestFault> WiredMemory::FaultAt(Gva rip, int vcpu) const {
   QUIRE_CHECK(0 <= vcpu && vcpu < layout_.vcpus);
   const uint64_t vector = (rip.value() - kFaultCodeAddress.value()) / kFaultCodeStride;

@@ -116,6 +116,12 @@ struct GuestFault {
   uint64_t rsp = 0;
 };
 
+// The part of its memory that a guest gives advice on, as it claims.
+struct AdvisedPart {
+  ByteCount begin;
+  ByteCount size;
+};
+
 // The host's side of wired memory. Does not own the memory, which outlives this object.
 // Thread safe once Load has returned: the guest and other host threads may read and write boot info at any time, which
 // is why it is touched by relaxed atomic accesses only, and why nothing read from it is relied on.
@@ -137,6 +143,9 @@ class WiredMemory {
   void RequestStop();
   // The vCPU's progress so far, as the guest claims it. Fields may be from slightly different moments.
   quire_progress ReadProgress(int vcpu) const;
+
+  // What boot_info->huge_* say. Each word is read once.
+  AdvisedPart ReadAdvisedPart() const;
 
   // The exception whose fault code does an OUT at `rip`; nothing when there is no fault code at that address. Errors
   // codes and registers are from the vCPU's fault frame.

@@ -287,6 +287,16 @@ TEST(WiredMemory, OtherCodeIsNoFaultCode) {
   EXPECT_EQ(wired->FaultAt(kFaultCodeAddress + ByteCount::Bytes(32 * 16 - 1), 0)->vector, 31);
 }
 
+TEST(WiredMemory, TheAdvisedPartIsWhatTheGuestWroteLast) {
+  Wired wired;
+  EXPECT_EQ(wired->ReadAdvisedPart().size, ByteCount());
+  auto* const info = reinterpret_cast<quire_boot_info*>(wired.span().data());
+  info->huge_begin = ~uint64_t{0};
+  info->huge_bytes = 12345;
+  EXPECT_EQ(wired->ReadAdvisedPart().begin, ByteCount::Bytes(~uint64_t{0}));
+  EXPECT_EQ(wired->ReadAdvisedPart().size, ByteCount::Bytes(12345));
+}
+
 TEST(WiredMemory, StopAndProgressGoThroughBootInfo) {
   Wired wired;
   auto* const info = reinterpret_cast<quire_boot_info*>(wired.span().data());

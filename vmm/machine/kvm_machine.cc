@@ -5,6 +5,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "vmm/machine/huge_advice.h"
 
 namespace quire {
 namespace {
@@ -19,19 +20,23 @@ struct Overloaded : Fs... {
 template <class... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
+absl::Status Died(const Death& death) {
+  return absl::AbortedError(absl::StrCat(death.sentence, "\n", death.registers));
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvmMachine>> KvmMachine::Create(const KvmSystem& system,
                                                                const KvmMachineOptions& options, Pool* pool,
                                                                GuestMemory* memory) {
-  auto machine = absl::WrapUnique(new KvmMachine(options));
+  auto machine = absl::WrapUnique(new KvmMachine(options, memory));
   if (absl::Status status = machine->MapMemory(options, pool, memory); !status.ok()) return status;
   if (absl::Status status = machine->Assemble(system, options, pool); !status.ok()) return status;
   return machine;
 }
 
-KvmMachine::KvmMachine(const KvmMachineOptions& options)
-    : Machine(options.name, options.vcpus), console_(options.console) {}
+KvmMachine::KvmMachine(const KvmMachineOptions& options, GuestMemory* memory)
+    : Machine(options.name, options.vcpus, memory), console_(options.console) {}
 
 KvmMachine::~KvmMachine() = default;
 
@@ -44,7 +49,7 @@ absl::Status KvmMachine::MapMemory(const KvmMachineOptions& options, Pool* pool,
     memory_ = window_->base();
     return absl::OkStatus();
   }
-  absl::Status status = MapAnonymous(options.memory);
+  absl::Status status = MapAnonymous(options.memory, options.anonymous_blocks);
   memory_ = anonymous().hva();
   return status;
 }
@@ -125,9 +130,6 @@ absl::Status KvmMachine::RunVcpu(int vcpu) {
 }
 
 absl::Status KvmMachine::Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done) {
-  const auto died = [](const Death& death) {
-    return absl::AbortedError(absl::StrCat(death.sentence, "\n", death.registers));
-  };
   return std::visit(
       Overloaded{
           [&](const SerialOutput& output) {
@@ -140,12 +142,20 @@ absl::Status KvmMachine::Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done)
                                      : absl::AbortedError(absl::StrCat("the program ended with status ", ended.status));
           },
           [&](const MemoryFault&) {
-            return died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
+            return Died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
           },
-          [&](const Death& death) -> absl::Status { return died(death); },
+          [&](const AdviceWrite& advice) { return TakeAdvice(vcpu, advice.value); },
+          [](const Death& death) { return Died(death); },
           // Nobody listens on other ports; an interruption is looked at by the loop.
           [](const PortWrite&) { return absl::OkStatus(); }, [](const Interrupted&) { return absl::OkStatus(); }},
       exit);
+}
+
+absl::Status KvmMachine::TakeAdvice(KvmVcpu& vcpu, uint32_t value) {
+  const absl::StatusOr<HugeAdvice> advice = CheckHugeAdvice(value, wired_->ReadAdvisedPart(), wired_->layout().memory);
+  if (!advice.ok()) return Died(vcpu.Die(std::string(advice.status().message())));
+  AdviseHuge(advice->range, advice->huge);
+  return absl::OkStatus();
 }
 
 void KvmMachine::KickVcpus() {

@@ -5,6 +5,7 @@
 #ifndef QUIRE_VMM_MACHINE_KVM_MACHINE_H_
 #define QUIRE_VMM_MACHINE_KVM_MACHINE_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -39,6 +40,7 @@ struct KvmMachineOptions {
   const Work* work = nullptr;
   uint64_t seed = 0;
   KvmWindowOptions window = {};
+  AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
   // Bytes that the guest writes to its console; called on vCPU threads.
   std::function<void(absl::string_view)> console;
 };
@@ -60,7 +62,7 @@ class KvmMachine final : public Machine {
   uint64_t KvmStatistic(absl::string_view name) const;
 
  private:
-  explicit KvmMachine(const KvmMachineOptions& options);
+  KvmMachine(const KvmMachineOptions& options, GuestMemory* memory);
 
   absl::Status MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory);
   absl::Status Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool);
@@ -69,6 +71,7 @@ class KvmMachine final : public Machine {
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override;
   quire_progress ReadProgressOf(int vcpu) const override { return wired_->ReadProgress(vcpu); }
+  absl::Status TakeAdvice(KvmVcpu& vcpu, uint32_t value);
   // The vCPU's thread goes on when this is OK and `done` is false.
   absl::Status Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done);
 

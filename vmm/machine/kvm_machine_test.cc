@@ -12,9 +12,13 @@
 #include "guest/memory_manager.h"
 #include "vmm/kvm/elf_loader.h"
 #include "vmm/machine/counter_guest.h"
+#include "workloads/payload/testing/guest_programs.h"
 
 namespace quire {
 namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
 class KvmMachineTest : public ::testing::Test {
  protected:
@@ -24,7 +28,8 @@ class KvmMachineTest : public ::testing::Test {
     system_ = std::make_unique<KvmSystem>(*std::move(system));
     program_ = ParseElf("the counter guest", CounterGuestProgram(), ByteCount::MiB(1)).value();
   }
-  void TearDown() override {
+  void TearDown() override { End(); }
+  void End() {
     if (machine_ != nullptr) {
       machine_->Kill(absl::CancelledError("the test is over"));
       machine_->Join();
@@ -45,6 +50,7 @@ class KvmMachineTest : public ::testing::Test {
     options.memory = memory;
     options.vcpus = vcpus;
     options.program = &program_;
+    options.seed = seed_;
     absl::StatusOr<std::unique_ptr<KvmMachine>> machine =
         KvmMachine::Create(*system_, options, &manager_->pool(), guest_);
     ASSERT_TRUE(machine.ok()) << machine.status();
@@ -66,6 +72,7 @@ class KvmMachineTest : public ::testing::Test {
 
   std::unique_ptr<KvmSystem> system_;
   ElfImage program_;
+  uint64_t seed_ = 0;
   std::unique_ptr<MemoryManager> manager_;
   GuestMemory* guest_ = nullptr;
   std::unique_ptr<KvmMachine> machine_;
@@ -162,6 +169,19 @@ TEST_F(KvmMachineTest, AnSmpGuestLosesNoIncrementWhilePagesAreStoredAndLoaded) {
   EXPECT_EQ(machine_->ReadProgress().mismatched_pages, 0u);
   EXPECT_EQ(machine_->ReadProgress().verified_pages, 1536u);
   EXPECT_GT(manager_->faults().swap_in.value(), 0u);
+}
+
+TEST_F(KvmMachineTest, AdviceOnMemoryThatTheGuestDoesNotHaveEndsItAndSaysWhy) {
+  program_ = ParseElf("bad advice", BadAdviceProgram(), ByteCount::MiB(1)).value();
+  for (seed_ = 0; seed_ < kBadAdviceCases; ++seed_) {
+    Start(ByteCount::MiB(4), PageCount::OfBlocks(16), /*vcpus=*/1);
+    machine_->Join();
+    const absl::Status exit = machine_->exit();
+    const char* const why = seed_ + 1 < kBadAdviceCases ? "it gave advice on 0x" : "it wrote 3 to port 0xf6";
+    EXPECT_THAT(std::string(exit.message()), AllOf(HasSubstr(why), HasSubstr("\nrip="))) << "case " << seed_;
+    manager_->StopReclaim();
+    End();
+  }
 }
 
 TEST_F(KvmMachineTest, AKilledGuestEndsWhereverItIs) {

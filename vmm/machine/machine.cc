@@ -30,13 +30,26 @@ void Machine::VcpuThread(int vcpu) {
   running_.fetch_sub(1, std::memory_order_release);
 }
 
-absl::Status Machine::MapAnonymous(ByteCount size) {
+absl::Status Machine::MapAnonymous(ByteCount size, AnonymousBlocks blocks) {
   absl::StatusOr<Mapping> anonymous = Mapping::MapAligned(size, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
                                                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (!anonymous.ok()) return anonymous.status();
-  madvise(anonymous->data(), size.in_bytes(), MADV_HUGEPAGE);
+  const bool wanted = blocks == AnonymousBlocks::kWanted;
+  madvise(anonymous->data(), size.in_bytes(), wanted ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
   anonymous_ = *std::move(anonymous);
+  anonymous_blocks_ = blocks;
   return absl::OkStatus();
+}
+
+void Machine::AdviseHuge(GfnRange range, bool huge) {
+  if (memory_ != nullptr) return memory_->AdviseHuge(range, huge);
+  if (anonymous_blocks_ != AnonymousBlocks::kAdvised) return;
+  const GfnRange all(Gfn(0), PageCount::Ceil(anonymous_.size()));
+  const GfnRange blocks = WholeBlocksOf(range.Intersect(all));
+  if (blocks.empty()) return;
+  // Advice: where the host kernel does not follow it, the guest has small pages.
+  madvise(anonymous_.data() + ToGpa(blocks.begin()).value(), blocks.size().in_bytes(),
+          huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 }
 
 void Machine::SetGo(absl::Span<std::byte> scratch) {

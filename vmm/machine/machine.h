@@ -3,6 +3,7 @@
 #define QUIRE_VMM_MACHINE_MACHINE_H_
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <thread>
@@ -16,14 +17,20 @@
 #include "base/clock.h"
 #include "base/mapping.h"
 #include "base/units.h"
+#include "guest/guest_memory.h"
 #include "workloads/guest_abi.h"
 
 namespace quire {
 
+// Whether anonymous memory is to have 2 MiB pages: wherever the host kernel can give them, or where the guest says.
+enum class AnonymousBlocks : uint8_t { kWanted, kAdvised };
+
 // Thread safe, except that Start and Join belong to one thread. Not movable: threads run in it.
 class Machine {
  public:
-  Machine(std::string name, int vcpus) : name_(std::move(name)), cpu_seconds_(static_cast<size_t>(vcpus)) {}
+  // `memory` is the guest's where it is managed, and outlives the machine; null where the host kernel has it.
+  Machine(std::string name, int vcpus, GuestMemory* memory)
+      : name_(std::move(name)), memory_(memory), cpu_seconds_(static_cast<size_t>(vcpus)) {}
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
   // Every subclass has joined its threads.
@@ -34,6 +41,9 @@ class Machine {
   virtual void RequestStop() = 0;
   // A guest whose workload is a sweep is to begin it.
   virtual void StartSweep() = 0;
+  // The guest wants whole blocks in a part of its memory, or none any more. Has no effect unless that is up to the
+  // guest: GranularityOptions::advised_only, AnonymousBlocks::kAdvised.
+  void AdviseHuge(GfnRange range, bool huge);
   // The guest's memory where the host kernel has it as plain anonymous memory; empty where it is managed.
   const Mapping& anonymous() const { return anonymous_; }
   // The guest ends now, with `reason` (not OK). The first reason counts, and none once it has ended. Never blocks for
@@ -72,7 +82,7 @@ class Machine {
 
   bool killed() const { return killed_.load(std::memory_order_acquire); }
   // Maps anonymous(), for engines without managed memory.
-  absl::Status MapAnonymous(ByteCount size);
+  absl::Status MapAnonymous(ByteCount size, AnonymousBlocks blocks);
   // What a sweep waits for, in a guest's scratch area.
   static void SetGo(absl::Span<std::byte> scratch);
 
@@ -80,7 +90,9 @@ class Machine {
   void VcpuThread(int vcpu);
 
   const std::string name_;
+  GuestMemory* const memory_;
   Mapping anonymous_;
+  AnonymousBlocks anonymous_blocks_ = AnonymousBlocks::kWanted;
   std::atomic<int> running_ = 0;
   std::atomic<bool> killed_ = false;
   mutable absl::Mutex lock_;

@@ -7,10 +7,22 @@
 namespace quire {
 namespace {
 
-// How a workload reaches managed memory: see workloads/run.h.
-class EptAccess {
+// How a workload reaches a guest's memory: see workloads/run.h.
+class SoftAccess {
  public:
-  explicit EptAccess(EptVcpu& vcpu) : vcpu_(vcpu) {}
+  explicit SoftAccess(Machine& machine) : machine_(machine) {}
+
+  void AdviseHuge(uint64_t page, uint64_t count) {
+    machine_.AdviseHuge(GfnRange(Gfn(page), PageCount(count)), /*huge=*/true);
+  }
+
+ private:
+  Machine& machine_;
+};
+
+class EptAccess : public SoftAccess {
+ public:
+  EptAccess(Machine& machine, EptVcpu& vcpu) : SoftAccess(machine), vcpu_(vcpu) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool write, Use use) {
@@ -25,9 +37,9 @@ class EptAccess {
   absl::Status status_;
 };
 
-class DirectAccess {
+class DirectAccess : public SoftAccess {
  public:
-  explicit DirectAccess(std::byte* memory) : memory_(memory) {}
+  explicit DirectAccess(Machine& machine) : SoftAccess(machine), memory_(machine.anonymous().data()) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool, Use use) {
@@ -43,7 +55,7 @@ class DirectAccess {
 
 absl::StatusOr<std::unique_ptr<SoftMachine>> SoftMachine::Create(const SoftMachineOptions& options, Pool* pool,
                                                                  GuestMemory* memory) {
-  auto machine = absl::WrapUnique(new SoftMachine(options));
+  auto machine = absl::WrapUnique(new SoftMachine(options, memory));
   if (absl::Status status = machine->Assemble(options, pool, memory); !status.ok()) return status;
   return machine;
 }
@@ -54,7 +66,7 @@ absl::Status SoftMachine::Assemble(const SoftMachineOptions& options, Pool* pool
   if (memory != nullptr) {
     ept_ = std::make_unique<Ept>(*memory);
     for (int i = 0; i < options.vcpus; ++i) vcpus_.push_back(std::make_unique<EptVcpu>(*ept_));
-  } else if (absl::Status status = MapAnonymous(options.memory); !status.ok()) {
+  } else if (absl::Status status = MapAnonymous(options.memory, options.anonymous_blocks); !status.ok()) {
     return status;
   }
 
@@ -81,11 +93,11 @@ void SoftMachine::RequestStop() { __atomic_store_n(&boot().stop, 1, __ATOMIC_REL
 absl::Status SoftMachine::RunVcpu(int vcpu) {
   const uint32_t number = static_cast<uint32_t>(vcpu);
   if (ept_ == nullptr) {
-    DirectAccess memory(anonymous().data());
+    DirectAccess memory(*this);
     RunWorkload(aux(), boot(), number, memory);
     return absl::OkStatus();
   }
-  EptAccess memory(*vcpus_[number]);
+  EptAccess memory(*this, *vcpus_[number]);
   RunWorkload(aux(), boot(), number, memory);
   return memory.status();
 }

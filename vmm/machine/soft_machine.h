@@ -26,6 +26,7 @@ struct SoftMachineOptions {
   int vcpus = 1;
   const Work* work = nullptr;
   uint64_t seed = 0;
+  AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
 };
 
 class SoftMachine final : public Machine {
@@ -41,7 +42,7 @@ class SoftMachine final : public Machine {
   Ept* ept() { return ept_.get(); }
 
  private:
-  explicit SoftMachine(const SoftMachineOptions& options) : Machine(options.name, options.vcpus) {}
+  SoftMachine(const SoftMachineOptions& options, GuestMemory* memory) : Machine(options.name, options.vcpus, memory) {}
 
   absl::Status Assemble(const SoftMachineOptions& options, Pool* pool, GuestMemory* memory);
   absl::Status RunVcpu(int vcpu) override;

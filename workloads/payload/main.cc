@@ -16,19 +16,22 @@ enum ExitStatus : uint32_t { kAllRight = 0, kMismatch = 1, kBadBootInfo = 2 };
 
 class GuestMemory {
  public:
-  explicit GuestMemory(uint64_t address) : address_(address) {}
+  explicit GuestMemory(quire_boot_info& boot) : boot_(boot) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool write, Use use) {
-    uint64_t* words = reinterpret_cast<uint64_t*>(address_ + page * kWordsPerPage * sizeof(uint64_t));
+    uint64_t* words = reinterpret_cast<uint64_t*>(boot_.memory + page * kPageBytes);
     // A write begins by reading; asking for write access at once saves the second fault.
     if (write) asm volatile("orq $0, %0" : "+m"(*words));
     use(words);
     return true;
   }
+  void AdviseHuge(uint64_t page, uint64_t count) { quire::AdviseHuge(boot_, page * kPageBytes, count * kPageBytes); }
 
  private:
-  uint64_t address_;
+  static constexpr uint64_t kPageBytes = kWordsPerPage * sizeof(uint64_t);
+
+  quire_boot_info& boot_;
 };
 
 [[noreturn]] void Refuse(const char* what) {
@@ -75,7 +78,7 @@ extern "C" [[noreturn]] void _start(quire_boot_info* boot, uint64_t vcpu) {
   if (boot->magic != QUIRE_ABI_MAGIC || boot->version != QUIRE_ABI_VERSION) Refuse("bad boot info");
   const AuxArea* aux = reinterpret_cast<const AuxArea*>(boot->aux);
   if (boot->aux_bytes < sizeof(AuxArea) || aux->magic != kAuxMagic) Refuse("bad aux area");
-  GuestMemory memory(boot->memory);
+  GuestMemory memory(*boot);
   RunWorkload(*aux, *boot, static_cast<uint32_t>(vcpu), memory);
   const quire_progress& progress = boot->progress[vcpu];
   if (progress.mismatched_pages == 0) Exit(kAllRight);

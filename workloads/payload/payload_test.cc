@@ -8,6 +8,7 @@
 #include <iterator>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "absl/types/span.h"
 #include "base/mapping.h"
 #include "base/units.h"
@@ -47,7 +48,7 @@ class WorkloadGuest : public NativeGuest {
 TEST(GuestPrograms, LieWhereTheAbiSays) {
   for (absl::Span<const std::byte> program :
        {WorkloadPayload(), HelloProgram(), Exit3Program(), InfiniteLoopProgram(), ReadBeyondMemoryProgram(),
-        InvalidInstructionProgram(), UnknownPortProgram()}) {
+        InvalidInstructionProgram(), UnknownPortProgram(), BadAdviceProgram()}) {
     const ProgramImage image = ImageOf(program);
     EXPECT_GE(image.begin, QUIRE_IMAGE_BEGIN);
     EXPECT_LE(image.end, QUIRE_IMAGE_END);
@@ -78,6 +79,24 @@ TEST(Payload, RunsEveryWorkloadAsTheHostWould) {
     }
     EXPECT_GT(writes, 400u);
   }
+}
+
+TEST(Payload, Vcpu0AsksForWholeBlocksForTheShareThatItIsToldAndTheOthersLeaveItToIt) {
+  for (const WorkloadInfo& workload : Workloads()) {
+    WorkloadGuest guest(absl::StrCat(workload.name, ":operations=2,touched=0.5,advise=0.25"), Content(), 200, 2);
+    const NativeOutcome first = guest.Run(WorkloadPayload(), 0);
+    ASSERT_EQ(first.advice.size(), 1u) << workload.name;
+    EXPECT_EQ(first.advice[0].value, QUIRE_ADVISE_HUGE);
+    EXPECT_EQ(first.advice[0].begin, 0u);
+    EXPECT_EQ(first.advice[0].bytes, 25 * kPageSize);
+    EXPECT_TRUE(guest.Run(WorkloadPayload(), 1).advice.empty());
+  }
+}
+
+TEST(Payload, AsksForNothingWhenItIsTo) {
+  WorkloadGuest guest("scan:operations=2,advise=0", Content(), 50, 2);
+  EXPECT_TRUE(guest.Run(WorkloadPayload(), 1).advice.empty());  // and does not wait for vCPU 0
+  EXPECT_TRUE(guest.Run(WorkloadPayload(), 0).advice.empty());
 }
 
 TEST(Payload, FillsPagesFromAFile) {
@@ -133,6 +152,12 @@ TEST(TestPrograms, EndAsTheirNamesSay) {
   const NativeOutcome port = guest.Run(UnknownPortProgram(), 0);
   EXPECT_EQ(port.kind, NativeOutcome::kUnknownPort);
   EXPECT_EQ(port.port, 0x1234);
+  for (uint64_t seed = 0; seed < kBadAdviceCases; ++seed) {
+    guest.boot().seed = seed;
+    const NativeOutcome advice = guest.Run(BadAdviceProgram(), 0);
+    EXPECT_EQ(advice.status, 99u) << "where nobody ends it";
+    EXPECT_EQ(advice.advice.size(), 2u);
+  }
   EXPECT_EQ(guest.Run(InvalidInstructionProgram(), 0).signal, SIGILL);
   const NativeOutcome beyond = guest.Run(ReadBeyondMemoryProgram(), 0);
   EXPECT_EQ(beyond.signal, SIGSEGV);

@@ -1,4 +1,4 @@
-// How a payload talks to Quire: the serial port and the exit port of guest_abi.h. Freestanding.
+// How a payload talks to Quire: the ports of guest_abi.h. Freestanding.
 #ifndef QUIRE_WORKLOADS_PAYLOAD_PORT_H_
 #define QUIRE_WORKLOADS_PAYLOAD_PORT_H_
 
@@ -24,6 +24,13 @@ inline void PrintNumber(uint64_t number) {
 inline void PrintHex(uint64_t number) {
   Print("0x");
   for (int shift = 60; shift >= 0; shift -= 4) PrintChar("0123456789abcdef"[number >> shift & 15]);
+}
+
+// Asks for whole blocks for a part of the guest's memory.
+inline void AdviseHuge(quire_boot_info& boot, uint64_t begin, uint64_t bytes) {
+  boot.huge_begin = begin;
+  boot.huge_bytes = bytes;
+  asm volatile("outl %0, %1" : : "a"(QUIRE_ADVISE_HUGE), "Nd"(static_cast<uint16_t>(QUIRE_ADVISE_PORT)) : "memory");
 }
 
 // Ends this vCPU.

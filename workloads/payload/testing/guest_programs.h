@@ -3,6 +3,7 @@
 #define QUIRE_WORKLOADS_PAYLOAD_TESTING_GUEST_PROGRAMS_H_
 
 #include <cstddef>
+#include <cstdint>
 
 #include "absl/types/span.h"
 
@@ -10,6 +11,10 @@ namespace quire {
 
 // The example of docs/guest_abi.md: says "hello from a guest", writes one word of each page and reads it back.
 absl::Span<const std::byte> HelloProgram();
+
+// Gives advice on memory that it does not have, or none that there is; its seed, below kBadAdviceCases, says which.
+absl::Span<const std::byte> BadAdviceProgram();
+inline constexpr uint64_t kBadAdviceCases = 6;
 
 absl::Span<const std::byte> Exit3Program();               // exits with status 3
 absl::Span<const std::byte> InfiniteLoopProgram();        // ignores boot_info->stop

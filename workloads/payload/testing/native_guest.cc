@@ -52,6 +52,7 @@ namespace {
 
 constexpr int kSignals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE};
 constexpr size_t kConsoleSize = 4096;
+constexpr size_t kMostAdvice = 16;
 
 // What the handler may touch: plain memory, made beforehand.
 struct Console {
@@ -62,6 +63,9 @@ struct Console {
   uint64_t fault_address;
   size_t size;
   char text[kConsoleSize];
+  const quire_boot_info* boot;
+  size_t advice_count;
+  NativeAdvice advice[kMostAdvice];
 };
 Console console;
 
@@ -74,6 +78,20 @@ int DecodeOut(const uint8_t* code, const greg_t* registers, uint16_t& port, uint
   return 0;
 }
 
+// Whether the program may go on after an OUT.
+bool CarryOut(uint16_t port, uint32_t value) {
+  if (port == QUIRE_SERIAL_PORT) {
+    if (console.size < kConsoleSize) console.text[console.size++] = static_cast<char>(value);
+    return true;
+  }
+  if (port == QUIRE_ADVISE_PORT) {
+    const NativeAdvice advice = {.value = value, .begin = console.boot->huge_begin, .bytes = console.boot->huge_bytes};
+    if (console.advice_count < kMostAdvice) console.advice[console.advice_count++] = advice;
+    return true;
+  }
+  return false;
+}
+
 void HandleSignal(int signal, siginfo_t* info, void* context) {
   greg_t* registers = static_cast<ucontext_t*>(context)->uc_mcontext.gregs;
   uint32_t value = 0;
@@ -82,8 +100,7 @@ void HandleSignal(int signal, siginfo_t* info, void* context) {
   const bool protection_fault = signal == SIGSEGV && info->si_code == SI_KERNEL;
   const int length =
       protection_fault ? DecodeOut(reinterpret_cast<const uint8_t*>(registers[REG_RIP]), registers, port, value) : 0;
-  if (length != 0 && port == QUIRE_SERIAL_PORT) {
-    if (console.size < kConsoleSize) console.text[console.size++] = static_cast<char>(value);
+  if (length != 0 && CarryOut(port, value)) {
     registers[REG_RIP] += length;
     return;
   }
@@ -178,6 +195,7 @@ NativeOutcome NativeGuest::Run(absl::Span<const std::byte> elf, uint64_t vcpu) {
   const Mapping stack =
       *Mapping::Map(ByteCount::Bytes(QUIRE_STACK_SIZE), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   console = Console();
+  console.boot = &boot_;
   {
     const SignalScope signals;
     quire_native_enter(&boot_, vcpu, ImageOf(elf).entry, stack.data() + QUIRE_STACK_SIZE);
@@ -189,6 +207,7 @@ NativeOutcome NativeGuest::Run(absl::Span<const std::byte> elf, uint64_t vcpu) {
   outcome.signal = console.signal;
   outcome.fault_address = console.fault_address;
   outcome.console.assign(console.text, console.size);
+  outcome.advice.assign(console.advice, console.advice + console.advice_count);
   return outcome;
 }
 

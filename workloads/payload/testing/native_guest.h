@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "absl/types/span.h"
 #include "base/mapping.h"
@@ -14,6 +15,13 @@
 #include "workloads/guest_abi.h"
 
 namespace quire {
+
+// What a program wrote to QUIRE_ADVISE_PORT, and what its boot info said then. Nothing is done about it.
+struct NativeAdvice {
+  uint32_t value = 0;
+  uint64_t begin = 0;
+  uint64_t bytes = 0;
+};
 
 // How a program ended: by the exit port, by OUT to a port that there is none of, or by a signal.
 struct NativeOutcome {
@@ -23,6 +31,7 @@ struct NativeOutcome {
   int signal = 0;              // kSignal ...
   uint64_t fault_address = 0;  // ... and the address it is about
   std::string console;
+  std::vector<NativeAdvice> advice;  // the first few
 };
 
 // Where a program's segments lie: the hull of its PT_LOAD headers, and the entry point.

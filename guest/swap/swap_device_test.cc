@@ -37,7 +37,9 @@ class SwapDeviceTest : public ::testing::Test {
     ASSERT_TRUE(disk_.valid());
     unlink(name.c_str());
     ASSERT_EQ(ftruncate(disk_.get(), static_cast<off_t>(kDeviceSize.in_bytes())), 0);
-    if (!Attach()) GTEST_SKIP() << "no loop device is to be had: " << std::strerror(errno);
+    // Somebody else may be quicker to take the device that was free.
+    for (int tries = 0; tries < 20 && !attached_; ++tries) attached_ = Attach();
+    if (!attached_) GTEST_SKIP() << "no loop device is to be had: " << std::strerror(errno);
   }
 
   bool Attach() {
@@ -61,6 +63,7 @@ class SwapDeviceTest : public ::testing::Test {
   UniqueFd disk_;
   UniqueFd device_;
   std::string path_;
+  bool attached_ = false;
 };
 
 TEST_F(SwapDeviceTest, ADeviceThatWasNotGivenToItIsNotTouched) {

@@ -128,7 +128,7 @@ bool NbdTrims::Touches(absl::Span<const BackingStore::Transfer> transfers) const
 }
 
 void NbdTrims::Done(NbdRequest& request, int error) {
-  if (error != 0) counters_.trims_failed.Add();
+  (error == 0 ? counters_.trims_done : counters_.trims_failed).Add();
   absl::MutexLock lock(&lock_);
   under_way_.remove_if([&request](const NbdRequest& trim) { return &trim == &request; });
 }

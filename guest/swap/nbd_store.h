@@ -71,8 +71,9 @@ struct NbdStoreCounters {
   Counter writes_refused_lost;     // the link was lost under it
   Counter writes_refused_no_room;  // the server answered that it has no room
   Counter writes_refused_error;    // the server answered with another error
-  Counter trims_failed;            // the server's answer, or the link was lost
-  Counter trims_skipped;           // the server cannot, the link was away, or too many were under way
+  Counter trims_done;
+  Counter trims_failed;   // the server's answer, or the link was lost
+  Counter trims_skipped;  // the server cannot, the link was away, or too many were under way
 };
 
 // The trims under way. The server may carry requests out in any order, so that a write to where a trim is under way

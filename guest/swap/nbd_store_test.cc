@@ -478,6 +478,7 @@ TEST_F(NbdStoreTest, TrimsAndWritesOverIt) {
     store->Discard(PageOffset(0), PageOffset(32));
     content.Fill(i);
     ASSERT_TRUE(WriteAt(*store, 0, content).ok());
+    ASSERT_TRUE(Eventually([&] { return store->counters().trims_done.value() == i + 2; }));
     ASSERT_TRUE(ReadAt(*store, 0, back).ok());
     ASSERT_TRUE(back == content) << i;
   }

@@ -50,6 +50,10 @@ class BackingStore {
 
   // What the range held will not be read again: its room may be given back. A hint; does not wait for long.
   virtual void Discard(ByteCount offset, ByteCount length) = 0;
+
+  // For teardown: transfers that wait for the store return Unavailable promptly, and so does every later one. A store
+  // that never waits for long need not do anything. Any thread may call it, more than once.
+  virtual void Cancel() {}
 };
 
 }  // namespace quire

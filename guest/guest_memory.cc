@@ -125,7 +125,7 @@ absl::Status GuestMemory::FetchFor(Gfn gfn, FaultPlan& plan) {
   const bool alone = plan.to_fetch.size() == 1;
   plan.to_fetch.clear();
   if (fetched.ok()) {
-    plan.fetched = *std::move(fetched);
+    plan.fetched.Merge(*std::move(fetched));
   } else if (alone) {
     Stop(CannotReadBack(gfn, fetched.status()));
     return status();
@@ -470,7 +470,7 @@ void GuestMemory::Prefetch(BlockNumber number) {
     if (!plan.to_fetch.empty()) {
       absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
       if (!fetched.ok()) return;  // a fault will say so
-      plan.fetched = *std::move(fetched);
+      plan.fetched.Merge(*std::move(fetched));
       plan.to_fetch.clear();
     }
     if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
@@ -602,8 +602,9 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
 // again when they return, costs a hundred times as much as to move them. Most of a block that does not compress stays.
 Incompressible GuestMemory::IfIncompressible(const EvictionScratch& scratch) const {
   constexpr size_t kInAdvance = 16;  // before anything has been saved
-  return !services_.store.has_areas() && scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance ? Incompressible::kStoreAsIs
-                                                                        : Incompressible::kRefuse;
+  return !services_.store.has_areas() && scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance
+             ? Incompressible::kStoreAsIs
+             : Incompressible::kRefuse;
 }
 
 bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch) {

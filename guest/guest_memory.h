@@ -263,14 +263,12 @@ class GuestMemory final : public FaultHandler {
   // The same for pages in a row. FailedPrecondition: one of them is damaged; it and those after it have given their
   // frames back.
   absl::Status BringInRun(Block& block, GfnRange run, FrameNumber first, std::byte* address,
-                          const FetchedPages& fetched)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+                          const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   Resolution AlreadyResident(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> TakeBack(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> FillZero(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, FaultPlan& plan)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // `address` is the manager's view of the frame that serves best. Error: what is stored is damaged; the page stays as
   // it is.
   absl::Status LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address, const FetchedPages& fetched)

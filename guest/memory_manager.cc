@@ -19,17 +19,23 @@ constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
 
 }  // namespace
 
-
 absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManagerOptions options) {
   absl::StatusOr<std::unique_ptr<Pool>> pool =
       Pool::Create({.limit = options.limit, .reservations = options.reservations, .use_memfd = options.use_memfd});
   if (!pool.ok()) return pool.status();
-  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(options)));
+  std::vector<std::unique_ptr<BackingStore>> swap;
+  if (options.open_swap) {
+    absl::StatusOr<std::vector<std::unique_ptr<BackingStore>>> opened = options.open_swap();
+    if (!opened.ok()) return opened.status();
+    swap = *std::move(opened);
+  }
+  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), options));
 }
 
-MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, MemoryManagerOptions options)
+MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
+                             const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
-      store_(*pool_, std::move(options.swap)),
+      store_(*pool_, std::move(swap)),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
@@ -114,6 +120,10 @@ void MemoryManager::WriteOutSurplus() {
     writer_.Rest(kWriterRests);
     return;
   }
+}
+
+void MemoryManager::CancelSwap() {
+  for (const std::unique_ptr<SwapArea>& area : store_.areas()) area->store().Cancel();
 }
 
 void MemoryManager::OutOfMemory(GuestMemory& asking) {

@@ -42,8 +42,9 @@ struct MemoryManagerOptions {
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
   int reclaim_threads = 1;
-  // Where compressed pages go when there are too many of them, in this order.
-  std::vector<std::unique_ptr<BackingStore>> swap = {};
+  // Opens the stores that compressed pages go to when there are too many of them, in their order. Called once, after
+  // what has to be done before there are threads. Null: there are none.
+  std::function<absl::StatusOr<std::vector<std::unique_ptr<BackingStore>>>()> open_swap = nullptr;
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.
@@ -86,6 +87,9 @@ class MemoryManager final : private FrameMigrator {
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
+  // Nobody waits any more for stores that are away: guests that need them are stopped.
+  void CancelSwap();
+
   // Pages of all guests in a state.
   PageCount PagesIn(PageState state);
   // Bookkeeping in ordinary memory, which the pool's limit does not count.
@@ -95,7 +99,8 @@ class MemoryManager final : private FrameMigrator {
   absl::Status Check();
 
  private:
-  MemoryManager(std::unique_ptr<Pool> pool, MemoryManagerOptions options);
+  MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
+                const MemoryManagerOptions& options);
 
   // The reverse map: asks the owners that the descriptors name, guests or the store. Pages of one guest's block go
   // together.

@@ -7,7 +7,9 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "guest/frames/budget.h"
+#include "guest/swap/swap_area.h"
 #include "vmm/files.h"
+#include "vmm/swap_spec.h"
 #include "workloads/content_ratio.h"
 #include "workloads/guest_abi.h"
 #include "workloads/payload/embedded_payload.h"
@@ -20,6 +22,11 @@ constexpr ByteCount kLargestPayload = ByteCount::MiB(256);
 
 // How many pages of content are sampled to measure its compression ratio.
 constexpr PageCount kRatioSample(1024);
+
+// Enough for all that guests can have, if nobody says how large a swap file is to be.
+ByteCount SwapFileSize(const RunOptions& options) {
+  return std::max(PageCount::Ceil(options.all_memory()).bytes(), ByteCount::Bytes(SwapArea::kLeastBytes));
+}
 
 }  // namespace
 
@@ -87,6 +94,7 @@ absl::Status GuestSet::PrepareManager() {
                        .concentration_window = static_cast<uint16_t>(options_.huge_policy.window)},
        .compaction = options_.defrag,
        .reclaim_threads = options_.reclaim_threads,
+       .open_swap = [this] { return OpenSwap(options_.swap, SwapFileSize(options_), options_.swap_retry); },
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
   if (!manager.ok()) return manager.status();

@@ -32,6 +32,11 @@ ABSL_FLAG(int, huge_faults, 12, "so many faults in one block bring it in whole .
 ABSL_FLAG(int, huge_window, 128, "... if they are among so many of the guest's latest");
 ABSL_FLAG(std::optional<int>, reclaim_threads, std::nullopt,
           "threads that take memory out and compress it in the background (default: half as many as CPUs, at most 4)");
+ABSL_FLAG(std::optional<std::string>, swap, std::nullopt,
+          "where compressed pages go that are cold, when they would take more than half of the pool: file:PATH[:SIZE] "
+          "(a directory, a file or a disk) or nbd:URI; several with commas between them, filled in this order");
+ABSL_FLAG(double, swap_retry, 60,
+          "how many seconds guests wait for an NBD server that was lost, before they are stopped");
 ABSL_FLAG(std::optional<std::string>, workload, std::nullopt,
           "what the guests do, as NAME or NAME:key=value,... from the list below (default zipf)");
 ABSL_FLAG(std::optional<std::string>, payload, std::nullopt,
@@ -119,6 +124,17 @@ absl::Status CheckDuration(absl::Duration duration) {
              " (a year), such as 10");
 }
 
+absl::Status CheckSwap(const RunOptions& options) {
+  if (!options.swap.empty() && options.engine == Engine::kKernel) {
+    return Bad(
+        "--swap is where Quire puts cold memory, and --engine=kernel leaves it to the host: give only one of them");
+  }
+  const double seconds = absl::ToDoubleSeconds(options.swap_retry);
+  if (seconds >= 0 && seconds <= kMaxSeconds) return absl::OkStatus();
+  return Bad("--swap_retry=", seconds, " is out of range: write a number of seconds from 0 to ",
+             FormatCount(kMaxSeconds), " (a year), such as 60");
+}
+
 absl::Status CheckCompressibility(double ratio) {
   if (ratio >= 1 && ratio <= kMaxCompressibility) return absl::OkStatus();
   return Bad("--compressibility=", ratio, " is out of range: write a ratio from 1 (incompressible) to ",
@@ -204,7 +220,9 @@ const std::vector<FlagGroup>& RunFlags() {
         {"huge_faults", "N", "write a whole number such as 12"},
         {"huge_window", "N", "write a whole number such as 128"},
         {"defrag", "WHO", "write fault, background or off"},
-        {"reclaim_threads", "N", "write a whole number such as 2"}}},
+        {"reclaim_threads", "N", "write a whole number such as 2"},
+        {"swap", "WHERE", "write file:PATH, file:PATH:SIZE or nbd:URI"},
+        {"swap_retry", "SECONDS", "write a number of seconds such as 60"}}},
       {"What they do",
        {{"workload", "SPEC", "write a workload such as zipf or zipf:theta=0.8"},
         {"payload", "FILE", "write the path of a guest program"},
@@ -230,6 +248,12 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
                          .faults = absl::GetFlag(FLAGS_huge_faults),
                          .window = absl::GetFlag(FLAGS_huge_window)};
   options.reclaim_threads = absl::GetFlag(FLAGS_reclaim_threads).value_or(DefaultReclaimThreads());
+  if (const std::optional<std::string> swap = absl::GetFlag(FLAGS_swap)) {
+    absl::StatusOr<std::vector<SwapSpec>> specs = ParseSwap(*swap);
+    if (!specs.ok()) return specs.status();
+    options.swap = *std::move(specs);
+  }
+  options.swap_retry = absl::Seconds(absl::GetFlag(FLAGS_swap_retry));
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
@@ -256,6 +280,7 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   }
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
+  if (absl::Status s = CheckSwap(options); !s.ok()) return s;
   if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;

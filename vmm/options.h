@@ -15,6 +15,7 @@
 #include "base/units.h"
 #include "guest/huge/compaction_mode.h"
 #include "vmm/flags.h"
+#include "vmm/swap_spec.h"
 
 namespace quire {
 
@@ -49,10 +50,12 @@ struct RunOptions {
   CompactionMode defrag = CompactionMode::kBackground;
   HugePolicy huge_policy = {};
   int reclaim_threads = 1;
-  std::string workload = "zipf";       // a spec of workloads/, unless there is a payload
-  std::optional<std::string> payload;  // path of the user's own guest program
-  std::optional<std::string> content;  // path of the file whose bytes fill the guests' pages
-  double compressibility = 3;          // LZ4 ratio of generated content
+  std::vector<SwapSpec> swap = {};                // where cold memory goes, in this order
+  absl::Duration swap_retry = absl::Seconds(60);  // how long a lost NBD server is waited for
+  std::string workload = "zipf";                  // a spec of workloads/, unless there is a payload
+  std::optional<std::string> payload;             // path of the user's own guest program
+  std::optional<std::string> content;             // path of the file whose bytes fill the guests' pages
+  double compressibility = 3;                     // LZ4 ratio of generated content
   uint64_t seed = 1;
   absl::Duration duration = absl::Seconds(10);
   std::optional<std::string> json;  // path of the report, "-" for standard output

@@ -10,11 +10,14 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/huge/compaction_mode.h"
 
 namespace quire {
 namespace {
+
+using ::testing::HasSubstr;
 
 RunLimits Limits() {
   return {.host_memory = ByteCount::GiB(16),
@@ -80,6 +83,18 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->seed, 7u);
   EXPECT_EQ(options->duration, absl::Milliseconds(500));
   EXPECT_EQ(options->json, "-");
+}
+
+TEST(OptionsTest, SwapIsParsedAndChecked) {
+  const absl::StatusOr<RunOptions> options = Options({"--swap=file:/a:4G,nbd:nbd://h/", "--swap_retry=1.5"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  ASSERT_EQ(options->swap.size(), 2u);
+  EXPECT_EQ(options->swap[0].size, ByteCount::GiB(4));
+  EXPECT_EQ(options->swap_retry, absl::Milliseconds(1500));
+  EXPECT_TRUE(Options({})->swap.empty());
+  EXPECT_THAT(Error({"--swap=/a"}), HasSubstr("write file:PATH"));
+  EXPECT_THAT(Error({"--swap=file:/a", "--engine=kernel"}), HasSubstr("give only one"));
+  EXPECT_THAT(Error({"--swap_retry=-1"}), HasSubstr("--swap_retry=-1 is out of range"));
 }
 
 TEST(OptionsTest, WholeBlocksAlwaysOnAdviceOrNever) {

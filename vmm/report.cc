@@ -57,6 +57,11 @@ Json SwapJson(const SwapReport& swap) {
   for (const SwapTierReport& tier : swap.tiers) {
     tiers.push_back(
         Json{{"name", tier.name}, {"pages", tier.pages}, {"bytes", Bytes(tier.bytes)}, {"errors", tier.errors}});
+    if (tier.store.empty()) continue;
+    tiers.back()["store"] = tier.store;
+    tiers.back()["limit_bytes"] = Bytes(tier.limit_bytes);
+    tiers.back()["written_bytes"] = Bytes(tier.written_bytes);
+    tiers.back()["read_bytes"] = Bytes(tier.read_bytes);
   }
   return Json{{"pages_out", swap.pages_out},
               {"pages_in", swap.pages_in},

@@ -60,6 +60,11 @@ struct SwapTierReport {
   uint64_t pages = 0;     // gauge
   ByteCount bytes = {};   // gauge
   uint64_t errors = 0;
+  // Of those outside the pool:
+  std::string store = {};        // for people
+  ByteCount limit_bytes = {};    // what there is room for
+  ByteCount written_bytes = {};  // padding and cleaning included
+  ByteCount read_bytes = {};
 };
 
 struct SwapReport {

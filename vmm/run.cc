@@ -3,12 +3,15 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
+#include "guest/swap/swap_area.h"
+#include "guest/swap/swap_space.h"
 #include "vmm/guest_set.h"
 #include "workloads/spec.h"
 
@@ -42,6 +45,7 @@ class GuestRun {
   GuestReport ReportGuest(size_t number) const;
   void ReportManager(Report& report);
   void ReportCompaction(Report& report);
+  void ReportTiers(SwapReport& swap);
   void ReportTranslations(Report& report);
 
   const RunOptions& options_;
@@ -71,6 +75,7 @@ void GuestRun::Finish(ProgressSink& progress) {
     absl::SleepFor(absl::Milliseconds(2));
     Sample();
   }
+  if (!set_.AllFinished() && set_.manager() != nullptr) set_.manager()->CancelSwap();
   for (const Guest& guest : set_.guests()) {
     if (guest.machine->finished()) continue;
     guest.machine->Kill(absl::DeadlineExceededError(
@@ -195,13 +200,33 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.pages_out = swap.pages_out.value();
   report.swap.pages_in = swap.pages_in.value();
   report.swap.stored_pages = stored.stored.in_pages();
-  report.swap.stored_bytes = stored.stored_bytes;
   report.swap.same_filled_pages = stored.same_filled.in_pages();
-  report.swap.tiers.push_back(
-      {.name = "ram", .pages = stored.stored.in_pages(), .bytes = stored.stored_bytes, .errors = stored.errors});
+  ReportTiers(report.swap);
+  report.cpu_seconds.swap = absl::ToDoubleSeconds(set_.manager()->writer_cpu_time());
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
   report.cpu_seconds.reclaim =
       absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time());
+}
+
+void GuestRun::ReportTiers(SwapReport& swap) {
+  const SwapSpace& store = set_.manager()->store();
+  const SwapSpace::Statistics stored = store.statistics();
+  swap.tiers.push_back({.name = "ram",
+                        .pages = (stored.in_pool + stored.same_filled).in_pages(),
+                        .bytes = stored.stored_bytes,
+                        .errors = stored.errors});
+  for (const std::unique_ptr<SwapArea>& area : store.areas()) {
+    const SwapAreaCounters& counters = area->counters();
+    swap.tiers.push_back({.name = std::string(area->store().name()),
+                          .pages = counters.pages.value(),
+                          .bytes = ByteCount::Bytes(counters.bytes.value()),
+                          .errors = counters.errors.value(),
+                          .store = area->store().description(),
+                          .limit_bytes = area->store().size(),
+                          .written_bytes = ByteCount::Bytes(counters.bytes_written.value()),
+                          .read_bytes = ByteCount::Bytes(counters.bytes_read.value())});
+  }
+  for (const SwapTierReport& tier : swap.tiers) swap.stored_bytes += tier.bytes;
 }
 
 void GuestRun::ReportCompaction(Report& report) {

@@ -86,10 +86,17 @@ std::string FaultLine(const FaultsReport& faults) {
 
 std::string SwapLine(const SwapReport& swap) {
   if (swap.pages_out == 0) return "";
-  std::string text =
-      absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out, ", FormatCount(swap.pages_in), " in; ",
-                   FormatSize(PageCount(swap.stored_pages).bytes()), " stored in ", FormatSize(swap.stored_bytes));
-  return text + "\n";
+  std::string text = absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out, ", FormatCount(swap.pages_in),
+                                  " in; ", FormatSize(PageCount(swap.stored_pages).bytes()), " stored in ",
+                                  FormatSize(swap.stored_bytes), "\n");
+  for (const SwapTierReport& tier : swap.tiers) {
+    if (tier.store.empty()) continue;
+    absl::StrAppend(&text, "          ", FormatSize(PageCount(tier.pages).bytes()), " of it in ", tier.store,
+                    ", where ", FormatSize(tier.bytes), " of ", FormatSize(tier.limit_bytes), " are used; ",
+                    FormatSize(tier.written_bytes), " written, ", FormatSize(tier.read_bytes), " read",
+                    tier.errors > 0 ? absl::StrCat(", ", Plural(tier.errors, "error")) : "", "\n");
+  }
+  return text;
 }
 
 std::string CompactionLine(const HugeReport& huge) {

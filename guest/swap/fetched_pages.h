@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -39,6 +40,11 @@ class FetchedPages {
     return same ? piece->second.bytes : nullptr;
   }
   size_t size() const { return pieces_.size(); }
+  // Takes over what the other one has; it is newer.
+  void Merge(FetchedPages other) {
+    for (auto& [slot, piece] : other.pieces_) pieces_[slot] = piece;
+    for (AlignedBytes& part : other.parts_) parts_.push_back(std::move(part));
+  }
 
  private:
   friend class SwapSpace;

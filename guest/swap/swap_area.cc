@@ -126,9 +126,8 @@ SwapArea::Clusters SwapArea::BeginCleaning() {
   }
   const size_t count = std::min(candidates.size(), kMostAtOnce);
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(count), candidates.end(),
-                    [&](uint32_t a, uint32_t b) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
-                      return clusters_[a].live < clusters_[b].live;
-                    });
+                    [&](uint32_t a, uint32_t b)
+                        ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return clusters_[a].live < clusters_[b].live; });
   // At the end of each cluster less than a page is left unused.
   constexpr size_t kRoom = kKeptForCleaning * (kClusterBytes - kPageSize);
   Clusters chosen;

@@ -45,7 +45,7 @@ struct SwapAreaCounters {
 class SwapArea {
  public:
   static constexpr size_t kClusterBytes = 64 << 10;
-  static constexpr size_t kUnit = 16;  // bytes: what places are counted in
+  static constexpr size_t kUnit = 16;        // bytes: what places are counted in
   static constexpr size_t kMostAtOnce = 16;  // clusters: 1 MiB a write
   using Clusters = absl::InlinedVector<uint32_t, kMostAtOnce>;
 

@@ -156,7 +156,8 @@ bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, 
 }
 
 uint8_t SwapSpace::NumberOf(const SwapArea& area) const {
-  const auto place = std::find_if(areas_.begin(), areas_.end(), [&](const auto& other) { return other.get() == &area; });
+  const auto place =
+      std::find_if(areas_.begin(), areas_.end(), [&](const auto& other) { return other.get() == &area; });
   return static_cast<uint8_t>(place - areas_.begin());
 }
 
@@ -187,8 +188,7 @@ absl::Status SwapSpace::Load(SwapSlot slot, std::byte* page, const FetchedPages&
   QUIRE_CHECK(false);
 }
 
-absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes,
-                               std::byte* page) const {
+absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
   if (record.length() == kPageSize) {
     std::memcpy(page, bytes, kPageSize);
   } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
@@ -200,9 +200,9 @@ absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const st
 }
 
 absl::Status SwapSpace::Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const {
-  errors_.Add();
-  const std::string where =
-      record.kind() == SlotKind::kBacked ? areas_[record.area()]->store().description() : "the compressed store";
+  const bool backed = record.kind() == SlotKind::kBacked;
+  (backed ? areas_[record.area()]->counters().errors : errors_).Add();
+  const std::string where = backed ? areas_[record.area()]->store().description() : "the compressed store";
   return absl::DataLossError(absl::StrCat("swap slot ", slot.value(), " in ", where, " is damaged: ", what));
 }
 
@@ -261,8 +261,8 @@ absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wante
   AlignedBytes part = AllocateAligned(total);
   std::vector<BackingStore::Transfer> transfers;
   for (const Range& range : ranges) {
-    transfers.push_back({.offset = ByteCount::Bytes(range.begin),
-                         .bytes = {part.get() + range.at, range.end - range.begin}});
+    transfers.push_back(
+        {.offset = ByteCount::Bytes(range.begin), .bytes = {part.get() + range.at, range.end - range.begin}});
   }
   if (absl::Status status = area.Read(transfers); !status.ok()) return status;
   auto range = ranges.begin();
@@ -327,10 +327,10 @@ class SwapSpace::Batch {
     if (offset + length > clusters_.size() * SwapArea::kClusterBytes) return nullptr;
     std::memset(buffer_ + used_, 0, offset - used_);
     used_ = offset + length;
-    pages_.push_back({.slot = slot,
-                      .from = record.place(),
-                      .to = SwapArea::PlaceOf(clusters_[offset / SwapArea::kClusterBytes],
-                                              offset % SwapArea::kClusterBytes)});
+    pages_.push_back(
+        {.slot = slot,
+         .from = record.place(),
+         .to = SwapArea::PlaceOf(clusters_[offset / SwapArea::kClusterBytes], offset % SwapArea::kClusterBytes)});
     return buffer_ + offset;
   }
   void ZeroRest() { std::memset(buffer_ + used_, 0, UsedClusters() * SwapArea::kClusterBytes - used_); }
@@ -479,8 +479,7 @@ bool SwapSpace::Clean(SwapArea& area) {
       std::byte* const to = batch.Add(slot, record);
       if (to == nullptr) break;
       const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
-      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside,
-                  record.length());
+      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside, record.length());
     }
   }
   const bool gained = WriteBatch(area, batch) || area.counters().pages.value() == 0;
@@ -519,8 +518,8 @@ absl::Status SwapSpace::Check() {
     backed += area->counters().pages.value();
   }
   if (backed != stored_.value()) {
-    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed,
-                                            " lie in its stores"));
+    return absl::InternalError(
+        absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed, " lie in its stores"));
   }
   return zone_.Check();
 }

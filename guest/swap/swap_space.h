@@ -1,5 +1,5 @@
-// Where pages go that guests do not use: compressed with LZ4 and kept in the pool, as long as they are warm and the pool
-// has room for them; then written to swap areas, files or NBD exports, as they were compressed.
+// Where pages go that guests do not use: compressed with LZ4 and kept in the pool, as long as they are warm and the
+// pool has room for them; then written to swap areas, files or NBD exports, as they were compressed.
 //
 //               Store                      WriteOut: the oldest first
 //     page ------------> [ in the pool ] -----------------------------> [ in a swap area ]
@@ -127,7 +127,7 @@ class SwapSpace {
     PageCount in_pool;       // of them: whose bytes are in the pool
     ByteCount stored_bytes;  // bytes that those take, compressed or not
     PageCount held;          // frames that hold them
-    uint64_t errors;         // damaged pages found
+    uint64_t errors;         // damaged pages found in the pool
   };
   Statistics statistics() const;
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
@@ -165,8 +165,7 @@ class SwapSpace {
   uint8_t NumberOf(const SwapArea& area) const;
   // Fills the batch with what was stored longest ago.
   void Collect(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
-  bool CollectFromCluster(SwapSlot first, uint8_t generation, Batch& batch)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+  bool CollectFromCluster(SwapSlot first, uint8_t generation, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   // Writes the batch, and leaves its pages where they are if that fails: false.
   bool WriteBatch(SwapArea& area, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   void Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area, bool written);
@@ -188,7 +187,7 @@ class SwapSpace {
   std::atomic<uint64_t> stored_in_generation_ = 0;
   std::atomic<uint8_t> generation_ = 0;
 
-  absl::Mutex write_lock_;  // one writer at a time; taken before all others here
+  absl::Mutex write_lock_;                          // one writer at a time; taken before all others here
   uint32_t hand_ ABSL_GUARDED_BY(write_lock_) = 0;  // a cluster of slots
   uint8_t collected_in_ ABSL_GUARDED_BY(write_lock_) = 0;
   uint8_t least_age_ ABSL_GUARDED_BY(write_lock_) = kOldest;  // that is looked for in this generation

@@ -245,7 +245,7 @@ TEST_F(SwapAreasTest, DamageInAnAreaIsFoundAndNamed) {
   const absl::Status status = Load(slot, page);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("swap slot 0 in the fake store is damaged"));
-  EXPECT_EQ(space_->statistics().errors, 1u);
+  EXPECT_EQ(area().counters().errors.value(), 1u);
 }
 
 TEST_F(SwapAreasTest, AReadErrorIsTheStoresOwn) {

@@ -53,7 +53,7 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
         absl::StrCat("guest ", id(), " has no page ", gfn.value(), ": its memory ends at page ", size().in_pages()));
   }
   FaultPlan plan{.granularity = {}, .may_compact = wait == Wait::kMay && services_.compactor.in_fault()};
-  for (int tries = 1;; ++tries) {
+  for (int made_room = 0;;) {
     absl::StatusOr<Resolution> resolution = TryResolve(gfn, plan);
     if (resolution.ok()) {
       services_.faults.total.Add();
@@ -73,7 +73,7 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     const PageCount wanted = plan.granularity == Granularity::kBlock ? kOneBlock : kOnePage;
     if (absl::Status status = services_.reclaim.MakeRoom(*this, wanted); !status.ok()) return status;
     // Room for a whole block is worth some waiting, but a page will do.
-    if (tries == kTriesForBlock) plan.granularity = Granularity::kPage;
+    if (++made_room == kTriesForBlock) plan.granularity = Granularity::kPage;
   }
 }
 
@@ -119,28 +119,28 @@ bool GuestMemory::IsAfterStream(const Block& block) const {
          CameJustBefore(before.whole_fault.load(std::memory_order_relaxed), static_cast<uint32_t>(faults_.value()));
 }
 
-// A neighbour that cannot be read is left to whoever asks for it.
+// A neighbour that cannot be read is left to whoever asks for it. A store that is away has been waited for.
 absl::Status GuestMemory::FetchFor(Gfn gfn, FaultPlan& plan) {
   absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
-  const bool alone = plan.to_fetch.size() == 1;
+  const bool needed = plan.fetches_page && (plan.to_fetch.size() == 1 || absl::IsUnavailable(fetched.status()));
   plan.to_fetch.clear();
-  if (fetched.ok()) {
-    plan.fetched.Merge(*std::move(fetched));
-  } else if (alone) {
+  plan.fetches_page = false;
+  if (!fetched.ok() && needed) {
     Stop(CannotReadBack(gfn, fetched.status()));
     return status();
-  } else {
-    plan.granularity = Granularity::kPage;
   }
+  if (!fetched.ok() || ++plan.fetches == kMostFetches) plan.granularity = Granularity::kPage;
+  if (fetched.ok()) plan.fetched.Merge(*std::move(fetched));
   return absl::OkStatus();
 }
 
-bool GuestMemory::PlanToFetch(Block& block, GfnRange range, FaultPlan& plan) {
+bool GuestMemory::PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) {
   if (!services_.store.has_areas()) return false;
-  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
-    const PageEntry entry = map_->Get(block, gfn);
+  for (Gfn page = range.begin(); page < range.end(); ++page) {
+    const PageEntry entry = map_->Get(block, page);
     if (entry.state() != PageState::kSwapped || !services_.store.NeedsFetch(entry.slot(), plan.fetched)) continue;
     plan.to_fetch.push_back(entry.slot());
+    plan.fetches_page |= page == gfn;
   }
   return !plan.to_fetch.empty();
 }
@@ -149,7 +149,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
   const Granularity granularity = *plan.granularity;
   const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
   if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
-    absl::StatusOr<Resolution> whole = ResolveBlock(block, plan);
+    absl::StatusOr<Resolution> whole = ResolveBlock(block, gfn, plan);
     const bool in_pieces =
         absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);
     if (!in_pieces) return whole;
@@ -181,7 +181,7 @@ bool GuestMemory::HasPlenty(PageCount pages) const {
   return services_.pool.FreePages() > services_.pool.watermarks().high + pages;
 }
 
-absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, FaultPlan& plan) {
+absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan) {
   const GfnRange pages = map_->Pages(block);
   // What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages
   // are.
@@ -193,7 +193,9 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, FaultPlan& pl
     TakeBackBlock(block);
   } else if (CameWholeTooLately(block)) {
     return NotWhole();
-  } else if (PlanToFetch(block, pages, plan)) {
+  } else if (made = MayHaveBlock(); !made.ok()) {
+    return made;
+  } else if (PlanToFetch(block, pages, gfn, plan)) {
     return InSwapArea();
   } else if (!block.HasFrames()) {
     made = LoadBlock(block, plan.fetched);
@@ -201,7 +203,11 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, FaultPlan& pl
     made = GatherBlock(block, plan.fetched);
     if (made.ok()) services_.faults.promotions.Add();
   }
-  if (!made.ok()) return made;
+  if (!made.ok()) {
+    // For want of memory, or because the writer was faster with one of them.
+    if (absl::IsUnavailable(made)) PlanToFetch(block, pages, gfn, plan);
+    return made;
+  }
   if (!block.whole) BecomeWhole(block);
   block.whole_fault.store(static_cast<uint32_t>(faults_.value()) | 1, std::memory_order_relaxed);
   services_.faults.whole.Add();
@@ -239,6 +245,12 @@ void GuestMemory::TakeBackBlock(Block& block) {
   MakeResident(block, all.range, all.frame);
 }
 
+absl::Status GuestMemory::MayHaveBlock() const {
+  if (!services_.store.has_areas()) return absl::OkStatus();  // nothing is lost by trying
+  if (!frames_->reservation().empty()) return services_.pool.reservations_have_blocks() ? absl::OkStatus() : NotWhole();
+  return services_.pool.HasRoomForBlock() ? absl::OkStatus() : absl::UnavailableError("no room for a block");
+}
+
 absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   absl::StatusOr<FrameNumber> first = frames_->AcquireBlock(FirstGfn(block.number));
   if (first.ok() || absl::IsUnavailable(first.status())) return first;
@@ -263,9 +275,10 @@ absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber fir
                                      const FetchedPages& fetched) {
   for (Gfn page = run.begin(); page < run.end(); ++page) {
     const PageCount offset = page - run.begin();
-    if (!BringIn(block, page, first + offset, address + offset.in_bytes(), fetched).ok()) {
+    const absl::Status status = BringIn(block, page, first + offset, address + offset.in_bytes(), fetched);
+    if (!status.ok()) {
       frames_->Release(page, first + offset, run.end() - page);
-      return NotWhole();
+      return absl::IsUnavailable(status) ? status : NotWhole();
     }
   }
   return absl::OkStatus();
@@ -326,9 +339,10 @@ absl::Status GuestMemory::MoveToBlock(Block& block, const FetchedPages& fetched)
   for (Gfn page = pages.begin(); page < pages.end(); ++page) {
     if (map_->Get(block, page).has_frame()) continue;
     const FrameNumber frame = *first + (page - pages.begin());
-    if (!BringIn(block, page, frame, services_.pool.BlockOfFrames(frame), fetched).ok()) {
+    const absl::Status status = BringIn(block, page, frame, services_.pool.BlockOfFrames(frame), fetched);
+    if (!status.ok()) {
       ReleaseUnused(block, page, *first);
-      return NotWhole();
+      return absl::IsUnavailable(status) ? status : NotWhole();
     }
   }
   return absl::OkStatus();
@@ -412,7 +426,7 @@ absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, FaultPlan&
   if (plan.granularity != Granularity::kPage && frames_->max_run() >= kRun) {
     run = GfnRange(gfn, RunAround(block, gfn).end());
   }
-  if (PlanToFetch(block, run, plan)) return InSwapArea();
+  if (PlanToFetch(block, run, gfn, plan)) return InSwapArea();
   absl::StatusOr<FrameNumber> first = AcquireFrames(run);
   if (!first.ok() && run.size() > kOnePage) {
     run = GfnRange(gfn, kOnePage);
@@ -423,12 +437,25 @@ absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, FaultPlan&
     const FrameNumber frame = *first + (page - gfn);
     if (absl::Status status = LoadPage(block, page, frame, HostAddress(frame), plan.fetched); !status.ok()) {
       frames_->Release(page, frame, run.end() - page);
-      if (page == gfn) return Poison(block, gfn, status);
+      if (page == gfn) return LookAgain(block, gfn, status, plan);
       run = GfnRange(gfn, page);  // the guest has not asked for this one, and perhaps never will
       break;
     }
   }
   return Resolution{.range = run, .frame = *first};
+}
+
+// The writer was faster, or what was fetched was being overwritten: a page is lost only if it is damaged where it lies.
+absl::Status GuestMemory::LookAgain(Block& block, Gfn gfn, const absl::Status& why, FaultPlan& plan) {
+  const bool fetched = plan.fetches > 0 && plan.fetches <= kMostFetches;
+  if (!absl::IsUnavailable(why) && !(fetched && services_.store.IsInArea(map_->Get(block, gfn).slot()))) {
+    return Poison(block, gfn, why);
+  }
+  if (!absl::IsUnavailable(why)) plan.fetches = kMostFetches;  // the last time
+  plan.fetched = FetchedPages();
+  plan.granularity = Granularity::kPage;
+  PlanToFetch(block, GfnRange(gfn, kOnePage), gfn, plan);
+  return InSwapArea();
 }
 
 absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std::byte* address,
@@ -466,21 +493,21 @@ void GuestMemory::MakeResident(Block& block, GfnRange run, FrameNumber first) {
 void GuestMemory::Prefetch(BlockNumber number) {
   Block& block = map_->block(number);
   FaultPlan plan;
-  do {
-    if (!plan.to_fetch.empty()) {
-      absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
-      if (!fetched.ok()) return;  // a fault will say so
-      plan.fetched.Merge(*std::move(fetched));
-      plan.to_fetch.clear();
-    }
+  for (int fetches = 0; fetches < kMostFetches; ++fetches) {
     if (!block.lock.TryLock()) return;  // to a fault, which will have it sooner
     PrefetchLocked(block, plan);
     block.lock.Unlock();
-  } while (!plan.to_fetch.empty());
+    if (plan.to_fetch.empty()) return;
+    absl::StatusOr<FetchedPages> fetched = services_.store.Fetch(plan.to_fetch);
+    if (!fetched.ok()) return;  // a fault will say so
+    plan.fetched.Merge(*std::move(fetched));
+    plan.to_fetch.clear();
+  }
 }
 
 void GuestMemory::PrefetchLocked(Block& block, FaultPlan& plan) {
-  if (!MayPrefetch(block) || PlanToFetch(block, map_->Pages(block), plan) || !LoadBlock(block, plan.fetched).ok()) {
+  const GfnRange pages = map_->Pages(block);
+  if (!MayPrefetch(block) || PlanToFetch(block, pages, pages.begin(), plan) || !LoadBlock(block, plan.fetched).ok()) {
     return;
   }
   BecomeWhole(block);
@@ -577,6 +604,7 @@ void GuestMemory::TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold)
 // 2 MiB page goes as one, which costs the host kernel a tenth of taking it apart.
 PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
   scratch.pages_.clear();
+  scratch.refused_.clear();
   scratch.as_is_ = scratch.saved_ = 0;
   Gfn cursor = FirstGfn(block.number);
   bool room = true;
@@ -584,25 +612,43 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
     const size_t first = scratch.pages_.size();
     if (!BeginEviction(block, cursor, scratch)) break;
     if (first == 0 && scratch.whole_) services_.store.BeginBlock(scratch.compression_);
-    absl::InlinedVector<SwapSpace::Refused, EvictionScratch::kBatch> refused;
     for (size_t i = first; i < scratch.pages_.size(); ++i) {
       StoreResult& result = scratch.pages_[i].result;
       result = services_.store.Store(scratch.copy(i - first), scratch.compression_, IfIncompressible(scratch));
-      if (result.outcome == StoreOutcome::kIncompressible) refused.push_back({scratch.copy(i - first), &result});
+      if (result.outcome == StoreOutcome::kIncompressible) KeepRefused(i, scratch.copy(i - first), scratch);
       room = room && result.outcome != StoreOutcome::kNoRoom;
       if (result.outcome == StoreOutcome::kStoredAsIs) ++scratch.as_is_;
       if (result.outcome == StoreOutcome::kStored || result.outcome == StoreOutcome::kZero) ++scratch.saved_;
     }
-    services_.store.WriteThrough(refused, scratch.compression_);
+    room = room && WriteRefused(scratch, /*at_least=*/EvictionScratch::kBatch);
   }
+  WriteRefused(scratch, /*at_least=*/1);
   return scratch.pages_.empty() ? PageCount() : FinishEviction(block, scratch);
+}
+
+void GuestMemory::KeepRefused(size_t page, const std::byte* copy, EvictionScratch& scratch) {
+  if (!services_.store.has_areas()) return;
+  if (scratch.refused_.size() == EvictionScratch::kBatch) WriteRefused(scratch, /*at_least=*/1);
+  std::memcpy(scratch.refused_copy(scratch.refused_.size()), copy, kPageSize);
+  scratch.refused_.push_back(page);
+}
+
+bool GuestMemory::WriteRefused(EvictionScratch& scratch, size_t at_least) {
+  if (scratch.refused_.size() < at_least) return true;
+  absl::InlinedVector<SwapSpace::Refused, EvictionScratch::kBatch> refused;
+  for (size_t i = 0; i < scratch.refused_.size(); ++i) {
+    refused.push_back({scratch.refused_copy(i), &scratch.pages_[scratch.refused_[i]].result});
+  }
+  scratch.refused_.clear();
+  services_.store.WriteThrough(refused, scratch.compression_);
+  return refused.empty() || refused[0].result->outcome != StoreOutcome::kNoRoom;
 }
 
 // A few pages of a 2 MiB page that do not compress go along with the others: to take it apart, and put it together
 // again when they return, costs a hundred times as much as to move them. Most of a block that does not compress stays.
 Incompressible GuestMemory::IfIncompressible(const EvictionScratch& scratch) const {
   constexpr size_t kInAdvance = 16;  // before anything has been saved
-  return !services_.store.has_areas() && scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance
+  return !services_.store.has_live_areas() && scratch.whole_ && scratch.as_is_ < scratch.saved_ + kInAdvance
              ? Incompressible::kStoreAsIs
              : Incompressible::kRefuse;
 }

@@ -88,11 +88,12 @@ class EvictionScratch {
  public:
   static constexpr size_t kBatch = 16;  // pages: 64 KiB, the run in which sequential guests come back
 
-  EvictionScratch() : copies_(std::make_unique<std::byte[]>(kBatch * kPageSize)) {}
+  EvictionScratch() : copies_(std::make_unique<std::byte[]>(2 * kBatch * kPageSize)) {}
 
  private:
   friend class GuestMemory;
   std::byte* copy(size_t i) const { return copies_.get() + i * kPageSize; }
+  std::byte* refused_copy(size_t i) const { return copy(kBatch + i); }
 
   CompressionScratch compression_;
   std::unique_ptr<std::byte[]> copies_;
@@ -102,10 +103,11 @@ class EvictionScratch {
     StoreResult result;
   };
   // Of the block in hand:
-  std::vector<Page> pages_;  // those on their way into the store
-  bool whole_ = false;       // their frames are one 2 MiB page
-  size_t as_is_ = 0;         // pages that were stored as they are, and ...
-  size_t saved_ = 0;         // ... that were not, and take less than a page now
+  std::vector<Page> pages_;      // those on their way into the store
+  std::vector<size_t> refused_;  // of them: those that do not compress, to be written together
+  bool whole_ = false;           // their frames are one 2 MiB page
+  size_t as_is_ = 0;             // pages that were stored as they are, and ...
+  size_t saved_ = 0;             // ... that were not, and take less than a page now
 };
 
 // Thread safe.
@@ -194,6 +196,7 @@ class GuestMemory final : public FaultHandler {
  private:
   static constexpr PageCount kRun{16};      // 64 KiB
   static constexpr int kTriesForBlock = 3;  // times that a fault makes room, before it does without a whole block
+  static constexpr int kMostFetches = 3;    // of many pages; then a fault does with its page alone
 
   GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services);
 
@@ -202,16 +205,18 @@ class GuestMemory final : public FaultHandler {
     std::optional<Granularity> granularity = {};  // how much to bring in, decided by the first try
     bool may_compact = false;                     // whether a block is worth another try, with compaction before it
     std::vector<SwapSlot> to_fetch = {};          // from swap areas, before another try
+    bool fetches_page = false;                    // the page's own slot is among them
+    int fetches = 0;                              // so far
     FetchedPages fetched = {};
   };
   // One try at a fault. Unavailable: the plan has slots to fetch; or frames were wanted, and free memory is at its min
   // watermark. Aborted: a whole
   // block was wanted, free memory is scattered, and the plan is to compact then.
   absl::StatusOr<Resolution> TryResolve(Gfn gfn, FaultPlan& plan);
-  // Has the slots that the plan wants fetched. DataLoss: the page at `gfn` cannot be read back.
+  // Has the slots that the plan wants fetched. Error: the page at `gfn` cannot be read back; the guest was stopped.
   absl::Status FetchFor(Gfn gfn, FaultPlan& plan);
-  // Plans to fetch what lies in swap areas of the pages of a range; false: nothing does.
-  bool PlanToFetch(Block& block, GfnRange range, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Plans to fetch what lies in swap areas of the pages of a range, in a fault at `gfn`; false: nothing does.
+  bool PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -239,7 +244,8 @@ class GuestMemory final : public FaultHandler {
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
   // be had one by one. Aborted: the same, because free memory is scattered. The functions below do it for a block that
   // is whole but out, one without frames, and one of which some pages have frames.
-  absl::StatusOr<Resolution> ResolveBlock(Block& block, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  absl::StatusOr<Resolution> ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
   // it.
   bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -255,6 +261,8 @@ class GuestMemory final : public FaultHandler {
   absl::Status CompleteBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::Status MoveToBlock(Block& block, const FetchedPages& fetched) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<FrameNumber> AcquireBlock(const Block& block);
+  // OK, or the error that AcquireBlock or GatherBlock would give, as far as can be known before something is fetched.
+  absl::Status MayHaveBlock() const;
   void ReleaseUnused(Block& block, Gfn page, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives a page without a frame this one, with the page's content. `address` is the manager's view of the frame that
   // serves best.
@@ -275,6 +283,9 @@ class GuestMemory final : public FaultHandler {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives up a swapped page; returns what a fault on it gets.
   absl::Status Poison(Block& block, Gfn gfn, const absl::Status& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // A page that was asked for could not be loaded: plans to fetch it once more, or gives it up.
+  absl::Status LookAgain(Block& block, Gfn gfn, const absl::Status& why, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::Status CannotReadBack(Gfn gfn, const absl::Status& why) const;
   void ZeroFill(FrameNumber first, PageCount count);
   std::byte* FrameAddress(const Block& block, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -309,6 +320,10 @@ class GuestMemory final : public FaultHandler {
   void TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   Incompressible IfIncompressible(const EvictionScratch& scratch) const;
+  // Puts aside a page that does not compress, and writes those that were, if there are so many. False: there is no room
+  // for them now.
+  void KeepRefused(size_t page, const std::byte* copy, EvictionScratch& scratch);
+  bool WriteRefused(EvictionScratch& scratch, size_t at_least);
   bool BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scratch);
   PageCount FinishEviction(Block& block, const EvictionScratch& scratch);
   // Ends a page's life in its frame. The frames are given back afterwards, in runs, by ReleaseFrames.

@@ -6,6 +6,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 
 namespace quire {
@@ -13,6 +14,9 @@ namespace {
 
 // What is written to a swap area before the thread looks at the pool again.
 constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
+
+// How long a fault sleeps before it tries again, when there is no memory but a store that may come back.
+constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
 
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
@@ -47,6 +51,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
 }
 
 MemoryManager::~MemoryManager() {
+  CancelSwap();
   StopReclaim();
   absl::MutexLock lock(&guests_lock_);
   guests_.clear();
@@ -127,7 +132,12 @@ void MemoryManager::CancelSwap() {
 }
 
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
-  if (store_.WriteOut(kWriteAtOnce) > ByteCount()) return;
+  // Several may be here, and one of them was first.
+  if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount()) return;
+  if (store_.IsAwaitingArea()) {
+    absl::SleepFor(kAwaitArea);
+    return;
+  }
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.
@@ -137,9 +147,9 @@ void MemoryManager::OutOfMemory(GuestMemory& asking) {
   const SwapSpace::Statistics stored = store_.statistics();
   victim->Stop(absl::ResourceExhaustedError(absl::StrFormat(
       "the pool's limit of %.0f MiB is reached and nothing more can be compressed (%.0f MiB of stored pages take "
-      "%.0f MiB); guest-%u, which holds the most (%.0f MiB), has been stopped; %s",
+      "%.0f MiB)%s; guest-%u, which holds the most (%.0f MiB), has been stopped; %s",
       pool_->budget().limit().bytes().in_mib(), stored.stored.bytes().in_mib(), stored.held.bytes().in_mib(),
-      victim->id(), Charge(*victim).bytes().in_mib(), out_of_memory_advice_)));
+      store_.DescribeAreas(), victim->id(), Charge(*victim).bytes().in_mib(), out_of_memory_advice_)));
   victim->Discard(GfnRange(Gfn(0), victim->size()));
 }
 

@@ -44,6 +44,7 @@ absl::StatusOr<std::unique_ptr<GuestSet>> GuestSet::Create(const RunOptions& opt
 }
 
 GuestSet::~GuestSet() {
+  if (manager_ != nullptr) manager_->CancelSwap();
   // A secondary MMU leaves before the memory that it maps.
   for (Guest& guest : guests_) guest.machine.reset();
 }

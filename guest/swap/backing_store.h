@@ -4,6 +4,7 @@
 #define QUIRE_GUEST_SWAP_BACKING_STORE_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 #include "absl/status/status.h"
@@ -43,10 +44,11 @@ class BackingStore {
   // After an error, what the ranges hold is unknown.
   virtual absl::Status Write(absl::Span<const Transfer> transfers) = 0;
 
-  // The same for reading, but waits for a store that is away as long as it was told to, and tries again then.
+  enum class IfAway : uint8_t { kWait, kFail };
+  // The same for reading. With kWait, waits for a store that is away as long as it was told to, and tries again then.
   // Errors: Unavailable        it did not come back in time
   //         DataLoss           the store failed to read one of them
-  virtual absl::Status Read(absl::Span<const Transfer> transfers) = 0;
+  virtual absl::Status Read(absl::Span<const Transfer> transfers, IfAway if_away) = 0;
 
   // What the range held will not be read again: its room may be given back. A hint; does not wait for long.
   virtual void Discard(ByteCount offset, ByteCount length) = 0;

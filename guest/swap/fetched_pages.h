@@ -36,7 +36,8 @@ class FetchedPages {
   const std::byte* Find(SwapSlot slot, const SlotRecord& record) const {
     const auto piece = pieces_.find(static_cast<uint32_t>(slot.value()));
     if (piece == pieces_.end()) return nullptr;
-    const bool same = piece->second.place == record.place() && piece->second.area == record.area();
+    const bool same = record.kind() == SlotKind::kBacked && piece->second.place == record.place() &&
+                      piece->second.area == record.area() && piece->second.hash == record.hash();
     return same ? piece->second.bytes : nullptr;
   }
   size_t size() const { return pieces_.size(); }
@@ -50,6 +51,7 @@ class FetchedPages {
   friend class SwapSpace;
   struct Piece {
     uint64_t place;
+    uint64_t hash;  // slot and place may be another page's by now
     uint8_t area;
     const std::byte* bytes;  // in a part
   };

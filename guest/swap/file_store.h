@@ -48,7 +48,9 @@ class FileStore final : public BackingStore {
   std::string description() const override { return file_.description(); }
   ByteCount size() const override { return file_.size(); }
   absl::Status Write(absl::Span<const Transfer> transfers) override { return Move(FileDirection::kWrite, transfers); }
-  absl::Status Read(absl::Span<const Transfer> transfers) override { return Move(FileDirection::kRead, transfers); }
+  absl::Status Read(absl::Span<const Transfer> transfers, IfAway) override {
+    return Move(FileDirection::kRead, transfers);
+  }
   // Punches a hole in a file, discards on a device (TRIM); nothing once the host has said that it cannot.
   void Discard(ByteCount offset, ByteCount length) override;
 

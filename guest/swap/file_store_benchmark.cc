@@ -109,7 +109,7 @@ void BM_RandomRead(benchmark::State& state) {
     for (Transfer& transfer : transfers) {
       transfer = bench.At(random() % (kSize.in_bytes() / kPageSize) * kPageSize, kPageSize);
     }
-    status.Update(bench.store().Read(transfers));
+    status.Update(bench.store().Read(transfers, BackingStore::IfAway::kWait));
   }
   Finish(state, status, count * kPageSize);
 }

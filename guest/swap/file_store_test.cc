@@ -98,7 +98,7 @@ absl::Status WriteOne(FileStore& store, size_t page, absl::Span<std::byte> bytes
 }
 absl::Status ReadOne(FileStore& store, size_t page, absl::Span<std::byte> bytes) {
   const Transfer transfer = {.offset = Offset(page), .bytes = bytes};
-  return store.Read({&transfer, 1});
+  return store.Read({&transfer, 1}, BackingStore::IfAway::kWait);
 }
 
 // Two pages that are not adjacent, the first two of `memory`: one alone does not go through io_uring.
@@ -121,7 +121,7 @@ bool FillsUpAndKeepsWhatItHas(FileStore& store) {
   }
   if (!absl::IsResourceExhausted(status) || store.statistics().no_room != 1 || written == 0) return false;
   for (size_t page = 0; page < written; ++page) {
-    if (!store.Read(Apart(page, half + page, memory)).ok()) return false;
+    if (!store.Read(Apart(page, half + page, memory), BackingStore::IfAway::kWait).ok()) return false;
     if (!memory.Holds(0, page + 1) || !memory.Holds(1, page + 1)) return false;
   }
   return true;
@@ -198,7 +198,7 @@ class Part {
   }
   absl::Status Read() {
     const std::vector<size_t> pages = SomePages();
-    if (absl::Status status = store_.Read(Transfers(pages)); !status.ok()) return status;
+    if (absl::Status status = store_.Read(Transfers(pages), BackingStore::IfAway::kWait); !status.ok()) return status;
     for (size_t i = 0; i < pages.size(); ++i) {
       if (!memory_.Holds(i, seeds_[pages[i]]))
         return absl::InternalError(absl::StrCat("page ", first_ + pages[i], " is wrong"));
@@ -256,7 +256,7 @@ TEST_P(FileStoreTest, TakesMoreRequestsThanMayBeUnderWay) {
   ASSERT_TRUE(store->Write(transfers).ok());
   EXPECT_EQ(store->statistics().requests, kRequests);
   for (size_t i = 0; i < kRequests; ++i) memory.Fill(i, 0);
-  ASSERT_TRUE(store->Read(transfers).ok());
+  ASSERT_TRUE(store->Read(transfers, BackingStore::IfAway::kWait).ok());
   for (size_t i = 0; i < kRequests; ++i) EXPECT_TRUE(memory.Holds(i, i + 1)) << i;
 }
 
@@ -269,7 +269,7 @@ TEST_P(FileStoreTest, TheLastPageCanBeUsedAndNothingIsATransferToo) {
   EXPECT_TRUE(ReadOne(*store, last, memory.At(0)).ok());
   EXPECT_TRUE(memory.Holds(0, 5));
   EXPECT_TRUE(store->Write({}).ok());
-  EXPECT_TRUE(store->Read({}).ok());
+  EXPECT_TRUE(store->Read({}, BackingStore::IfAway::kWait).ok());
 }
 
 // A filesystem of 128 KiB, seen by this process alone.
@@ -301,10 +301,10 @@ TEST_P(FileStoreTest, AFileThatWasCutShortHasLostData) {
   ASSERT_TRUE(WriteOne(*store, 0, memory.At(0, 8)).ok());
   // The header, three pages and a part of one.
   ASSERT_EQ(truncate(path_.c_str(), 4 * kPageSize + 100), 0);
-  EXPECT_TRUE(store->Read(Apart(0, 2, memory)).ok());
+  EXPECT_TRUE(store->Read(Apart(0, 2, memory), BackingStore::IfAway::kWait).ok());
   EXPECT_TRUE(absl::IsDataLoss(ReadOne(*store, 0, memory.At(0, 8))));
-  EXPECT_TRUE(absl::IsDataLoss(store->Read(Apart(0, 3, memory))));
-  const absl::Status status = store->Read(Apart(0, 6, memory));
+  EXPECT_TRUE(absl::IsDataLoss(store->Read(Apart(0, 3, memory), BackingStore::IfAway::kWait)));
+  const absl::Status status = store->Read(Apart(0, 6, memory), BackingStore::IfAway::kWait);
   EXPECT_TRUE(absl::IsDataLoss(status)) << status;
   EXPECT_TRUE(absl::StrContains(status.message(), path_)) << status;
   EXPECT_TRUE(absl::StrContains(status.message(), "shorter")) << status;
@@ -389,7 +389,8 @@ TEST(FileStoreFallbackTest, WorksWhereUringIsForbidden) {
     memory.Fill(0, 7);
     if (!(*store)->Write(Apart(1, 3, memory)).ok()) return false;
     memory.Fill(0, 0);
-    return (*store)->Read(Apart(1, 3, memory)).ok() && memory.Holds(0, 7) && memory.Holds(1, 0);
+    return (*store)->Read(Apart(1, 3, memory), BackingStore::IfAway::kWait).ok() && memory.Holds(0, 7) &&
+           memory.Holds(1, 0);
   }));
 }
 

@@ -359,8 +359,8 @@ absl::Status NbdStore::Write(absl::Span<const Transfer> transfers) {
   return absl::OkStatus();
 }
 
-absl::Status NbdStore::Read(absl::Span<const Transfer> transfers) {
-  MonotonicTime deadline;
+absl::Status NbdStore::Read(absl::Span<const Transfer> transfers, IfAway if_away) {
+  MonotonicTime deadline = if_away == IfAway::kFail ? RealClock().Now() : MonotonicTime();
   uint64_t link = 0;
   while (true) {
     absl::StatusOr<uint64_t> next = AwaitLink(link, deadline);

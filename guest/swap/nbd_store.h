@@ -120,7 +120,7 @@ class NbdStore final : public BackingStore {
   // Adjacent transfers go as one request where their memory is adjacent too; one that is larger than the server takes
   // goes as several.
   absl::Status Write(absl::Span<const Transfer> transfers) override;
-  absl::Status Read(absl::Span<const Transfer> transfers) override;
+  absl::Status Read(absl::Span<const Transfer> transfers, IfAway if_away) override;
   // Trims if the server can, and does not wait for it.
   void Discard(ByteCount offset, ByteCount length) override;
   void Cancel() override;

@@ -80,7 +80,7 @@ absl::Status WriteAt(BackingStore& store, uint64_t page, Pages& pages) {
 
 absl::Status ReadAt(BackingStore& store, uint64_t page, Pages& pages) {
   const Transfer transfer = {.offset = PageOffset(page), .bytes = pages.bytes()};
-  return store.Read(absl::MakeConstSpan(&transfer, 1));
+  return store.Read(absl::MakeConstSpan(&transfer, 1), BackingStore::IfAway::kWait);
 }
 
 // Each page a transfer of its own; neighbours in memory are not neighbours in the store, so that none go as one.
@@ -167,7 +167,7 @@ void Exercise(NbdStore& store, uint64_t first_page, uint64_t pages, uint64_t see
       transfers.push_back({.offset = PageOffset(first_page + begin), .bytes = content.bytes(begin, count)});
     }
     const bool writes = random() % 2 == 0;
-    const absl::Status status = writes ? store.Write(transfers) : store.Read(transfers);
+    const absl::Status status = writes ? store.Write(transfers) : store.Read(transfers, BackingStore::IfAway::kWait);
     ASSERT_TRUE(status.ok()) << status;
     for (const Transfer& transfer : transfers) {
       std::byte* const there = model.bytes().data() + (transfer.offset - PageOffset(first_page)).in_bytes();
@@ -247,10 +247,10 @@ TEST_F(NbdStoreTest, HasSeveralRequestsUnderWay) {
     Pages back(kRequests);
     const std::vector<Transfer> reads = Scattered(back, kRequests);
     const absl::Time begin = absl::Now();
-    ASSERT_TRUE(store->Read(reads).ok());
+    ASSERT_TRUE(store->Read(reads, BackingStore::IfAway::kWait).ok());
     const absl::Time middle = absl::Now();
     EXPECT_TRUE(back == pages);
-    for (const Transfer& read : reads) ASSERT_TRUE(store->Read({&read, 1}).ok());
+    for (const Transfer& read : reads) ASSERT_TRUE(store->Read({&read, 1}, BackingStore::IfAway::kWait).ok());
     EXPECT_LT(middle - begin, (absl::Now() - middle) / 2);
   }
 }
@@ -273,11 +273,14 @@ TEST_F(NbdStoreTest, SaysWhatTheServerAnswered) {
     auto store = OpenOrDie({.uri = server_->uri()});
     ASSERT_NE(store, nullptr);
     Pages pages(8);
-    const absl::Status status = c.write ? store->Write(Scattered(pages, 8)) : store->Read(Scattered(pages, 8));
+    const absl::Status status =
+        c.write ? store->Write(Scattered(pages, 8)) : store->Read(Scattered(pages, 8), BackingStore::IfAway::kWait);
     EXPECT_EQ(status.code(), c.code) << status;
     EXPECT_THAT(status.message(), HasSubstr(server_->uri()));
     // The other direction works, and the link is up.
-    EXPECT_TRUE((c.write ? store->Read(Scattered(pages, 8)) : store->Write(Scattered(pages, 8))).ok());
+    EXPECT_TRUE(
+        (c.write ? store->Read(Scattered(pages, 8), BackingStore::IfAway::kWait) : store->Write(Scattered(pages, 8)))
+            .ok());
     EXPECT_EQ(store->counters().links_lost.value(), 0);
     EXPECT_EQ(store->counters().reads_refused_error.value() + store->counters().writes_refused_error.value() +
                   store->counters().writes_refused_no_room.value(),
@@ -616,7 +619,7 @@ TEST_F(NbdStoreHostileTest, BadAnswers) {
     auto store = OpenEventually(Impatient(server.uri()));
     ASSERT_NE(store, nullptr);
     Pages pages(8);
-    const absl::Status read = store->Read(Scattered(pages, 8));
+    const absl::Status read = store->Read(Scattered(pages, 8), BackingStore::IfAway::kWait);
     EXPECT_TRUE(absl::IsUnavailable(read) || absl::IsDataLoss(read)) << read;
     EXPECT_THAT(read.message(), HasSubstr(server.uri()));
     const absl::Status written = store->Write(Scattered(pages, 8));

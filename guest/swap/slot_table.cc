@@ -1,5 +1,7 @@
 #include "guest/swap/slot_table.h"
 
+#include <bit>
+
 #include "base/check.h"
 
 namespace quire {
@@ -26,29 +28,34 @@ void SlotTable::Free(SwapSlot slot) {
   absl::MutexLock lock(&lock_);
   const uint32_t number = Index(slot) / kCluster;
   Cluster& cluster = clusters_[number];
-  QUIRE_CHECK(cluster.taken[Index(slot) % kCluster]);
+  uint64_t& word = cluster.taken[Index(slot) % kCluster / 64];
+  const uint64_t bit = uint64_t{1} << Index(slot) % 64;
+  QUIRE_CHECK((word & bit) != 0);
   Unlink(number);
-  cluster.taken.reset(Index(slot) % kCluster);
+  word &= ~bit;
+  --cluster.count;
   Link(number);
 }
 
 uint32_t SlotTable::FreeFrom(const Cluster& cluster, uint32_t index) const {
-  for (; index < kCluster; ++index) {
-    if (!cluster.taken[index]) return index;
+  for (; index < kCluster; index = index / 64 * 64 + 64) {
+    const uint64_t free = ~cluster.taken[index / 64] >> index % 64;
+    if (free != 0) return index + static_cast<uint32_t>(std::countr_zero(free));
   }
   return kNone;
 }
 
 SwapSlot SlotTable::Take(uint32_t number, uint32_t index) {
   Unlink(number);
-  clusters_[number].taken.set(index);
+  clusters_[number].taken[index / 64] |= uint64_t{1} << index % 64;
+  ++clusters_[number].count;
   Link(number);
   return SwapSlot(number * kCluster + index);
 }
 
 uint32_t* SlotTable::ListOf(const Cluster& cluster) {
-  if (cluster.taken.none()) return &free_;
-  return cluster.taken.all() ? nullptr : &partial_;
+  if (cluster.count == 0) return &free_;
+  return cluster.count == kCluster ? nullptr : &partial_;
 }
 
 void SlotTable::Link(uint32_t number) {

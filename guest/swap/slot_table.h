@@ -7,7 +7,6 @@
 #define QUIRE_GUEST_SWAP_SLOT_TABLE_H_
 
 #include <array>
-#include <bitset>
 #include <cstdint>
 
 #include "absl/base/thread_annotations.h"
@@ -38,9 +37,9 @@ class SlotTable {
 
   SlotRecord& operator[](SwapSlot slot) { return records_[Index(slot)]; }
   const SlotRecord& operator[](SwapSlot slot) const { return records_[Index(slot)]; }
-  // Held for microseconds: while a page is decompressed, at most. No lock is taken under it but those of the zone, the
+  // Held while bytes are copied, at most. No lock is taken under it but those of the zone, the
   // swap areas and this table.
-  absl::Mutex& LockOf(SwapSlot slot) const { return locks_[slot.value() / kCluster % locks_.size()]; }
+  absl::Mutex& LockOf(SwapSlot slot) const { return locks_[slot.value() / kCluster % locks_.size()].mutex; }
 
   // Slots are numbered from 0 to capacity() - 1.
   uint32_t capacity() const { return records_.capacity(); }
@@ -52,7 +51,8 @@ class SlotTable {
 
   // On the list of those that are free, or of those that are partly so, or on none.
   struct Cluster {
-    std::bitset<kCluster> taken;
+    std::array<uint64_t, kCluster / 64> taken = {};  // a bit a slot
+    uint32_t count = 0;                              // of them
     uint32_t next = kNone;
     uint32_t previous = kNone;
   };
@@ -66,7 +66,11 @@ class SlotTable {
   uint32_t FreeCluster() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   ChunkedTable<SlotRecord, 8 * kCluster> records_;
-  mutable std::array<absl::Mutex, 64> locks_;
+  // Clusters side by side are in use together.
+  struct alignas(64) Lock {
+    absl::Mutex mutex;
+  };
+  mutable std::array<Lock, 64> locks_;
 
   absl::Mutex lock_;
   ChunkedTable<Cluster, 8> clusters_;

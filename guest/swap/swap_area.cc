@@ -10,20 +10,34 @@
 namespace quire {
 namespace {
 
-// How long a store that was away is left alone before the next write tries it.
+// How long a store is left alone before the next write tries it, when it was away, and when it had no room: that may
+// have been made, and costs nothing to find out.
 constexpr absl::Duration kAwayFor = absl::Milliseconds(100);
+constexpr absl::Duration kFullFor = absl::Seconds(1);
+
+int64_t Now() { return RealClock().Now().in_nanoseconds(); }
 
 }  // namespace
 
-SwapArea::SwapArea(std::unique_ptr<BackingStore> store)
-    : store_(std::move(store)), clusters_(store_->size().in_bytes() / kClusterBytes), free_(clusters_.size()) {
+SwapArea::SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for)
+    : store_(std::move(store)),
+      await_for_(await_for),
+      clusters_(store_->size().in_bytes() / kClusterBytes),
+      free_(clusters_.size()) {
   QUIRE_CHECK(store_->size().in_bytes() >= kLeastBytes);
 }
 
-bool SwapArea::MayWrite() const {
-  if (failed() || RealClock().Now().in_nanoseconds() < away_until_.load(std::memory_order_relaxed)) return false;
-  absl::MutexLock lock(&lock_);
-  return !full_;
+bool SwapArea::MayWrite() const { return !failed() && Now() >= let_be_until_.load(std::memory_order_relaxed); }
+
+bool SwapArea::IsAwaited() const {
+  const int64_t since = away_since_.load(std::memory_order_relaxed);
+  return !failed() && since != 0 && absl::Nanoseconds(Now() - since) < await_for_;
+}
+
+std::string SwapArea::StateForPeople() const {
+  if (failed()) return "has failed";
+  if (away_since_.load(std::memory_order_relaxed) != 0) return "is away";
+  return absl::StrCat("holds ", counters_.pages.value(), " pages and has no room for more just now");
 }
 
 SwapArea::Clusters SwapArea::TakeClusters(size_t count, bool cleaning) {
@@ -61,17 +75,19 @@ absl::Status SwapArea::Write(absl::Span<const uint32_t> clusters, absl::Span<std
     transfers.push_back({.offset = OffsetOf(PlaceOf(clusters[i], 0)), .bytes = cluster});
   }
   const absl::Status status = store_->Write(transfers);
+  if (!absl::IsUnavailable(status)) away_since_ = 0;
   if (status.ok()) {
     counters_.bytes_written.Add(clusters.size() * kClusterBytes);
     return status;
   }
   if (absl::IsResourceExhausted(status)) {
     counters_.refused_full.Add();
-    absl::MutexLock lock(&lock_);
-    full_ = true;
+    let_be_until_ = Now() + absl::ToInt64Nanoseconds(kFullFor);
   } else if (absl::IsUnavailable(status)) {
     counters_.refused_away.Add();
-    away_until_ = (RealClock().Now() + kAwayFor).in_nanoseconds();
+    let_be_until_ = Now() + absl::ToInt64Nanoseconds(kAwayFor);
+    int64_t never = 0;
+    away_since_.compare_exchange_strong(never, Now());
   } else {
     counters_.errors.Add();
     failed_ = true;
@@ -111,9 +127,9 @@ void SwapArea::ReleaseIfDeadLocked(uint32_t cluster) {
   empty_.push_back(cluster);
 }
 
-absl::Status SwapArea::Read(absl::Span<const BackingStore::Transfer> transfers) {
-  const absl::Status status = store_->Read(transfers);
-  if (!status.ok()) counters_.errors.Add();
+absl::Status SwapArea::Read(absl::Span<const BackingStore::Transfer> transfers, BackingStore::IfAway if_away) {
+  const absl::Status status = store_->Read(transfers, if_away);
+  if (absl::IsDataLoss(status)) counters_.errors.Add();
   for (const BackingStore::Transfer& transfer : transfers) counters_.bytes_read.Add(transfer.bytes.size());
   return status;
 }
@@ -122,7 +138,8 @@ SwapArea::Clusters SwapArea::BeginCleaning() {
   absl::MutexLock lock(&lock_);
   std::vector<uint32_t> candidates;
   for (uint32_t cluster = 0; cluster < clusters_.size(); ++cluster) {
-    if (clusters_[cluster].state == State::kWritten) candidates.push_back(cluster);
+    const Cluster& candidate = clusters_[cluster];
+    if (candidate.state == State::kWritten && !candidate.unreadable) candidates.push_back(cluster);
   }
   const size_t count = std::min(candidates.size(), kMostAtOnce);
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<ptrdiff_t>(count), candidates.end(),
@@ -150,6 +167,11 @@ void SwapArea::EndCleaning(absl::Span<const uint32_t> clusters) {
   }
 }
 
+void SwapArea::NeverClean(uint32_t cluster) {
+  absl::MutexLock lock(&lock_);
+  clusters_[cluster].unreadable = true;
+}
+
 void SwapArea::DiscardEmpty() {
   std::vector<uint32_t> empty;
   {
@@ -165,9 +187,10 @@ void SwapArea::DiscardEmpty() {
     i = end;
   }
   absl::MutexLock lock(&lock_);
-  for (const uint32_t cluster : empty) clusters_[cluster].state = State::kFree;
+  for (const uint32_t cluster : empty) clusters_[cluster] = Cluster();
   free_ += empty.size();
-  full_ = false;
+  // There is room for so much at least.
+  if (away_since_.load(std::memory_order_relaxed) == 0) let_be_until_ = 0;
 }
 
 absl::Status SwapArea::Check() {

@@ -16,12 +16,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
@@ -50,7 +52,8 @@ class SwapArea {
   using Clusters = absl::InlinedVector<uint32_t, kMostAtOnce>;
 
   // `store` has room for at least kLeastBytes.
-  explicit SwapArea(std::unique_ptr<BackingStore> store);
+  // `await_for`: how long it is counted on when it is away.
+  explicit SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for = absl::Seconds(60));
   static constexpr size_t kLeastBytes = 2 * kMostAtOnce * kClusterBytes;
 
   BackingStore& store() const { return *store_; }
@@ -60,6 +63,10 @@ class SwapArea {
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
   // As far as is known, another write would succeed.
   bool MayWrite() const;
+  // It is away, and not yet for so long that nobody should count on it any more.
+  bool IsAwaited() const;
+  // "is full", "has failed", ...: what to say when there is no memory.
+  std::string StateForPeople() const;
 
   // Up to `count` free clusters, side by side as far as can be; fewer, or none, if there are no more. What is kept for
   // cleaning is left to `cleaning`.
@@ -77,12 +84,14 @@ class SwapArea {
   void Drop(uint64_t place, uint32_t length) ABSL_LOCKS_EXCLUDED(lock_);
 
   // As BackingStore::Read; counts.
-  absl::Status Read(absl::Span<const BackingStore::Transfer> transfers);
+  absl::Status Read(absl::Span<const BackingStore::Transfer> transfers, BackingStore::IfAway if_away);
 
   // Written clusters of which little lives, so little that they fit into what is kept for cleaning and at least one is
   // gained; none if there are no such. They are not given back before they come to EndCleaning.
   Clusters BeginCleaning() ABSL_LOCKS_EXCLUDED(lock_);
   void EndCleaning(absl::Span<const uint32_t> clusters) ABSL_LOCKS_EXCLUDED(lock_);
+  // It cannot be read, and is not begun with again before it is empty.
+  void NeverClean(uint32_t cluster) ABSL_LOCKS_EXCLUDED(lock_);
   // Tells the store of the clusters that have fallen empty. May wait a little for it.
   void DiscardEmpty() ABSL_LOCKS_EXCLUDED(lock_);
 
@@ -103,20 +112,23 @@ class SwapArea {
   struct Cluster {
     uint32_t live = 0;  // bytes, with padding
     State state = State::kFree;
+    bool unreadable = false;
   };
   void ReleaseIfDeadLocked(uint32_t cluster) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   const std::unique_ptr<BackingStore> store_;
+  const absl::Duration await_for_;
   SwapAreaCounters counters_;
   std::atomic<bool> failed_ = false;
-  std::atomic<int64_t> away_until_ = 0;  // nanoseconds of the real clock
+  // Nanoseconds of the real clock:
+  std::atomic<int64_t> let_be_until_ = 0;  // the next write is to wait: the store was full, or away
+  std::atomic<int64_t> away_since_ = 0;    // 0: it is not
 
   mutable absl::Mutex lock_;
   std::vector<Cluster> clusters_;  // the states and counts are guarded by lock_; the vector's size is constant
   size_t free_ ABSL_GUARDED_BY(lock_);
   uint32_t next_ ABSL_GUARDED_BY(lock_) = 0;  // where the search for free clusters goes on
   std::vector<uint32_t> empty_ ABSL_GUARDED_BY(lock_);
-  bool full_ ABSL_GUARDED_BY(lock_) = false;  // the store had no room; until something is given back
 };
 
 }  // namespace quire

@@ -89,7 +89,7 @@ TEST_F(SwapDeviceTest, ADeviceKeepsWhatIsWritten) {
   std::memset(memory.data(), 0x5a, kPageSize);
   ASSERT_TRUE((*store)->Write({&last, 1}).ok());
   std::memset(memory.data(), 0, kPageSize);
-  ASSERT_TRUE((*store)->Read({&last, 1}).ok());
+  ASSERT_TRUE((*store)->Read({&last, 1}, BackingStore::IfAway::kWait).ok());
   EXPECT_EQ(memory.data()[kPageSize - 1], std::byte{0x5a});
   (*store)->Discard(ByteCount(), (*store)->size());
   const FileStore::Statistics statistics = (*store)->statistics();

@@ -121,9 +121,7 @@ void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch
   for (const std::unique_ptr<SwapArea>& area : areas_) {
     if (area->MayWrite() && WriteThroughTo(*area, pages, scratch)) return;
   }
-  // An area may have room again, or come back.
-  const bool later = std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return !area->failed(); });
-  if (!later) return;
+  if (!has_live_areas()) return;
   for (const Refused& refused : pages) refused.result->outcome = StoreOutcome::kNoRoom;
 }
 
@@ -132,8 +130,9 @@ bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, 
   if (cluster.empty()) {
     area.DiscardEmpty();
     cluster = area.TakeClusters(1, /*cleaning=*/false);
-    if (cluster.empty()) return false;
   }
+  if (cluster.empty() && CleanIfIdle(area)) cluster = area.TakeClusters(1, /*cleaning=*/false);
+  if (cluster.empty()) return false;
   const AlignedBytes bytes = AllocateAligned(SwapArea::kClusterBytes);
   for (size_t i = 0; i < pages.size(); ++i) std::memcpy(bytes.get() + i * kPageSize, pages[i].page, kPageSize);
   std::memset(bytes.get() + pages.size() * kPageSize, 0, SwapArea::kClusterBytes - pages.size() * kPageSize);
@@ -164,28 +163,30 @@ uint8_t SwapSpace::NumberOf(const SwapArea& area) const {
 // --- Back.
 
 absl::Status SwapSpace::Load(SwapSlot slot, std::byte* page, const FetchedPages& fetched) {
-  absl::MutexLock lock(&slots_.LockOf(slot));
-  SlotRecord& record = slots_[slot];
-  switch (record.kind()) {
-    case SlotKind::kSameFilled:
-      Fill(page, record.hash());
-      return absl::OkStatus();
-    case SlotKind::kCompressed:
-    case SlotKind::kWriting: {
-      std::byte buffer[SlabZone::kMaxObject];
-      const SlabZone::Pin pin(zone_, ObjectOf(record));
-      return Unpack(slot, record, zone_.Read(pin, record.length(), buffer), page);
-    }
-    case SlotKind::kBacked: {
-      const std::byte* const bytes = fetched.Find(slot, record);
-      if (bytes == nullptr) return absl::UnavailableError("it lies in a swap area");
-      return Unpack(slot, record, bytes, page);
-    }
-    case SlotKind::kFree:
-    case SlotKind::kDropped:
-      break;
+  std::byte buffer[SlabZone::kMaxObject];
+  SlotRecord record;
+  const std::byte* bytes = nullptr;
+  {
+    // The bytes in the pool are copied: the writer may free them as soon as it is let.
+    absl::MutexLock lock(&slots_.LockOf(slot));
+    record = slots_[slot];
+    QUIRE_CHECK(record.refs() > 0);
+    if (record.in_pool()) bytes = CopyBytes(record, buffer);
   }
-  QUIRE_CHECK(false);
+  if (record.kind() == SlotKind::kSameFilled) {
+    Fill(page, record.hash());
+    return absl::OkStatus();
+  }
+  if (record.kind() == SlotKind::kBacked) bytes = fetched.Find(slot, record);
+  if (bytes == nullptr) return absl::UnavailableError("it lies in a swap area");
+  return Unpack(slot, record, bytes, page);
+}
+
+const std::byte* SwapSpace::CopyBytes(const SlotRecord& record, std::byte* buffer) const {
+  const SlabZone::Pin pin(zone_, ObjectOf(record));
+  const std::byte* const bytes = zone_.Read(pin, record.length(), buffer);
+  if (bytes != buffer) std::memcpy(buffer, bytes, record.length());
+  return buffer;
 }
 
 absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
@@ -204,6 +205,15 @@ absl::Status SwapSpace::Damaged(SwapSlot slot, const SlotRecord& record, absl::s
   (backed ? areas_[record.area()]->counters().errors : errors_).Add();
   const std::string where = backed ? areas_[record.area()]->store().description() : "the compressed store";
   return absl::DataLossError(absl::StrCat("swap slot ", slot.value(), " in ", where, " is damaged: ", what));
+}
+
+bool SwapSpace::IsInArea(SwapSlot slot) const {
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  return slots_[slot].kind() == SlotKind::kBacked;
+}
+
+bool SwapSpace::has_live_areas() const {
+  return std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return !area->failed(); });
 }
 
 bool SwapSpace::NeedsFetch(SwapSlot slot, const FetchedPages& fetched) const {
@@ -264,12 +274,13 @@ absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wante
     transfers.push_back(
         {.offset = ByteCount::Bytes(range.begin), .bytes = {part.get() + range.at, range.end - range.begin}});
   }
-  if (absl::Status status = area.Read(transfers); !status.ok()) return status;
+  if (absl::Status status = area.Read(transfers, BackingStore::IfAway::kWait); !status.ok()) return status;
   auto range = ranges.begin();
   for (const Wanted& w : wanted) {
     while (offset_of(w) >= range->end) ++range;
     fetched.pieces_[static_cast<uint32_t>(w.slot.value())] = {
         .place = w.record.place(),
+        .hash = w.record.hash(),
         .area = w.record.area(),
         .bytes = part.get() + range->at + (offset_of(w) - range->begin)};
   }
@@ -353,20 +364,29 @@ class SwapSpace::Batch {
 
 ByteCount SwapSpace::WriteOut(ByteCount wanted) {
   absl::MutexLock writing(&write_lock_);
-  if (buffer_ == nullptr) buffer_ = AllocateAligned(SwapArea::kMostAtOnce * SwapArea::kClusterBytes);
+  AllocateBuffer();
   ByteCount written;
   for (const std::unique_ptr<SwapArea>& area : areas_) {
     area->DiscardEmpty();
-    while (written < wanted && area->MayWrite()) {
-      Batch batch(area->TakeClusters(SwapArea::kMostAtOnce, /*cleaning=*/false), buffer_.get());
-      if (batch.has_clusters()) {
-        Collect(batch);
-        if (!WriteBatch(*area, batch)) break;
-        written += batch.size();
-      } else if (!Clean(*area)) {
-        break;
-      }
+    written += WriteOutTo(*area, written < wanted ? wanted - written : ByteCount());
+  }
+  // Cleaning costs more than writing: for areas in which nothing is free.
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    while (written < wanted && area->MayWrite() && Clean(*area)) {
+      written += ByteCount::Bytes(SwapArea::kClusterBytes) + WriteOutTo(*area, wanted - written);
     }
+  }
+  return written;
+}
+
+ByteCount SwapSpace::WriteOutTo(SwapArea& area, ByteCount wanted) {
+  ByteCount written;
+  while (written < wanted && area.MayWrite()) {
+    Batch batch(area.TakeClusters(SwapArea::kMostAtOnce, /*cleaning=*/false), buffer_.get());
+    if (!batch.has_clusters()) break;
+    Collect(batch);
+    if (!WriteBatch(area, batch)) break;
+    written += batch.size();
   }
   return written;
 }
@@ -405,9 +425,7 @@ bool SwapSpace::CollectFromCluster(SwapSlot first, uint8_t generation, Batch& ba
     if (record.kind() != SlotKind::kCompressed) continue;
     std::byte* const to = batch.Add(slot, record);
     if (to == nullptr) return false;
-    std::byte buffer[SlabZone::kMaxObject];
-    const SlabZone::Pin pin(zone_, ObjectOf(record));
-    std::memcpy(to, zone_.Read(pin, record.length(), buffer), record.length());
+    CopyBytes(record, to);
     record.set_kind(SlotKind::kWriting);
   }
   return true;
@@ -457,38 +475,81 @@ void SwapSpace::Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area
   slots_.Free(slot);
 }
 
+bool SwapSpace::CleanIfIdle(SwapArea& area) {
+  if (!write_lock_.TryLock()) return false;
+  AllocateBuffer();
+  const bool gained = Clean(area);
+  write_lock_.Unlock();
+  return gained;
+}
+
+void SwapSpace::AllocateBuffer() {
+  if (buffer_ == nullptr) buffer_ = AllocateAligned(SwapArea::kMostAtOnce * SwapArea::kClusterBytes);
+}
+
 bool SwapSpace::Clean(SwapArea& area) {
   const SwapArea::Clusters victims = area.BeginCleaning();
   if (victims.empty()) return false;
   const AlignedBytes bytes = AllocateAligned(victims.size() * SwapArea::kClusterBytes);
-  std::vector<BackingStore::Transfer> transfers;
-  for (size_t i = 0; i < victims.size(); ++i) {
-    transfers.push_back({.offset = SwapArea::OffsetOf(SwapArea::PlaceOf(victims[i], 0)),
-                         .bytes = {bytes.get() + i * SwapArea::kClusterBytes, SwapArea::kClusterBytes}});
-  }
   Batch batch(area.TakeClusters(SwapArea::kMostAtOnce, /*cleaning=*/true), buffer_.get());
-  if (area.Read(transfers).ok()) {
-    // Nobody keeps a list of what lives in a cluster: cleaning is rare, and the table is short beside the pages.
-    for (uint32_t i = 0; i < slots_.capacity(); ++i) {
-      const SwapSlot slot(i);
-      absl::MutexLock lock(&slots_.LockOf(slot));
-      const SlotRecord& record = slots_[slot];
-      if (record.kind() != SlotKind::kBacked || record.area() != NumberOf(area)) continue;
-      const auto victim = std::find(victims.begin(), victims.end(), SwapArea::ClusterOf(record.place()));
-      if (victim == victims.end()) continue;
-      std::byte* const to = batch.Add(slot, record);
-      if (to == nullptr) break;
-      const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
-      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside, record.length());
-    }
+  const bool read = ReadVictims(area, victims, bytes.get());
+  // Nobody keeps a list of what lives in a cluster: cleaning is rare, and the table is short beside the pages.
+  for (uint64_t first = 0; read && first < slots_.capacity(); first += SlotTable::kCluster) {
+    CollectFromVictims(SwapSlot(first), area, victims, bytes.get(), batch);
   }
-  const bool gained = WriteBatch(area, batch) || area.counters().pages.value() == 0;
+  const bool nothing_lived = read && batch.pages().empty();
+  const bool gained = WriteBatch(area, batch) || nothing_lived;
   area.EndCleaning(victims);
   area.DiscardEmpty();
   return gained;
 }
 
+// One that cannot be read is never tried again: the others would not be cleaned for it.
+bool SwapSpace::ReadVictims(SwapArea& area, absl::Span<const uint32_t> victims, std::byte* bytes) {
+  std::vector<BackingStore::Transfer> transfers;
+  for (size_t i = 0; i < victims.size(); ++i) {
+    transfers.push_back({.offset = SwapArea::OffsetOf(SwapArea::PlaceOf(victims[i], 0)),
+                         .bytes = {bytes + i * SwapArea::kClusterBytes, SwapArea::kClusterBytes}});
+  }
+  const absl::Status read = area.Read(transfers, BackingStore::IfAway::kFail);
+  if (!absl::IsDataLoss(read)) return read.ok();
+  for (size_t i = 0; i < victims.size(); ++i) {
+    const absl::Status one = area.Read({&transfers[i], 1}, BackingStore::IfAway::kFail);
+    if (absl::IsDataLoss(one)) area.NeverClean(victims[i]);
+  }
+  return false;
+}
+
+void SwapSpace::CollectFromVictims(SwapSlot first, SwapArea& area, absl::Span<const uint32_t> victims,
+                                   const std::byte* bytes, Batch& batch) {
+  absl::MutexLock lock(&slots_.LockOf(first));
+  for (uint64_t i = 0; i < SlotTable::kCluster; ++i) {
+    const SwapSlot slot(first.value() + i);
+    const SlotRecord& record = slots_[slot];
+    if (record.kind() != SlotKind::kBacked || record.area() != NumberOf(area)) continue;
+    const auto victim = std::find(victims.begin(), victims.end(), SwapArea::ClusterOf(record.place()));
+    if (victim == victims.end()) continue;
+    std::byte* const to = batch.Add(slot, record);
+    if (to == nullptr) return;
+    const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
+    std::memcpy(to, bytes + static_cast<size_t>(victim - victims.begin()) * SwapArea::kClusterBytes + inside,
+                record.length());
+  }
+}
+
 // --- What there is.
+
+bool SwapSpace::IsAwaitingArea() const {
+  return std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return area->IsAwaited(); });
+}
+
+std::string SwapSpace::DescribeAreas() const {
+  std::string text;
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    absl::StrAppend(&text, "; ", area->store().description(), " ", area->StateForPeople());
+  }
+  return text;
+}
 
 bool SwapSpace::IsLive(SwapSlot slot) const {
   if (slot.value() >= slots_.capacity()) return false;

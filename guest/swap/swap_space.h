@@ -10,9 +10,9 @@
 // together with others of its block, and as it is. Every page carries a hash of its content (XXH3), kept apart from its
 // bytes, so that damage is found whichever side it happens to.
 //
-// A slot's record is guarded by a lock (SlotTable::LockOf) that is held while its page is decompressed, so that nobody
-// takes the bytes away meanwhile, and never across a transfer: who writes marks the slot, and looks again when the
-// transfer is done; who reads finds out whether the slot still has its bytes there.
+// A slot's record is guarded by a lock (SlotTable::LockOf) that is held while its bytes are copied, so that nobody
+// takes them away meanwhile, and never across a transfer: who writes marks the slot, and looks again when the transfer
+// is done; who reads finds out whether the slot still has its bytes there.
 #ifndef QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 #define QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 
@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -99,6 +100,7 @@ class SwapSpace {
   // Errors: DataLoss     what is stored is damaged
   //         Unavailable  it lies in an area, and has to be fetched first
   absl::Status Load(SwapSlot slot, std::byte* page, const FetchedPages& fetched = {});
+  bool IsInArea(SwapSlot slot) const;
   // Whether Load needs to have the slot fetched.
   bool NeedsFetch(SwapSlot slot, const FetchedPages& fetched) const;
   // Reads what of these slots lies in areas: at most 512, the nearer to each other the better. They may be freed or
@@ -108,12 +110,18 @@ class SwapSpace {
   void Free(SwapSlot slot);
 
   // Writes the pages that were stored longest ago to areas, at least so many bytes if there are, and returns how many
-  // it was. Waits for the transfers, and for others who do the same.
+  // it was, or for how many there is room now. Waits for the transfers, and for others who do the same.
   ByteCount WriteOut(ByteCount wanted) ABSL_LOCKS_EXCLUDED(write_lock_);
   bool has_areas() const { return !areas_.empty(); }
+  // Whether there is one that has not failed.
+  bool has_live_areas() const;
+  // Whether an area is away that is expected back, so that there may be room again.
+  bool IsAwaitingArea() const;
+  // What has become of the areas, to be added to a sentence: each begins with a semicolon.
+  std::string DescribeAreas() const;
   // Whether stored pages take more of the pool than is left to them: half of it. The rest is for guests to work in.
   bool IsOverShare() const { return has_areas() && zone_.held() > share_; }
-  // `callback` is called whenever that is so after a page was stored; cheap, and called under no lock.
+  // `callback` is called whenever that is so after a page was stored; cheap, and takes leaf locks only.
   void SetOverShareCallback(std::function<void()> callback) { over_share_ = std::move(callback); }
 
   // As FrameMigrator::Migrate, for a frame of the store. Stored pages stay readable meanwhile.
@@ -153,6 +161,8 @@ class SwapSpace {
   absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
 
   void FreeBytes(const SlotRecord& record);
+  // The bytes in the pool; `buffer` has room for SlabZone::kMaxObject, or as many as there are.
+  const std::byte* CopyBytes(const SlotRecord& record, std::byte* buffer) const;
 
   struct Wanted {
     SwapSlot slot;
@@ -169,8 +179,15 @@ class SwapSpace {
   // Writes the batch, and leaves its pages where they are if that fails: false.
   bool WriteBatch(SwapArea& area, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   void Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area, bool written);
+  ByteCount WriteOutTo(SwapArea& area, ByteCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   // False: nothing is to be won by it.
   bool Clean(SwapArea& area) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
+  // The same unless somebody else writes or cleans.
+  bool CleanIfIdle(SwapArea& area) ABSL_LOCKS_EXCLUDED(write_lock_);
+  bool ReadVictims(SwapArea& area, absl::Span<const uint32_t> victims, std::byte* bytes);
+  void CollectFromVictims(SwapSlot first, SwapArea& area, absl::Span<const uint32_t> victims, const std::byte* bytes,
+                          Batch& batch);
+  void AllocateBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
 
   const PageCount share_;
   std::function<void()> over_share_;

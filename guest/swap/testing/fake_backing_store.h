@@ -41,7 +41,7 @@ class FakeBackingStore final : public BackingStore {
     ++writes;
     return absl::OkStatus();
   }
-  absl::Status Read(absl::Span<const Transfer> transfers) override {
+  absl::Status Read(absl::Span<const Transfer> transfers, IfAway) override {
     {
       absl::MutexLock lock(&lock_);
       for (const Transfer& t : transfers) {

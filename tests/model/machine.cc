@@ -14,6 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "guest/huge/compaction_mode.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/testing/fake_backing_store.h"
 #include "guest/testing/fake_mmu.h"
 #include "mmu/ept.h"
 
@@ -66,13 +68,19 @@ absl::Status Wrong(const GuestMemory& guest, Gfn gfn, absl::string_view what) {
 
 }  // namespace
 
-Machine::Machine() {
+Machine::Machine(bool has_swap_area) {
+  const auto open_swap = [has_swap_area] {
+    std::vector<std::unique_ptr<BackingStore>> swap;
+    if (has_swap_area) swap.push_back(std::make_unique<FakeBackingStore>(kSwapArea));
+    return swap;
+  };
   manager_ = MemoryManager::Create(
                  {.limit = kPool,
                   .reservations = kReservations,
                   .use_memfd = true,
                   .granularity = {.advised_only = true},
                   .compaction = CompactionMode::kFault,
+                  .open_swap = open_swap,
                   .on_stopped = [this](GuestMemory& guest,
                                        const absl::Status&) { stopped_.emplace(&guest, ScatteredFrames()); }})
                  .value();
@@ -140,6 +148,15 @@ absl::Status Machine::Do(const Poke& op) {
                 [&](std::byte* page) { std::memcpy(page + op.word % 512 * 8, &value, sizeof value); });
 }
 
+bool Machine::HasPagesInSwapArea(GuestMemory& memory, BlockNumber block) {
+  const GfnRange pages = PagesOf(block).Intersect(GfnRange(Gfn(0), memory.size()));
+  for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) {
+    const PageEntry entry = memory.EntryOf(gfn);
+    if (entry.state() == PageState::kSwapped && manager_->store().IsInArea(entry.slot())) return true;
+  }
+  return false;
+}
+
 absl::Status Machine::Do(const Probe& op) {
   Guest* const guest = Find(op.guest);
   if (guest == nullptr) return absl::OkStatus();
@@ -148,6 +165,7 @@ absl::Status Machine::Do(const Probe& op) {
   if (absl::IsUnavailable(resolution.status())) {
     // A whole block may have been wanted.
     if (manager_->pool().FreePages() <= manager_->pool().watermarks().min + kOneBlock) return absl::OkStatus();
+    if (HasPagesInSwapArea(*guest->memory, BlockOf(gfn))) return absl::OkStatus();
     return Wrong(*guest->memory, gfn, "was refused although memory is free");
   }
   if (!resolution.ok()) return Judge(*guest, resolution.status());
@@ -217,6 +235,11 @@ absl::Status Machine::Do(const Evict& op) {
 
 absl::Status Machine::Do(const Reclaim& op) {
   manager_->reclaimer().Reclaim(PageCount(op.pages), scratch_);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const WriteOut& op) {
+  manager_->store().WriteOut(ByteCount::KiB(op.kib));
   return absl::OkStatus();
 }
 
@@ -363,7 +386,8 @@ absl::Status Machine::CompareAll() {
 // --- Programs.
 
 Outcome Run(const Program& program, volatile size_t* progress) {
-  auto owner = std::make_unique<Machine>();
+  const auto writes_out = [](const Op& op) { return std::holds_alternative<WriteOut>(op); };
+  auto owner = std::make_unique<Machine>(std::any_of(program.begin(), program.end(), writes_out));
   Machine& machine = *owner;
   Outcome outcome;
   for (const Op& op : program) {

@@ -36,8 +36,10 @@ class Machine {
   // Reservations are not used again after their guest: room for many.
   static constexpr PageCount kReservations = PageCount::OfBlocks(4096);
 
+  static constexpr ByteCount kSwapArea = ByteCount::MiB(6);
+
   // Three guests, which together have more memory than the pool.
-  Machine();
+  explicit Machine(bool has_swap_area = false);
   ~Machine();
 
   // Error: where the manager and the naive map disagree.
@@ -69,12 +71,14 @@ class Machine {
   absl::Status Do(const Evict& op);
   absl::Status Do(const Prefetch& op);
   absl::Status Do(const Reclaim& op);
+  absl::Status Do(const WriteOut& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);
   absl::Status Do(const Wire& op);
   absl::Status Do(const Unwire& op);
 
+  bool HasPagesInSwapArea(GuestMemory& memory, BlockNumber block);
   Guest* Find(uint32_t guest) { return guests_.empty() ? nullptr : &guests_[guest % guests_.size()]; }
   absl::Status ReadPage(Guest& guest, Gfn gfn);
   // Changes a page in the guest and in the map.
@@ -104,8 +108,9 @@ struct Outcome {
   absl::Status status;
 };
 
-// Runs a program on a machine of its own: Check() after each hundred operations and at the end, all contents compared
-// at the end. `progress`, if given, is kept at the number of the operation being applied.
+// Runs a program on a machine of its own, with a swap area if the program writes to it: Check() after each hundred
+// operations and at the end, all contents compared at the end. `progress`, if given, is kept at the number of the
+// operation being applied.
 Outcome Run(const Program& program, volatile size_t* progress = nullptr);
 
 // The same in a child process, so that a program that stops the manager's own checks is survived; what the child

@@ -72,6 +72,7 @@ struct Printer {
     return absl::StrFormat("Evict{.guest = %u, .block = %u}", op.guest, op.block);
   }
   std::string operator()(const Reclaim& op) const { return absl::StrFormat("Reclaim{.pages = %u}", op.pages); }
+  std::string operator()(const WriteOut& op) const { return absl::StrFormat("WriteOut{.kib = %u}", op.kib); }
   std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
   std::string operator()(const AddGuest& op) const {
     return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s}", op.pages, Name(op.placement),
@@ -134,7 +135,8 @@ Op RandomOp(Dice& dice) {
   if (kind < 980) return AgeBlocks{.guest = guest, .block = dice.Below(4), .count = 1 + dice.Below(4)};
   if (kind < 985) return Prefetch{.guest = guest, .block = dice.Below(4)};
   if (kind < 995) return Evict{.guest = guest, .block = dice.Below(4)};
-  if (kind < 1005) return Reclaim{.pages = 1 + dice.Below(600)};
+  if (kind < 1002) return Reclaim{.pages = 1 + dice.Below(600)};
+  if (kind < 1005) return WriteOut{.kib = 1 + dice.Below(2048)};
   if (kind < 1009) {
     return AddGuest{.pages = 1 + dice.Below(2048),
                     .placement = dice.Below(2) == 0 ? Placement::kArena : Placement::kReservation,

@@ -69,6 +69,10 @@ struct Prefetch {
 struct Reclaim {
   uint32_t pages;
 };
+// Writes compressed pages to the swap area, at least so many KiB; only on a machine that has one.
+struct WriteOut {
+  uint32_t kib;
+};
 // Makes so many blocks of the arena free, by moving pages.
 struct Compact {
   uint32_t blocks;
@@ -92,8 +96,8 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, Compact,
-                        AddGuest, RemoveGuest, Wire, Unwire>;
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut,
+                        Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -7,7 +7,9 @@
 #include <deque>
 #include <memory>
 #include <random>
+#include <string>
 #include <thread>
+#include <tuple>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,6 +18,8 @@
 #include "guest/guest_memory.h"
 #include "guest/huge/compaction_mode.h"
 #include "guest/memory_manager.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/testing/fake_backing_store.h"
 #include "guest/testing/page_content.h"
 #include "mmu/ept.h"
 #include "notifiers/mmu_notifier.h"
@@ -160,7 +164,18 @@ void Disturb(MemoryManager& manager, const std::vector<Guest*>& guests, const st
   for (const FrameRange& frames : wired) manager.pool().FreeWired(frames);
 }
 
-class ReclaimStressTest : public ::testing::TestWithParam<Placement> {};
+// How the guests' pages lie, and whether compressed ones go to a swap area.
+class ReclaimStressTest : public ::testing::TestWithParam<std::tuple<Placement, bool>> {
+ protected:
+  static Placement placement() { return std::get<0>(GetParam()); }
+  static bool swaps() { return std::get<1>(GetParam()); }
+  // Small, so that it has to be cleaned.
+  static std::vector<std::unique_ptr<BackingStore>> SwapAreas() {
+    std::vector<std::unique_ptr<BackingStore>> stores;
+    if (swaps()) stores.push_back(std::make_unique<FakeBackingStore>(ByteCount::MiB(5)));
+    return stores;
+  }
+};
 
 TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
   const std::unique_ptr<MemoryManager> manager =
@@ -169,19 +184,23 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
                              .use_memfd = true,
                              .compaction = CompactionMode::kFault,
                              .reclaim_threads = 2,
+                             .open_swap = [] { return SwapAreas(); },
                              .on_stopped =
                                  [](GuestMemory& guest, const absl::Status& status) {
                                    ADD_FAILURE() << "guest " << guest.id() << " was stopped: " << status;
                                  }})
           .value();
   {
-    Guest smp(*manager, PageCount(4'500), GetParam(), /*vcpus=*/4);
-    Guest other(*manager, PageCount(2'000), GetParam(), /*vcpus=*/1);
+    Guest smp(*manager, PageCount(4'500), placement(), /*vcpus=*/4);
+    Guest other(*manager, PageCount(2'000), placement(), /*vcpus=*/1);
     manager->StartReclaim();
     std::atomic<bool> done = false;
     std::thread reclaimer([&] {
       EvictionScratch scratch;
-      while (!done) manager->reclaimer().Reclaim(PageCount(64), scratch);
+      while (!done) {
+        manager->reclaimer().Reclaim(PageCount(64), scratch);
+        manager->store().WriteOut(ByteCount::KiB(64));
+      }
     });
     std::thread compactor([&] {
       while (!done) manager->pool().compaction()->MakeFreeBlocks(1);
@@ -201,6 +220,9 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     EXPECT_LE(manager->pool().budget().peak(), manager->pool().budget().limit());
     EXPECT_GT(manager->swap().pages_out.value(), 1'000u);
     EXPECT_GT(manager->swap().pages_in.value(), 1'000u);
+    if (swaps()) {
+      EXPECT_GT(manager->store().areas()[0]->counters().bytes_read.value(), uint64_t{1} << 20);
+    }
     EXPECT_GT(manager->faults().second_chance.value(), 100u);
     // In a reservation only compressed pages move.
     EXPECT_GT(manager->pool().compaction()->counters().migrated_pages.value(), 100u);
@@ -209,8 +231,13 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
   EXPECT_EQ(manager->store().statistics().stored, PageCount());
 }
 
-INSTANTIATE_TEST_SUITE_P(Placements, ReclaimStressTest, ::testing::Values(Placement::kArena, Placement::kReservation),
-                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
+INSTANTIATE_TEST_SUITE_P(Placements, ReclaimStressTest,
+                         ::testing::Combine(::testing::Values(Placement::kArena, Placement::kReservation),
+                                            ::testing::Bool()),
+                         [](const auto& info) {
+                           return std::string(std::get<0>(info.param) == Placement::kArena ? "Arena" : "Reservation") +
+                                  (std::get<1>(info.param) ? "AndSwapArea" : "");
+                         });
 
 }  // namespace
 }  // namespace quire

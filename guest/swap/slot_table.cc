@@ -21,6 +21,7 @@ SwapSlot SlotTable::Allocate(Cursor& cursor) {
 
 void SlotTable::BeginCluster(Cursor& cursor) {
   absl::MutexLock lock(&lock_);
+  if (free_ == kNone && capacity() - taken_ >= capacity() / 8 && capacity() > 0) return;
   cursor.next = FreeCluster() * kCluster;
 }
 
@@ -34,6 +35,7 @@ void SlotTable::Free(SwapSlot slot) {
   Unlink(number);
   word &= ~bit;
   --cluster.count;
+  --taken_;
   Link(number);
 }
 
@@ -49,6 +51,7 @@ SwapSlot SlotTable::Take(uint32_t number, uint32_t index) {
   Unlink(number);
   clusters_[number].taken[index / 64] |= uint64_t{1} << index % 64;
   ++clusters_[number].count;
+  ++taken_;
   Link(number);
   return SwapSlot(number * kCluster + index);
 }

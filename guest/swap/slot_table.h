@@ -30,7 +30,8 @@ class SlotTable {
 
   // A free slot: the cursor's next one, if it is free. With a fresh cursor, from wherever there is room.
   SwapSlot Allocate(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
-  // Has the cursor go on in a cluster of which nothing is taken.
+  // Has the cursor go on in a cluster of which nothing is taken, unless the table would have to grow for that although
+  // an eighth of it is free.
   void BeginCluster(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
   // Its record says that it is free by now.
   void Free(SwapSlot slot) ABSL_LOCKS_EXCLUDED(lock_);
@@ -74,6 +75,7 @@ class SlotTable {
 
   absl::Mutex lock_;
   ChunkedTable<Cluster, 8> clusters_;
+  uint32_t taken_ ABSL_GUARDED_BY(lock_) = 0;  // slots
   uint32_t free_ ABSL_GUARDED_BY(lock_) = kNone;
   uint32_t partial_ ABSL_GUARDED_BY(lock_) = kNone;
 };

@@ -14,11 +14,13 @@ namespace {
 // What is written to a swap area before the thread looks at the pool again.
 constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
 
+// Frames that are won from the compressed store before the thread looks whether it is to stop.
+constexpr PageCount kCompactAtOnce{256};
+
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
 
 }  // namespace
-
 
 absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManagerOptions options) {
   absl::StatusOr<std::unique_ptr<Pool>> pool =
@@ -38,6 +40,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, MemoryManagerOptions op
       on_stopped_(options.on_stopped) {
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
+  store_.SetScatteredCallback([this] { zones_.Wake(); });
 }
 
 MemoryManager::~MemoryManager() {
@@ -116,8 +119,14 @@ void MemoryManager::WriteOutSurplus() {
   }
 }
 
+// What cannot be won now, because its pages are being stored or written, is left for the next time.
+void MemoryManager::CompactZones() {
+  while (!zones_.stopping() && store_.IsScattered() && store_.CompactZone(kCompactAtOnce) > PageCount()) {
+  }
+}
+
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
-  if (store_.WriteOut(kWriteAtOnce) > ByteCount()) return;
+  if (store_.WriteOut(kWriteAtOnce) > ByteCount() || store_.CompactZone(kCompactAtOnce) > PageCount()) return;
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.

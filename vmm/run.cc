@@ -201,7 +201,8 @@ void GuestRun::ReportManager(Report& report) {
       {.name = "ram", .pages = stored.stored.in_pages(), .bytes = stored.stored_bytes, .errors = stored.errors});
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
   report.cpu_seconds.reclaim =
-      absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time());
+      absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time() +
+                            set_.manager()->zones_cpu_time());
 }
 
 void GuestRun::ReportCompaction(Report& report) {

@@ -26,11 +26,19 @@ constexpr size_t kReadAcross = 16 << 10;
 
 constexpr size_t kMostFetched = 512;  // slots
 
+// Pages that are freed until somebody looks whether what is left is scattered.
+constexpr uint32_t kLookAfter = 256;
+
+// Less than a few slabs' worth is not worth waking a thread for.
+constexpr PageCount kLeastReclaimable{64};
+
 uint64_t HashOf(const std::byte* page) { return XXH3_64bits(page, kPageSize); }
 
 SlabObject ObjectOf(const SlotRecord& record) {
   return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
 }
+
+uint64_t PlaceOf(SlabObject object) { return object.slab | uint64_t{object.index} << 32; }
 
 // The word that fills the page, if one does.
 std::optional<uint64_t> FillWord(const std::byte* page) {
@@ -86,7 +94,8 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
                                   CompressionScratch& scratch) {
   const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
-  zone_.Write(*object, bytes);
+  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
+  zone_.Write(*object, static_cast<uint32_t>(slot.value()), bytes);
   in_pool_.Add();
   stored_bytes_.Add(bytes.size());
   // A generation is what is stored while a quarter of what lies in the pool is.
@@ -97,22 +106,26 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);
   record.set_hash(HashOf(page));
-  record.set_place(object->slab | uint64_t{object->index} << 32);
+  record.set_place(PlaceOf(*object));
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
-  const SwapSlot slot = PutRecord(record, scratch);
+  PutRecord(record, slot);
   if (IsOverShare() && over_share_) over_share_();
   return {.outcome = outcome, .slot = slot};
 }
 
-// The writer may meet the slot as soon as its kind is set.
 SwapSlot SwapSpace::PutRecord(const SlotRecord& record, CompressionScratch& scratch) {
-  stored_.Add();
   const SwapSlot slot = slots_.Allocate(scratch.cursor_);
+  PutRecord(record, slot);
+  return slot;
+}
+
+// The writer, and whoever compacts the zone, may meet the slot as soon as its kind is set.
+void SwapSpace::PutRecord(const SlotRecord& record, SwapSlot slot) {
+  stored_.Add();
   absl::MutexLock lock(&slots_.LockOf(slot));
   slots_[slot] = record;
   slots_[slot].set_refs(1);
-  return slot;
 }
 
 void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch) {
@@ -156,7 +169,8 @@ bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, 
 }
 
 uint8_t SwapSpace::NumberOf(const SwapArea& area) const {
-  const auto place = std::find_if(areas_.begin(), areas_.end(), [&](const auto& other) { return other.get() == &area; });
+  const auto place =
+      std::find_if(areas_.begin(), areas_.end(), [&](const auto& other) { return other.get() == &area; });
   return static_cast<uint8_t>(place - areas_.begin());
 }
 
@@ -187,8 +201,7 @@ absl::Status SwapSpace::Load(SwapSlot slot, std::byte* page, const FetchedPages&
   QUIRE_CHECK(false);
 }
 
-absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes,
-                               std::byte* page) const {
+absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
   if (record.length() == kPageSize) {
     std::memcpy(page, bytes, kPageSize);
   } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
@@ -261,8 +274,8 @@ absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wante
   AlignedBytes part = AllocateAligned(total);
   std::vector<BackingStore::Transfer> transfers;
   for (const Range& range : ranges) {
-    transfers.push_back({.offset = ByteCount::Bytes(range.begin),
-                         .bytes = {part.get() + range.at, range.end - range.begin}});
+    transfers.push_back(
+        {.offset = ByteCount::Bytes(range.begin), .bytes = {part.get() + range.at, range.end - range.begin}});
   }
   if (absl::Status status = area.Read(transfers); !status.ok()) return status;
   auto range = ranges.begin();
@@ -294,6 +307,7 @@ void SwapSpace::Free(SwapSlot slot) {
     record = SlotRecord();
   }
   slots_.Free(slot);
+  NoticeFreed(1);
 }
 
 // The bytes in the pool.
@@ -301,6 +315,58 @@ void SwapSpace::FreeBytes(const SlotRecord& record) {
   in_pool_.Subtract();
   stored_bytes_.Subtract(record.length());
   zone_.Free(ObjectOf(record));
+}
+
+// --- Together.
+
+// Looking costs some microseconds, and a few hundred pages leave no big holes.
+void SwapSpace::NoticeFreed(uint32_t pages) {
+  if (freed_.fetch_add(pages, std::memory_order_relaxed) < kLookAfter) return;
+  freed_.store(0, std::memory_order_relaxed);
+  if (scattered_ && IsScattered()) scattered_();
+}
+
+bool SwapSpace::IsScattered() const {
+  const PageCount reclaimable = zone_.reclaimable();
+  return reclaimable >= kLeastReclaimable && reclaimable.in_pages() * 32 > zone_.held().in_pages();
+}
+
+PageCount SwapSpace::CompactZone(PageCount wanted) {
+  absl::MutexLock compacting(&compact_lock_);
+  PageCount freed;
+  for (uint32_t number = 0; number < SlabZone::kKegs && freed < wanted; ++number) {
+    if (Keg* const keg = zone_.keg(number)) freed += CompactKeg(*keg, wanted - freed);
+  }
+  return freed;
+}
+
+// Each round empties a slab, or fills the holes of the only one. While pages come and go that would never end.
+PageCount SwapSpace::CompactKeg(Keg& keg, PageCount wanted) {
+  PageCount freed;
+  Keg::Drain drain;
+  for (uint64_t rounds = keg.statistics().slabs; rounds > 0 && freed < wanted && keg.BeginDrain(drain); --rounds) {
+    bool all = true;
+    const PageCount before = keg.statistics().frames;
+    for (const Keg::Owned& owned : drain.objects) all &= MoveObject(keg, owned);
+    keg.EndDrain(drain);
+    freed += before - std::min(before, keg.statistics().frames);
+    if (!all) break;
+  }
+  return freed;
+}
+
+// The number that an object bears is a hint: only the record can say that the object is still that slot's. It cannot be
+// freed, read or written while the record's lock is held; what was written to it came before the record.
+bool SwapSpace::MoveObject(Keg& keg, const Keg::Owned& owned) {
+  if (owned.owner >= slots_.capacity()) return false;
+  const SwapSlot slot(owned.owner);
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  SlotRecord& record = slots_[slot];
+  if (record.kind() != SlotKind::kCompressed || record.place() != PlaceOf(owned.object)) return false;
+  const std::optional<SlabObject> to = keg.Relocate(owned.object, owned.owner);
+  if (!to.has_value()) return false;
+  record.set_place(PlaceOf(*to));
+  return true;
 }
 
 // --- Out of the pool.
@@ -327,10 +393,10 @@ class SwapSpace::Batch {
     if (offset + length > clusters_.size() * SwapArea::kClusterBytes) return nullptr;
     std::memset(buffer_ + used_, 0, offset - used_);
     used_ = offset + length;
-    pages_.push_back({.slot = slot,
-                      .from = record.place(),
-                      .to = SwapArea::PlaceOf(clusters_[offset / SwapArea::kClusterBytes],
-                                              offset % SwapArea::kClusterBytes)});
+    pages_.push_back(
+        {.slot = slot,
+         .from = record.place(),
+         .to = SwapArea::PlaceOf(clusters_[offset / SwapArea::kClusterBytes], offset % SwapArea::kClusterBytes)});
     return buffer_ + offset;
   }
   void ZeroRest() { std::memset(buffer_ + used_, 0, UsedClusters() * SwapArea::kClusterBytes - used_); }
@@ -418,6 +484,7 @@ bool SwapSpace::WriteBatch(SwapArea& area, Batch& batch) {
   batch.ZeroRest();
   const bool written = !batch.pages().empty() && area.Write(batch.used(), batch.bytes()).ok();
   for (const Batch::Page& page : batch.pages()) Settle(page.slot, page.from, page.to, area, written);
+  NoticeFreed(static_cast<uint32_t>(batch.pages().size()));
   if (written) {
     area.Finish(batch.used());
   } else {
@@ -479,8 +546,7 @@ bool SwapSpace::Clean(SwapArea& area) {
       std::byte* const to = batch.Add(slot, record);
       if (to == nullptr) break;
       const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
-      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside,
-                  record.length());
+      std::memcpy(to, transfers[static_cast<size_t>(victim - victims.begin())].bytes.data() + inside, record.length());
     }
   }
   const bool gained = WriteBatch(area, batch) || area.counters().pages.value() == 0;
@@ -519,8 +585,8 @@ absl::Status SwapSpace::Check() {
     backed += area->counters().pages.value();
   }
   if (backed != stored_.value()) {
-    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed,
-                                            " lie in its stores"));
+    return absl::InternalError(
+        absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed, " lie in its stores"));
   }
   return zone_.Check();
 }
@@ -535,7 +601,7 @@ void SwapSpace::DamageForTesting(SwapSlot slot) {
     std::memmove(buffer, zone_.Read(pin, record.length(), buffer), record.length());
   }
   buffer[record.length() / 2] = ~buffer[record.length() / 2];
-  zone_.Write(ObjectOf(record), {buffer, record.length()});
+  zone_.Write(ObjectOf(record), static_cast<uint32_t>(slot.value()), {buffer, record.length()});
 }
 
 }  // namespace quire

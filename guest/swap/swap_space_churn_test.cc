@@ -78,13 +78,42 @@ class SwapSpaceChurnTest : public ::testing::Test {
   CompressionScratch scratch_;
   std::mt19937_64 random_{1};
   std::vector<Stored> stored_;
+  int told_ = 0;  // that it is scattered
 };
 
 TEST_F(SwapSpaceChurnTest, WhatIsHeldIsPayload) {
   Grow(8'000);
   std::cout << "payload: " << 100 * Payload() << " % before the churn, ";
   Churn();
-  std::cout << 100 * Payload() << " % after it\n";
+  std::cout << 100 * Payload() << " % after it, ";
+  const PageCount held = space_.statistics().held;
+  const PageCount freed = space_.CompactZone(held);
+  std::cout << 100 * Payload() << " % when compacted\n";
+  EXPECT_GE(Payload(), 0.95);
+  EXPECT_EQ(space_.statistics().held, held - freed);
+  EXPECT_EQ(space_.CompactZone(held), PageCount()) << "nothing is left to be won";
+  EXPECT_EQ(space_.Check(), absl::OkStatus());
+  ExpectAll();
+}
+
+TEST_F(SwapSpaceChurnTest, WhoeverAskedIsToldThatStoredPagesAreScattered) {
+  space_.SetScatteredCallback([this] { ++told_; });
+  Grow(8'000);
+  Shrink(7'900);
+  EXPECT_FALSE(space_.IsScattered());
+  EXPECT_EQ(told_, 0);
+  Shrink(4'000);
+  EXPECT_TRUE(space_.IsScattered());
+  EXPECT_GT(told_, 0);
+  // A part of it, and then the rest.
+  const PageCount held = space_.statistics().held;
+  const PageCount freed = space_.CompactZone(PageCount(100));
+  EXPECT_GE(freed, PageCount(100));
+  EXPECT_LT(freed, PageCount(150));
+  EXPECT_EQ(space_.statistics().held, held - freed);
+  EXPECT_TRUE(space_.IsScattered());
+  space_.CompactZone(held);
+  EXPECT_FALSE(space_.IsScattered());
   ExpectAll();
 }
 

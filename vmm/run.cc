@@ -9,6 +9,8 @@
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
+#include "guest/swap/slab_zone.h"
+#include "guest/swap/swap_space.h"
 #include "vmm/guest_set.h"
 #include "workloads/spec.h"
 
@@ -199,6 +201,16 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.same_filled_pages = stored.same_filled.in_pages();
   report.swap.tiers.push_back(
       {.name = "ram", .pages = stored.stored.in_pages(), .bytes = stored.stored_bytes, .errors = stored.errors});
+  for (const ZoneStatistics& zone : set_.manager()->store().zones()) {
+    report.zones.push_back({.name = zone.name,
+                            .size = zone.size,
+                            .limit = zone.limit,
+                            .used = zone.used,
+                            .free = zone.free,
+                            .requests = zone.requests,
+                            .failures = zone.failures,
+                            .frames = zone.frames.in_pages()});
+  }
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
   report.cpu_seconds.reclaim =
       absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time() +

@@ -68,6 +68,23 @@ ByteCount SlabZone::metadata() const {
   return slabs_.metadata() + ByteCount::Bytes(sizeof *this + kegs * sizeof(Keg));
 }
 
+std::vector<ZoneStatistics> SlabZone::statistics() const {
+  std::vector<ZoneStatistics> all;
+  for (uint32_t i = 0; i < kKegs; ++i) {
+    const Keg* const k = keg(i);
+    if (k == nullptr) continue;
+    const Keg::Statistics s = k->statistics();
+    all.push_back({.name = i + 1 < kKegs ? absl::StrCat("compressed-", k->object_bytes()) : "incompressible",
+                   .size = ByteCount::Bytes(k->object_bytes()),
+                   .used = s.used,
+                   .free = s.free,
+                   .requests = s.requests,
+                   .failures = s.failures,
+                   .frames = s.frames});
+  }
+  return all;
+}
+
 absl::Status SlabZone::Check() const {
   PageCount frames;
   for (uint32_t i = 0; i < kKegs; ++i) {

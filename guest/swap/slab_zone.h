@@ -11,6 +11,8 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -26,6 +28,18 @@
 #include "guest/swap/slab_table.h"
 
 namespace quire {
+
+// What there is of one kind of object: a line of FreeBSD's `vmstat -z`.
+struct ZoneStatistics {
+  std::string name = {};
+  ByteCount size = {};    // of an object, its header included
+  uint64_t limit = 0;     // objects; 0: as many as there is memory for
+  uint64_t used = 0;      // objects
+  uint64_t free = 0;      // that there are frames for
+  uint64_t requests = 0;  // to allocate one
+  uint64_t failures = 0;  // of them
+  PageCount frames = {};
+};
 
 // Thread safe; one lock a size.
 class SlabZone {
@@ -69,6 +83,8 @@ class SlabZone {
   ByteCount in_objects() const;
   PageCount reclaimable() const;
   ByteCount metadata() const;
+  // Of the sizes that were asked for, the smallest first.
+  std::vector<ZoneStatistics> statistics() const;
   // Only while nothing else runs.
   absl::Status Check() const;
 

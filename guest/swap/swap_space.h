@@ -140,6 +140,7 @@ class SwapSpace {
     uint64_t errors;         // damaged pages found
   };
   Statistics statistics() const;
+  std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
   ByteCount metadata() const;
   bool IsLive(SwapSlot slot) const;

@@ -17,6 +17,8 @@ constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
 
 // How long a fault sleeps before it tries again, when there is no memory but a store that may come back.
 constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
+// Frames that are won from the compressed store before the thread looks whether it is to stop.
+constexpr PageCount kCompactAtOnce{256};
 
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
@@ -48,6 +50,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
       on_stopped_(options.on_stopped) {
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
+  store_.SetScatteredCallback([this] { zones_.Wake(); });
 }
 
 MemoryManager::~MemoryManager() {
@@ -131,9 +134,18 @@ void MemoryManager::CancelSwap() {
   for (const std::unique_ptr<SwapArea>& area : store_.areas()) area->store().Cancel();
 }
 
+// What cannot be won now, because its pages are being stored or written, is left for the next time.
+void MemoryManager::CompactZones() {
+  while (!zones_.stopping() && store_.IsScattered() && store_.CompactZone(kCompactAtOnce) > PageCount()) {
+  }
+}
+
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
   // Several may be here, and one of them was first.
-  if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount()) return;
+  if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount() ||
+      store_.CompactZone(kCompactAtOnce) > PageCount()) {
+    return;
+  }
   if (store_.IsAwaitingArea()) {
     absl::SleepFor(kAwaitArea);
     return;

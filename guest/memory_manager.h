@@ -69,8 +69,10 @@ class MemoryManager final : private FrameMigrator {
     compactor_.Start();
     prefetcher_.Start();
     writer_.Start();
+    zones_.Start();
   }
   void StopReclaim() {
+    zones_.Stop();
     writer_.Stop();
     prefetcher_.Stop();
     compactor_.Stop();
@@ -84,6 +86,8 @@ class MemoryManager final : private FrameMigrator {
   Compactor& compactor() { return compactor_; }
   // CPU time of the thread that writes to swap areas, while it runs.
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
+  // CPU time of the thread that moves stored bytes together, while it runs.
+  absl::Duration zones_cpu_time() { return zones_.cpu_time(); }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -111,6 +115,8 @@ class MemoryManager final : private FrameMigrator {
 
   // The work of the thread that writes to swap areas: until stored pages keep to their share of the pool.
   void WriteOutSurplus();
+  // The work of the thread that moves stored bytes together.
+  void CompactZones();
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
@@ -131,6 +137,7 @@ class MemoryManager final : private FrameMigrator {
   const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
 
   Daemon writer_{"quire-swap", [this] { WriteOutSurplus(); }};
+  Daemon zones_{"quire-zones", [this] { CompactZones(); }};
 
   absl::Mutex guests_lock_;
   std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number

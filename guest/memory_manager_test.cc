@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/testing/eventually.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
 
@@ -250,6 +251,30 @@ TEST_P(MemoryManagerTest, ASlotThatNoPageHasIsFound) {
   const SwapSlot slot = manager_->store().Store(page, scratch).slot;
   EXPECT_THAT(std::string(manager_->Check().message()), HasSubstr("invariant 5"));
   manager_->store().Free(slot);
+}
+
+TEST_P(MemoryManagerTest, StoredBytesAreMovedTogetherInTheBackground) {
+  SwapSpace& store = manager_->store();
+  CompressionScratch scratch;
+  std::vector<SwapSlot> slots;
+  for (uint64_t seed = 1; seed <= 6'000; ++seed) {
+    std::byte page[kPageSize];
+    FillPage(page, Content::kCompressible, seed);
+    slots.push_back(store.Store(page, scratch).slot);
+  }
+  for (size_t i = 0; i < slots.size(); ++i) {
+    if (i % 4 != 0) store.Free(slots[i]);
+  }
+  EXPECT_TRUE(store.IsScattered());
+  manager_->StartReclaim();
+  EXPECT_TRUE(Eventually([&] { return !store.IsScattered(); }));
+  manager_->StopReclaim();
+  for (size_t i = 0; i < slots.size(); i += 4) {
+    std::byte page[kPageSize];
+    ASSERT_EQ(store.Load(slots[i], page), absl::OkStatus());
+    EXPECT_TRUE(HasContent(page, Content::kCompressible, i + 1));
+    store.Free(slots[i]);
+  }
 }
 
 // DESIGN: at most 0.4 % of guest memory with all of it resident. Sizes as they are used: 512 MiB in 576 MiB.

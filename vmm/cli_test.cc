@@ -126,6 +126,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"bench", "touch", "--content=/nonexistent"}, "cannot be read"},
         BadInput{{"doctor", "--guests=4"}, "--guests is not a flag of quire doctor"},
         BadInput{{"doctor", "--json=/nonexistent/report.json"}, "cannot be written"},
+        BadInput{{"zones", "/nonexistent"}, "the report /nonexistent cannot be read"},
+        BadInput{{"zones", "/"}, "cannot be read"}, BadInput{{"zones", "/dev/null"}, "is empty"},
+        BadInput{{"zones", "--json=x"}, "--json is not a flag of quire zones"},
+        BadInput{{"zones", "a", "b"}, "is not a flag"}, BadInput{{"zones", "vmm/quire"}, "this is no report"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
 
 TEST(CliTest, HelpIsNoError) {
@@ -138,6 +142,7 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"bench", "--help"},
                                                                                     {"bench", "touch", "--help"},
                                                                                     {"doctor", "--help"},
+                                                                                    {"zones", "--help"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
     EXPECT_EQ(outcome.status, 0);
@@ -221,6 +226,20 @@ TEST(CliTest, AReportInAFileLeavesTheSummaryWhereItIs) {
   EXPECT_EQ(outcome.status, 0);
   EXPECT_EQ(nlohmann::json::parse(Contents(path))["accel"], "soft");
   EXPECT_TRUE(absl::StrContains(outcome.out, "2 guests of 8 MiB ran in 64 MiB")) << outcome.out;
+  unlink(path.c_str());
+}
+
+// Guests that do not fit, so that there are compressed pages.
+TEST(CliTest, AReportsZonesArePrinted) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/cli_test_zones_", getpid());
+  const Outcome run = Quire({"run", "--accel=soft", "--guests=2", "--memory=24M", "--pool=32M",
+                             "--workload=zipf:operations=20000", "--json=" + path});
+  EXPECT_EQ(run.status, 0) << run.err;
+  const Outcome outcome = Quire({"zones", path});
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_TRUE(absl::StartsWith(outcome.out, "ITEM ")) << outcome.out;
+  EXPECT_TRUE(absl::StrContains(outcome.out, "\ncompressed-")) << outcome.out;
   unlink(path.c_str());
 }
 

@@ -29,6 +29,7 @@
 #include "vmm/summary.h"
 #include "vmm/text.h"
 #include "vmm/version.h"
+#include "vmm/zones.h"
 #include "workloads/spec.h"
 
 ABSL_DECLARE_FLAG(std::optional<std::string>, json);
@@ -237,6 +238,33 @@ ExitStatus Doctor(Args args, Console& console) {
   return ToExitStatus(diagnosis);
 }
 
+std::string ZonesHelp() {
+  return absl::StrCat(
+      "Usage: quire zones [FILE]\n\n",
+      "Prints which small objects the pool held when a run ended, as `vmstat -z` does for FreeBSD's kernel: size in\n"
+      "bytes, limit (0: none), objects used and free, how often one was asked for and was not to be had, and frames\n"
+      "of 4 KiB. FILE is the report of `quire run --json=FILE`; - or nothing is standard input.\n\n"
+      "Examples\n"
+      "  quire run --json=report.json && quire zones report.json\n"
+      "  quire run --json=- | quire zones\n\n",
+      kExitStatuses);
+}
+
+ExitStatus Zones(Args args, Console& console) {
+  std::string path = "-";
+  if (!args.empty() && (args[0] == "-" || !absl::StartsWith(args[0], "-"))) {
+    path = std::string(args[0]);
+    args.remove_prefix(1);
+  }
+  if (absl::Status parsed = ParseFlags("quire zones", args, {}); !parsed.ok()) return Fail(parsed, console);
+  const absl::StatusOr<std::string> report = ReadReport(path);
+  if (!report.ok()) return Fail(report.status(), console);
+  const absl::StatusOr<std::string> table = ZonesTable(*report);
+  if (!table.ok()) return Fail(table.status(), console);
+  console.out << *table << std::flush;
+  return ExitStatus::kAllWell;
+}
+
 std::string VersionHelp() { return "Usage: quire version\n\nPrints the version.\n"; }
 
 ExitStatus Version(Args args, Console& console) {
@@ -259,6 +287,7 @@ constexpr Command kCommands[] = {
     {"run", "run guests in less memory than they have", Run, RunHelp},
     {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
+    {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
     {"version", "print the version", Version, VersionHelp},
 };
 

@@ -71,6 +71,21 @@ Json SwapJson(const SwapReport& swap) {
               {"tiers", tiers}};
 }
 
+Json ZonesJson(const std::vector<ZoneReport>& zones) {
+  Json all = Json::array();
+  for (const ZoneReport& zone : zones) {
+    all.push_back(Json{{"name", zone.name},
+                       {"size", Bytes(zone.size)},
+                       {"limit", zone.limit},
+                       {"used", zone.used},
+                       {"free", zone.free},
+                       {"requests", zone.requests},
+                       {"failures", zone.failures},
+                       {"frames", zone.frames}});
+  }
+  return Json{{"version", kZonesVersion}, {"zones", all}};
+}
+
 Json RefusedJson(const std::map<std::string, uint64_t>& refused) {
   Json reasons = Json::object();
   for (const auto& [reason, count] : refused) reasons[reason] = count;
@@ -123,6 +138,7 @@ std::string ToJson(const Report& report) {
                   {"pool", PoolJson(report.pool)},
                   {"faults", FaultsJson(report.faults)},
                   {"swap", SwapJson(report.swap)},
+                  {"zones", ZonesJson(report.zones)},
                   {"merge", MergeJson(report.merge)},
                   {"huge", HugeJson(report.huge)},
                   {"notifier", NotifierJson(report.notifier)},

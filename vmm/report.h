@@ -76,6 +76,19 @@ struct SwapReport {
   std::vector<SwapTierReport> tiers = {};
 };
 
+// A kind of small objects in the pool. The section `zones` has the version of its form beside them.
+struct ZoneReport {
+  std::string name = {};
+  ByteCount size = {};    // of an object
+  uint64_t limit = 0;     // objects; 0: none
+  uint64_t used = 0;      // gauge: objects
+  uint64_t free = 0;      // gauge: objects that there are frames for
+  uint64_t requests = 0;  // to allocate one
+  uint64_t failures = 0;  // of them
+  uint64_t frames = 0;    // gauge
+};
+inline constexpr int kZonesVersion = 1;
+
 struct MergeReport {
   uint64_t scanned_pages = 0;
   uint64_t merged_pages = 0;
@@ -126,6 +139,7 @@ struct Report {
   PoolReport pool = {};
   FaultsReport faults = {};
   SwapReport swap = {};
+  std::vector<ZoneReport> zones = {};
   MergeReport merge = {};
   HugeReport huge = {};
   NotifierReport notifier = {};

@@ -61,6 +61,14 @@ Report Example() {
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
                  .tiers = {{.name = "ram", .pages = 43, .bytes = ByteCount::KiB(44)}}};
+  report.zones = {{.name = "compressed-1024",
+                   .size = ByteCount::Bytes(1024),
+                   .limit = 91,
+                   .used = 92,
+                   .free = 93,
+                   .requests = 94,
+                   .failures = 95,
+                   .frames = 96}};
   report.merge = {.scanned_pages = 51,
                   .merged_pages = 52,
                   .zero_pages = 53,
@@ -131,6 +139,15 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/swap/tiers/0/pages",
                            "/swap/tiers/0/bytes",
                            "/swap/tiers/0/errors",
+                           "/zones/version",
+                           "/zones/zones/0/name",
+                           "/zones/zones/0/size",
+                           "/zones/zones/0/limit",
+                           "/zones/zones/0/used",
+                           "/zones/zones/0/free",
+                           "/zones/zones/0/requests",
+                           "/zones/zones/0/failures",
+                           "/zones/zones/0/frames",
                            "/merge/scanned_pages",
                            "/merge/merged_pages",
                            "/merge/zero_pages",
@@ -178,6 +195,8 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(json["swap"], Json::parse(R"({"pages_out": 41, "pages_in": 42, "stored_pages": 43, "stored_bytes": 45056,
       "same_filled_pages": 45, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
+  EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
+      "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,
       "shared_frames": 54, "saved_bytes": 56320, "broken_pages": 56, "refused": {"mapping_limit": 57}})"));
   EXPECT_EQ(
@@ -195,6 +214,7 @@ TEST(ReportTest, WhatIsSwitchedOffIsZeroAndNotMissing) {
   EXPECT_EQ(json["pages"], "small");
   EXPECT_EQ(json["guests"], Json::array());
   EXPECT_EQ(json["swap"]["tiers"], Json::array());
+  EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": []})"));
   EXPECT_EQ(json["merge"]["refused"], Json::object());
   EXPECT_EQ(json["huge"]["refused"], Json::object());
   EXPECT_EQ(json["merge"]["saved_bytes"], 0);

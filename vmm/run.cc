@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
+#include "guest/swap/slab_zone.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
 #include "vmm/guest_set.h"
@@ -203,9 +204,20 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.same_filled_pages = stored.same_filled.in_pages();
   ReportTiers(report.swap);
   report.cpu_seconds.swap = absl::ToDoubleSeconds(set_.manager()->writer_cpu_time());
+  for (const ZoneStatistics& zone : set_.manager()->store().zones()) {
+    report.zones.push_back({.name = zone.name,
+                            .size = zone.size,
+                            .limit = zone.limit,
+                            .used = zone.used,
+                            .free = zone.free,
+                            .requests = zone.requests,
+                            .failures = zone.failures,
+                            .frames = zone.frames.in_pages()});
+  }
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
   report.cpu_seconds.reclaim =
-      absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time());
+      absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time() +
+                            set_.manager()->zones_cpu_time());
 }
 
 void GuestRun::ReportTiers(SwapReport& swap) {

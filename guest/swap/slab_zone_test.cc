@@ -10,6 +10,7 @@
 
 #include "gtest/gtest.h"
 #include "guest/frames/compaction.h"
+#include "guest/swap/keg.h"
 
 namespace quire {
 namespace {
@@ -29,7 +30,9 @@ class SlabZoneTest : public ::testing::Test {
     Fill(o);
     return o;
   }
-  void Fill(const Object& o) { zone_.Write(o.object, std::vector<std::byte>(o.bytes, std::byte{o.fill})); }
+  void Fill(const Object& o) {
+    zone_.Write(o.object, Keg::kNoOwner, std::vector<std::byte>(o.bytes, std::byte{o.fill}));
+  }
   // Whether the object still has the bytes it was given: nobody else was given any of them.
   bool IsIntact(const Object& o) const {
     std::byte buffer[SlabZone::kMaxObject];

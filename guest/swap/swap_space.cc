@@ -26,11 +26,19 @@ constexpr size_t kReadAcross = 16 << 10;
 
 constexpr size_t kMostFetched = 512;  // slots
 
+// Pages that are freed until somebody looks whether what is left is scattered.
+constexpr uint32_t kLookAfter = 256;
+
+// Less than a few slabs' worth is not worth waking a thread for.
+constexpr PageCount kLeastReclaimable{64};
+
 uint64_t HashOf(const std::byte* page) { return XXH3_64bits(page, kPageSize); }
 
 SlabObject ObjectOf(const SlotRecord& record) {
   return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
 }
+
+uint64_t PlaceOf(SlabObject object) { return object.slab | uint64_t{object.index} << 32; }
 
 // The word that fills the page, if one does.
 std::optional<uint64_t> FillWord(const std::byte* page) {
@@ -86,7 +94,8 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
                                   CompressionScratch& scratch) {
   const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
-  zone_.Write(*object, bytes);
+  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
+  zone_.Write(*object, static_cast<uint32_t>(slot.value()), bytes);
   in_pool_.Add();
   stored_bytes_.Add(bytes.size());
   // A generation is what is stored while a quarter of what lies in the pool is.
@@ -97,22 +106,26 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);
   record.set_hash(HashOf(page));
-  record.set_place(object->slab | uint64_t{object->index} << 32);
+  record.set_place(PlaceOf(*object));
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
-  const SwapSlot slot = PutRecord(record, scratch);
+  PutRecord(record, slot);
   if (IsOverShare() && over_share_) over_share_();
   return {.outcome = outcome, .slot = slot};
 }
 
-// The writer may meet the slot as soon as its kind is set.
 SwapSlot SwapSpace::PutRecord(const SlotRecord& record, CompressionScratch& scratch) {
-  stored_.Add();
   const SwapSlot slot = slots_.Allocate(scratch.cursor_);
+  PutRecord(record, slot);
+  return slot;
+}
+
+// The writer, and whoever compacts the zone, may meet the slot as soon as its kind is set.
+void SwapSpace::PutRecord(const SlotRecord& record, SwapSlot slot) {
+  stored_.Add();
   absl::MutexLock lock(&slots_.LockOf(slot));
   slots_[slot] = record;
   slots_[slot].set_refs(1);
-  return slot;
 }
 
 void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch) {
@@ -305,6 +318,7 @@ void SwapSpace::Free(SwapSlot slot) {
     record = SlotRecord();
   }
   slots_.Free(slot);
+  NoticeFreed(1);
 }
 
 // The bytes in the pool.
@@ -312,6 +326,58 @@ void SwapSpace::FreeBytes(const SlotRecord& record) {
   in_pool_.Subtract();
   stored_bytes_.Subtract(record.length());
   zone_.Free(ObjectOf(record));
+}
+
+// --- Together.
+
+// Looking costs some microseconds, and a few hundred pages leave no big holes.
+void SwapSpace::NoticeFreed(uint32_t pages) {
+  if (freed_.fetch_add(pages, std::memory_order_relaxed) < kLookAfter) return;
+  freed_.store(0, std::memory_order_relaxed);
+  if (scattered_ && IsScattered()) scattered_();
+}
+
+bool SwapSpace::IsScattered() const {
+  const PageCount reclaimable = zone_.reclaimable();
+  return reclaimable >= kLeastReclaimable && reclaimable.in_pages() * 32 > zone_.held().in_pages();
+}
+
+PageCount SwapSpace::CompactZone(PageCount wanted) {
+  absl::MutexLock compacting(&compact_lock_);
+  PageCount freed;
+  for (uint32_t number = 0; number < SlabZone::kKegs && freed < wanted; ++number) {
+    if (Keg* const keg = zone_.keg(number)) freed += CompactKeg(*keg, wanted - freed);
+  }
+  return freed;
+}
+
+// Each round empties a slab, or fills the holes of the only one. While pages come and go that would never end.
+PageCount SwapSpace::CompactKeg(Keg& keg, PageCount wanted) {
+  PageCount freed;
+  Keg::Drain drain;
+  for (uint64_t rounds = keg.statistics().slabs; rounds > 0 && freed < wanted && keg.BeginDrain(drain); --rounds) {
+    bool all = true;
+    const PageCount before = keg.statistics().frames;
+    for (const Keg::Owned& owned : drain.objects) all &= MoveObject(keg, owned);
+    keg.EndDrain(drain);
+    freed += before - std::min(before, keg.statistics().frames);
+    if (!all) break;
+  }
+  return freed;
+}
+
+// The number that an object bears is a hint: only the record can say that the object is still that slot's. It cannot be
+// freed, read or written while the record's lock is held; what was written to it came before the record.
+bool SwapSpace::MoveObject(Keg& keg, const Keg::Owned& owned) {
+  if (owned.owner >= slots_.capacity()) return false;
+  const SwapSlot slot(owned.owner);
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  SlotRecord& record = slots_[slot];
+  if (record.kind() != SlotKind::kCompressed || record.place() != PlaceOf(owned.object)) return false;
+  const std::optional<SlabObject> to = keg.Relocate(owned.object, owned.owner);
+  if (!to.has_value()) return false;
+  record.set_place(PlaceOf(*to));
+  return true;
 }
 
 // --- Out of the pool.
@@ -436,6 +502,7 @@ bool SwapSpace::WriteBatch(SwapArea& area, Batch& batch) {
   batch.ZeroRest();
   const bool written = !batch.pages().empty() && area.Write(batch.used(), batch.bytes()).ok();
   for (const Batch::Page& page : batch.pages()) Settle(page.slot, page.from, page.to, area, written);
+  NoticeFreed(static_cast<uint32_t>(batch.pages().size()));
   if (written) {
     area.Finish(batch.used());
   } else {
@@ -595,7 +662,7 @@ void SwapSpace::DamageForTesting(SwapSlot slot) {
     std::memmove(buffer, zone_.Read(pin, record.length(), buffer), record.length());
   }
   buffer[record.length() / 2] = ~buffer[record.length() / 2];
-  zone_.Write(ObjectOf(record), {buffer, record.length()});
+  zone_.Write(ObjectOf(record), static_cast<uint32_t>(slot.value()), {buffer, record.length()});
 }
 
 }  // namespace quire

@@ -37,6 +37,7 @@
 #include "guest/frames/frame_table.h"
 #include "guest/swap/backing_store.h"
 #include "guest/swap/fetched_pages.h"
+#include "guest/swap/keg.h"
 #include "guest/swap/slab_zone.h"
 #include "guest/swap/slot_record.h"
 #include "guest/swap/slot_table.h"
@@ -124,6 +125,15 @@ class SwapSpace {
   // `callback` is called whenever that is so after a page was stored; cheap, and takes leaf locks only.
   void SetOverShareCallback(std::function<void()> callback) { over_share_ = std::move(callback); }
 
+  // Moves stored bytes together, until about so many frames are free or all are as few as can be; returns how many it
+  // was. Waits for others who do the same, and for nothing else; the caller holds no lock of guests' memory.
+  PageCount CompactZone(PageCount wanted) ABSL_LOCKS_EXCLUDED(compact_lock_);
+  // Whether that is worth it: more than a thirty-second of the frames would be won. Looks at each size.
+  bool IsScattered() const;
+  // `callback` is called now and then when that is so after pages were freed or written out; cheap, and called under
+  // the locks of whoever frees a page.
+  void SetScatteredCallback(std::function<void()> callback) { scattered_ = std::move(callback); }
+
   // As FrameMigrator::Migrate, for a frame of the store. Stored pages stay readable meanwhile.
   FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
     return zone_.Migrate(from, owner, to);
@@ -138,6 +148,7 @@ class SwapSpace {
     uint64_t errors;         // damaged pages found in the pool
   };
   Statistics statistics() const;
+  std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
   ByteCount metadata() const;
   bool IsLive(SwapSlot slot) const;
@@ -155,7 +166,9 @@ class SwapSpace {
 
   StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
                          CompressionScratch& scratch);
+  // In a new slot, or in one that was allocated.
   SwapSlot PutRecord(const SlotRecord& record, CompressionScratch& scratch);
+  void PutRecord(const SlotRecord& record, SwapSlot slot);
   // Turns stored bytes into a page and checks it.
   absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
   absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
@@ -163,6 +176,10 @@ class SwapSpace {
   void FreeBytes(const SlotRecord& record);
   // The bytes in the pool; `buffer` has room for SlabZone::kMaxObject, or as many as there are.
   const std::byte* CopyBytes(const SlotRecord& record, std::byte* buffer) const;
+  void NoticeFreed(uint32_t pages);
+  PageCount CompactKeg(Keg& keg, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
+  // False: it is not its owner's any more, or cannot be moved now.
+  bool MoveObject(Keg& keg, const Keg::Owned& owned);
 
   struct Wanted {
     SwapSlot slot;
@@ -191,6 +208,7 @@ class SwapSpace {
 
   const PageCount share_;
   std::function<void()> over_share_;
+  std::function<void()> scattered_;
   SlabZone zone_;
   SlotTable slots_;
   std::vector<std::unique_ptr<SwapArea>> areas_;
@@ -203,6 +221,9 @@ class SwapSpace {
   // Generations: one ends when a quarter of the pages in the pool have been stored since it began.
   std::atomic<uint64_t> stored_in_generation_ = 0;
   std::atomic<uint8_t> generation_ = 0;
+
+  std::atomic<uint32_t> freed_ = 0;  // since somebody looked whether the zone is scattered
+  absl::Mutex compact_lock_;         // one compaction at a time; taken before all others here but write_lock_
 
   absl::Mutex write_lock_;                          // one writer at a time; taken before all others here
   uint32_t hand_ ABSL_GUARDED_BY(write_lock_) = 0;  // a cluster of slots

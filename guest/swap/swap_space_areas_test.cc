@@ -16,7 +16,11 @@
 #include "absl/types/span.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/frames/arena.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
+#include "guest/frames/reserve.h"
 #include "guest/swap/swap_space.h"
 #include "guest/swap/testing/fake_backing_store.h"
 #include "guest/testing/page_content.h"
@@ -90,6 +94,17 @@ class SwapAreasTest : public ::testing::Test {
       Page page;
       ASSERT_EQ(Load(SwapSlot(slot), page), absl::OkStatus());
       ASSERT_EQ(page, expected);
+    }
+  }
+  // Replaces each frame of the store that it can.
+  void MoveFrames() {
+    Arena& arena = pool_->arena();
+    for (FrameNumber from; from < arena.ever_live().end(); ++from) {
+      const FrameDescriptor owner = arena.frames().Get(from);
+      if (!owner.is(FrameKind::kZone)) continue;
+      const absl::StatusOr<FrameNumber> to = arena.Allocate(0, Reserve::kReclaim);
+      if (!to.ok()) return;
+      if (space_->Migrate(from, owner, *to) != FrameMigrator::Answer::kMoved) arena.Free(*to, 0);
     }
   }
   SwapArea& area(size_t i = 0) { return *space_->areas()[i]; }
@@ -179,6 +194,22 @@ TEST_F(SwapAreasTest, ASlotThatIsFreedWhileItIsWrittenIsGone) {
   EXPECT_EQ(space_->Check(), absl::OkStatus());
   PutMany(50);  // takes their slots again
   ExpectAll();
+}
+
+TEST_F(SwapAreasTest, StoredBytesMayBeMovedTogetherWhileSomeAreWritten) {
+  std::vector<SwapSlot> slots = PutMany(2'000);
+  for (size_t i = 0; i < slots.size(); i += 2) Free(slots[i]);
+  PageCount freed;
+  stores_[0]->on_write = [&] {
+    freed += space_->CompactZone(PageCount(100));
+    return absl::OkStatus();
+  };
+  space_->WriteOut(ByteCount::KiB(64));
+  stores_[0]->on_write = nullptr;
+  EXPECT_GT(freed, PageCount());
+  EXPECT_GT(PagesIn(0), 0u);
+  ExpectAll();
+  EXPECT_EQ(space_->Check(), absl::OkStatus());
 }
 
 TEST_F(SwapAreasTest, ASlotCanBeLoadedWhileItIsWritten) {
@@ -345,7 +376,7 @@ TEST_F(SwapAreasTest, AFullAreaIsNoErrorAndNothingIsLost) {
   ExpectAll();
 }
 
-TEST_F(SwapAreasTest, ThreadsStoreLoadAndFreeWhileTwoOthersWriteOut) {
+TEST_F(SwapAreasTest, ThreadsStoreLoadAndFreeWhileOthersWriteOutAndMoveObjectsAndFrames) {
   MakeSpace({ByteCount::MiB(3), ByteCount::MiB(3)});
   std::atomic<bool> done = false;
   std::vector<std::thread> writers, threads;
@@ -354,6 +385,14 @@ TEST_F(SwapAreasTest, ThreadsStoreLoadAndFreeWhileTwoOthersWriteOut) {
       while (!done) space_->WriteOut(ByteCount::KiB(64));
     });
   }
+  for (int t = 0; t < 2; ++t) {
+    writers.emplace_back([&] {
+      while (!done) space_->CompactZone(PageCount(10));
+    });
+  }
+  writers.emplace_back([&] {
+    while (!done) MoveFrames();
+  });
   for (uint64_t t = 0; t < 3; ++t) {
     threads.emplace_back([&, t] {
       CompressionScratch scratch;

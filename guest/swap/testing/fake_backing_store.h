@@ -23,11 +23,11 @@ namespace quire {
 // Thread safe, but for the hooks, which are set while nobody transfers.
 class FakeBackingStore final : public BackingStore {
  public:
-  explicit FakeBackingStore(ByteCount size) : bytes_(size.in_bytes()) {}
+  explicit FakeBackingStore(ByteCount size) : size_(size), bytes_(size.in_bytes()) {}
 
   absl::string_view name() const override { return "fake"; }
   std::string description() const override { return "the fake store"; }
-  ByteCount size() const override { return ByteCount::Bytes(bytes_.size()); }
+  ByteCount size() const override { return size_; }
 
   absl::Status Write(absl::Span<const Transfer> transfers) override {
     if (on_write) {
@@ -77,6 +77,7 @@ class FakeBackingStore final : public BackingStore {
     QUIRE_CHECK(t.offset.in_bytes() + t.bytes.size() <= bytes_.size());
   }
 
+  const ByteCount size_;
   absl::Mutex lock_;
   std::vector<std::byte> bytes_ ABSL_GUARDED_BY(lock_);
 };

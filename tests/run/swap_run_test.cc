@@ -39,6 +39,8 @@ using ::testing::MatchesRegex;
 using State = GuestSnapshot::State;
 using Transport = Nbdkit::Transport;
 
+constexpr Accel kAccel = Accel::QUIRE_TEST_ACCEL;
+
 // Ends by itself, however slow the machine or the sanitizer.
 constexpr char kShort[] = "random:operations=1000";
 // Ends when the watch says so.
@@ -47,14 +49,14 @@ constexpr char kEndless[] = "random";
 class SwapRunTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (Accel::QUIRE_TEST_ACCEL != Accel::kKvm) return;
+    if (kAccel != Accel::kKvm) return;
     if (absl::StatusOr<KvmSystem> system = KvmSystem::Open(); !system.ok()) GTEST_SKIP() << system.status().message();
   }
 
   // Guests in an eighth of their memory; in more of it in the laboratory, which is slow.
   static RunOptions Options(std::vector<SwapSpec> swap) {
     RunOptions options;
-    options.accel = Accel::QUIRE_TEST_ACCEL;
+    options.accel = kAccel;
     options.guests = 2;
     options.memory = ByteCount::MiB(std::getenv("QUIRE_LAB") != nullptr ? 48 : 80);
     options.pool = ByteCount::MiB(20);

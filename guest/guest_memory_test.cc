@@ -1,23 +1,33 @@
 #include "guest/guest_memory.h"
 
+#include <array>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
+#include "base/units.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
 #include "guest/memory_manager.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/swap_area.h"
+#include "guest/swap/testing/fake_backing_store.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
 
 namespace quire {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -706,6 +716,152 @@ TEST_P(AdvisedBlockTest, AdviceChangesNothingWhereBlocksAlwaysOrNeverComeWhole) 
   guest_->AdviseHuge(all, true);
   EXPECT_THAT(TouchAll(), ElementsAre(false, false, false, false));
 }
+
+// --- Pages in a swap area.
+
+// Page kFar of the first guest lies in a part of the store of its own, all others in another one.
+class SwapAreaFaultTest : public ::testing::TestWithParam<Placement> {
+ protected:
+  static constexpr uint64_t kFar = 5;
+  static constexpr uint64_t kPages = 16;
+  static constexpr ByteCount kFarOffset = ByteCount::Bytes(SwapArea::kClusterBytes);  // in the second cluster
+
+  struct Guest {
+    GuestMemory* memory;
+    std::unique_ptr<FakeMmu> mmu;
+  };
+
+  void SetUp() override {
+    auto store = std::make_unique<FakeBackingStore>(ByteCount::MiB(16));
+    store_ = store.get();
+    const auto open = [&]() -> absl::StatusOr<std::vector<std::unique_ptr<BackingStore>>> {
+      std::vector<std::unique_ptr<BackingStore>> stores;
+      stores.push_back(std::move(store));
+      return stores;
+    };
+    manager_ = MemoryManager::Create(
+                   {.limit = PageCount::OfBlocks(16),
+                    .reservations = kSize * 2,
+                    .use_memfd = true,
+                    .open_swap = open,
+                    .on_stopped = [this](GuestMemory& guest, const absl::Status&) { stopped_.push_back(guest.id()); }})
+                   .value();
+    for (Guest& guest : guests_) {
+      guest.memory = manager_->AddGuest(kSize, GetParam()).value();
+      guest.mmu = std::make_unique<FakeMmu>(*guest.memory);
+    }
+    for (Guest& guest : guests_) {
+      for (uint64_t gfn = 0; gfn < kPages; ++gfn) {
+        if (&guest != &guests_[0] || gfn != kFar) Write(guest, gfn);
+      }
+    }
+    WriteOut();
+    Write(guests_[0], kFar);
+    WriteOut();
+    ASSERT_EQ(manager_->store().areas()[0]->counters().pages.value(), 2 * kPages);
+  }
+  void TearDown() override {
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+    for (Guest& guest : guests_) {
+      guest.mmu.reset();
+      manager_->RemoveGuest(guest.memory);
+    }
+    EXPECT_EQ(manager_->store().statistics().stored, PageCount());
+  }
+
+  void Write(Guest& guest, uint64_t gfn) {
+    FillPage(guest.mmu->Page(Gfn(gfn)).value(), Content::kCompressible, gfn + 1);
+  }
+  // Takes all pages to the area, in one batch; to ask for more would have the area cleaned. What came along for a first
+  // touch is absent again.
+  void WriteOut() {
+    manager_->reclaimer().Reclaim(PageCount(~uint64_t{0} >> 20), scratch_);
+    manager_->store().WriteOut(ByteCount::Bytes(1));
+  }
+  absl::Status ReadPage(Guest& guest, uint64_t gfn) {
+    bool equal = false;
+    const absl::Status status = guest.mmu->WithPage(Gfn(gfn), Access::kRead, [&](std::byte* page) {
+      equal = quire::HasContent(page, Content::kCompressible, gfn + 1);
+    });
+    return status.ok() && !equal ? absl::InternalError("a wrong byte") : status;
+  }
+  void ExpectAllBut(Guest& guest, uint64_t missing) {
+    for (uint64_t gfn = 0; gfn < kPages; ++gfn) {
+      if (gfn != missing) {
+        EXPECT_EQ(ReadPage(guest, gfn), absl::OkStatus()) << gfn;
+      }
+    }
+  }
+  void Damage() { store_->FlipByte(kFarOffset.in_bytes() + 100); }
+  // Reads of the part that holds page kFar fail.
+  void FailToRead(absl::Status status) {
+    store_->on_read = [status = std::move(status)](absl::Span<const BackingStore::Transfer> transfers) {
+      for (const BackingStore::Transfer& transfer : transfers) {
+        if (transfer.offset == kFarOffset) return status;
+      }
+      return absl::OkStatus();
+    };
+  }
+  // The first guest is stopped by that page, with these words; the second goes on.
+  void ExpectStopped(const char* store, const char* cause) {
+    const absl::Status status = ReadPage(guests_[0], kFar);
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+    EXPECT_THAT(std::string(status.message()),
+                AllOf(HasSubstr("page 5 of guest-0 cannot be read back"), HasSubstr(store), HasSubstr(cause)));
+    EXPECT_EQ(guests_[0].memory->status(), status);
+    EXPECT_THAT(stopped_, ElementsAre(0u));
+    ExpectAllBut(guests_[1], kPages);
+    guests_[1].mmu->Write(Gfn(kPages), 7);
+    EXPECT_EQ(guests_[1].mmu->Read(Gfn(kPages)), 7u);
+    EXPECT_FALSE(guests_[1].memory->stopped());
+  }
+
+  FakeBackingStore* store_ = nullptr;
+  std::vector<unsigned> stopped_;
+  std::unique_ptr<MemoryManager> manager_;
+  std::array<Guest, 2> guests_;
+  EvictionScratch scratch_;
+};
+
+TEST_P(SwapAreaFaultTest, WhatIsThereComesBack) {
+  for (Guest& guest : guests_) ExpectAllBut(guest, kPages);
+  EXPECT_TRUE(stopped_.empty());
+}
+
+TEST_P(SwapAreaFaultTest, ADamagedPageStopsTheGuestThatNeedsItAndNoOther) {
+  Damage();
+  ExpectAllBut(guests_[0], kFar);
+  EXPECT_FALSE(guests_[0].memory->stopped()) << "it has not asked for the damaged page";
+  ExpectStopped("the fake store", "is damaged");
+  EXPECT_GT(manager_->store().areas()[0]->counters().errors.value(), 0u);
+}
+
+TEST_P(SwapAreaFaultTest, APageThatCannotBeReadStopsTheGuestThatNeedsItAndNoOther) {
+  FailToRead(absl::DataLossError("the fake store failed to read: no more magnetism"));
+  ExpectAllBut(guests_[0], kFar);
+  EXPECT_FALSE(guests_[0].memory->stopped()) << "it has not asked for the page that cannot be read";
+  ExpectStopped("the fake store", "no more magnetism");
+}
+
+TEST_P(SwapAreaFaultTest, AStoreThatDoesNotComeBackInTimeStopsTheGuestThatNeedsIt) {
+  FailToRead(absl::UnavailableError("the fake store has been away for long"));
+  ExpectStopped("the fake store", "has been away for long");
+}
+
+TEST_P(SwapAreaFaultTest, AFaultThatMustNotWaitReadsNothingAndStopsNobody) {
+  Damage();
+  const uint64_t reads = store_->reads;
+  for (const uint64_t gfn : {kFar, kFar + 1}) {
+    const absl::StatusOr<Resolution> resolution = guests_[0].memory->Resolve(Gfn(gfn), Access::kRead, Wait::kMustNot);
+    EXPECT_EQ(resolution.status().code(), absl::StatusCode::kUnavailable) << gfn;
+  }
+  EXPECT_EQ(store_->reads, reads);
+  EXPECT_TRUE(stopped_.empty());
+  ExpectStopped("the fake store", "is damaged");
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, SwapAreaFaultTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
 
 INSTANTIATE_TEST_SUITE_P(Placements, AdvisedBlockTest, ::testing::Values(Placement::kArena, Placement::kReservation),
                          [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });

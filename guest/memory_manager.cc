@@ -41,7 +41,7 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
                              const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
-      store_(*pool_, std::move(swap)),
+      store_(*pool_, std::move(swap), options.await_swap),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),

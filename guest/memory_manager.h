@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/daemon.h"
 #include "base/units.h"
@@ -25,6 +26,7 @@
 #include "guest/huge/prefetcher.h"
 #include "guest/reclaim/reclaimer.h"
 #include "guest/swap/backing_store.h"
+#include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
 
 namespace quire {
@@ -45,6 +47,8 @@ struct MemoryManagerOptions {
   // Opens the stores that compressed pages go to when there are too many of them, in their order. Called once, after
   // what has to be done before there are threads. Null: there are none.
   std::function<absl::StatusOr<std::vector<std::unique_ptr<BackingStore>>>()> open_swap = nullptr;
+  // How long a store that is away is counted on to come back, when memory has run out.
+  absl::Duration await_swap = SwapArea::kAwaitFor;
   // What the user can do about a pool that is too small, to end the sentence that says so.
   std::string out_of_memory_advice = "raise the pool's limit";
   // As GuestServices::on_stopped.

@@ -96,6 +96,7 @@ absl::Status GuestSet::PrepareManager() {
        .compaction = options_.defrag,
        .reclaim_threads = options_.reclaim_threads,
        .open_swap = [this] { return OpenSwap(options_.swap, SwapFileSize(options_), options_.swap_retry); },
+       .await_swap = options_.swap_retry,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",
        .on_stopped = [this](GuestMemory& m, const absl::Status& reason) { OnStopped(m, reason); }});
   if (!manager.ok()) return manager.status();

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "base/clock.h"
@@ -39,7 +40,7 @@ class GuestRun {
 
   Snapshot Sample();
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
-  // The others can use what a guest had that ended before its time.
+  // The others, if there are any left, can use what a guest had that ended before its time.
   void FreeMemoryOfFinished();
   void Finish(ProgressSink& progress);
 
@@ -64,7 +65,7 @@ void GuestRun::Execute(ProgressSink& progress) {
     absl::SleepFor(std::min(kSampleInterval, end - RealClock().Now()));
     set_.console().Flush(progress);
     progress.Update(Sample());
-    if (!set_.AllFinished()) FreeMemoryOfFinished();
+    FreeMemoryOfFinished();
   }
   Finish(progress);
 }
@@ -89,10 +90,18 @@ void GuestRun::Finish(ProgressSink& progress) {
 }
 
 void GuestRun::FreeMemoryOfFinished() {
+  std::vector<GuestMemory*> finished;
+  size_t at_work = set_.guests().size();
   for (const Guest& guest : set_.guests()) {
-    if (guest.memory == nullptr || guest.memory->stopped() || !guest.machine->finished()) continue;
-    guest.memory->Stop(absl::CancelledError("the guest has ended"));
-    guest.memory->Discard(GfnRange(Gfn(0), guest.memory->size()));
+    if (!guest.machine->finished()) continue;
+    --at_work;
+    if (guest.memory != nullptr && !guest.memory->stopped()) finished.push_back(guest.memory);
+  }
+  // The last ones keep what they had for the report, also those that end while this is done.
+  if (at_work == 0) return;
+  for (GuestMemory* const memory : finished) {
+    memory->Stop(absl::CancelledError("the guest has ended"));
+    memory->Discard(GfnRange(Gfn(0), memory->size()));
   }
 }
 

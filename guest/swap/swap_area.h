@@ -53,7 +53,8 @@ class SwapArea {
 
   // `store` has room for at least kLeastBytes.
   // `await_for`: how long it is counted on when it is away.
-  explicit SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for = absl::Seconds(60));
+  explicit SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for = kAwaitFor);
+  static constexpr absl::Duration kAwaitFor = absl::Seconds(60);
   static constexpr size_t kLeastBytes = 2 * kMostAtOnce * kClusterBytes;
 
   BackingStore& store() const { return *store_; }

@@ -61,10 +61,12 @@ CompressionScratch::CompressionScratch()
 
 CompressionScratch::~CompressionScratch() = default;
 
-SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas)
+SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for)
     : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool) {
   QUIRE_CHECK(areas.size() <= UINT8_MAX);
-  for (std::unique_ptr<BackingStore>& store : areas) areas_.push_back(std::make_unique<SwapArea>(std::move(store)));
+  for (std::unique_ptr<BackingStore>& store : areas) {
+    areas_.push_back(std::make_unique<SwapArea>(std::move(store), await_for));
+  }
 }
 
 SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0); }

@@ -30,6 +30,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
@@ -78,8 +79,9 @@ class CompressionScratch {
 // Thread safe. A slot has one owner, who neither loads nor frees it from two threads at once.
 class SwapSpace {
  public:
-  // `areas`, in the order in which they are filled, at most 255.
-  explicit SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas = {});
+  // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's.
+  explicit SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas = {},
+                     absl::Duration await_for = SwapArea::kAwaitFor);
   ~SwapSpace();
 
   // Stores the 4 KiB at `page`, which nobody writes meanwhile. Takes pool memory with Reserve::kReclaim; never waits.

@@ -18,16 +18,22 @@
 namespace quire {
 namespace {
 
-class Silent final : public ProgressSink {
+class Watcher final : public ProgressSink {
  public:
-  void Update(const Snapshot&) override {}
+  explicit Watcher(const Watch& watch) : watch_(watch) {}
+
+  void Update(const Snapshot& snapshot) override { done_ = done_ || (watch_ && watch_(snapshot)); }
   void ShowLine(absl::string_view line) override { std::cerr << line << "\n"; }
-  bool interrupted() const override { return false; }
+  bool interrupted() const override { return done_; }
+
+ private:
+  const Watch& watch_;
+  bool done_ = false;
 };
 
-int RunHere(const RunOptions& options, const std::string& path) {
-  Silent silent;
-  const absl::StatusOr<Report> report = RunGuests(options, silent);
+int RunHere(const RunOptions& options, const Watch& watch, const std::string& path) {
+  Watcher watcher(watch);
+  const absl::StatusOr<Report> report = RunGuests(options, watcher);
   if (!report.ok()) {
     std::cerr << report.status() << "\n";
     return static_cast<int>(ToExitStatus(report.status()));
@@ -48,10 +54,10 @@ ByteCount ReadPss(pid_t process) {
 
 }  // namespace
 
-ChildRun RunInChild(const RunOptions& options) {
+ChildRun RunInChild(const RunOptions& options, const Watch& watch) {
   const std::string path = absl::StrCat(testing::TempDir(), "/report-", getpid(), ".json");
   const pid_t child = fork();
-  if (child == 0) _exit(RunHere(options, path));
+  if (child == 0) _exit(RunHere(options, watch, path));
   ChildRun run;
   int status = 0;
   while (waitpid(child, &status, WNOHANG) == 0) {

@@ -2,9 +2,12 @@
 #ifndef QUIRE_TESTS_RUN_RUN_IN_CHILD_H_
 #define QUIRE_TESTS_RUN_RUN_IN_CHILD_H_
 
+#include <functional>
+
 #include "base/units.h"
 #include "nlohmann/json.hpp"
 #include "vmm/options.h"
+#include "vmm/progress.h"
 
 namespace quire {
 
@@ -15,7 +18,10 @@ struct ChildRun {
   int samples = 0;
 };
 
-ChildRun RunInChild(const RunOptions& options);
+// Called in the child with each sample of the run. True: the run is to end, as if its time were over.
+using Watch = std::function<bool(const Snapshot&)>;
+
+ChildRun RunInChild(const RunOptions& options, const Watch& watch = nullptr);
 
 }  // namespace quire
 

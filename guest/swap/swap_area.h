@@ -56,6 +56,10 @@ class SwapArea {
   explicit SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for = absl::Seconds(60));
   static constexpr size_t kLeastBytes = 2 * kMostAtOnce * kClusterBytes;
 
+  // What it takes of pages that do not compress, in whatever order they come and go: cleaning gains a cluster only once
+  // a fifth of five is dead, and what is being written is in hand meanwhile.
+  ByteCount dependable_bytes() const;
+
   BackingStore& store() const { return *store_; }
   const SwapAreaCounters& counters() const { return counters_; }
   SwapAreaCounters& counters() { return counters_; }

@@ -44,6 +44,20 @@ class Gauge {
   std::atomic<uint64_t> value_{0};
 };
 
+// The highest value that a level was seen at. Thread safe.
+class Peak {
+ public:
+  void Note(uint64_t value) {
+    uint64_t highest = value_.load(std::memory_order_relaxed);
+    while (highest < value && !value_.compare_exchange_weak(highest, value, std::memory_order_relaxed)) {
+    }
+  }
+  uint64_t value() const { return value_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<uint64_t> value_{0};
+};
+
 // A distribution of durations, from 1 ns up, each kept to within 1/16: log-linear buckets, 16 to a power of two (the
 // layout of HdrHistogram). 7.5 KiB. Thread safe and lock-free.
 class LatencyHistogram {

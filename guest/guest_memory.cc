@@ -1,5 +1,6 @@
 #include "guest/guest_memory.h"
 
+#include <algorithm>
 #include <bitset>
 #include <cstring>
 #include <optional>
@@ -7,6 +8,8 @@
 #include "absl/base/attributes.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 
 namespace quire {
@@ -18,22 +21,44 @@ absl::Status Scattered() { return absl::AbortedError("free memory is scattered")
 
 absl::Status InSwapArea() { return absl::UnavailableError("it lies in a swap area"); }
 
+// What frames_ says; outside of this class it is Unavailable, as for a pool that is full.
+bool IsAtLimit(const absl::Status& status) { return absl::IsOutOfRange(status); }
+
+bool IsZero(const std::byte* page) {
+  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
+}
+
+// How long a fault sleeps before it tries again to store something, when a store may come back.
+constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
+
 absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(GuestId id, PageCount size,
                                                                  std::unique_ptr<FrameSource> frames,
-                                                                 const GuestServices& services) {
-  auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services));
+                                                                 const GuestServices& services,
+                                                                 const GuestLimits& limits) {
+  if (limits.frames != PageCount() && limits.frames < GuestLimits::kLeast) {
+    return absl::InvalidArgumentError(absl::StrFormat("a guest may hold %d pages, and cannot run in less than %d",
+                                                      limits.frames.in_pages(), GuestLimits::kLeast.in_pages()));
+  }
+  auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services, limits));
   absl::StatusOr<MemoryMap> map = MemoryMap::Create(*guest, size);
   if (!map.ok()) return map.status();
   guest->map_ = std::make_unique<MemoryMap>(*std::move(map));
   return guest;
 }
 
-GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services)
-    : id_(id), services_(services), frames_(std::move(frames)) {}
+GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services,
+                         const GuestLimits& limits)
+    : id_(id),
+      services_(services),
+      limits_(limits),
+      held_limit_(limits.frames),
+      swapped_limit_(limits.swapped),
+      frames_(held_limit_.limited() ? std::make_unique<LimitedFrames>(std::move(frames), held_limit_)
+                                    : std::move(frames)) {}
 
 GuestMemory::~GuestMemory() {
   if (map_ == nullptr) return;
@@ -63,6 +88,11 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     if (absl::IsAborted(resolution.status())) {
       services_.compactor.MakeBlock();
       plan.may_compact = false;
+      continue;
+    }
+    if (IsAtLimit(resolution.status())) {
+      if (wait == Wait::kMustNot) return absl::UnavailableError(resolution.status().message());
+      if (absl::Status status = MakeRoomWithinLimit(plan); !status.ok()) return status;
       continue;
     }
     if (!absl::IsUnavailable(resolution.status()) || wait == Wait::kMustNot) return resolution;
@@ -95,9 +125,44 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, FaultPlan& plan) {
     services_.prefetch.Request(*this, BlockNumber(block.number.value() + 1));
   }
   // A page that cannot be read back, or a host without memory: this guest cannot go on, the others can.
-  const bool try_again = absl::IsUnavailable(resolution.status()) || absl::IsAborted(resolution.status());
+  const bool try_again = absl::IsUnavailable(resolution.status()) || absl::IsAborted(resolution.status()) ||
+                         IsAtLimit(resolution.status());
   if (!resolution.ok() && !try_again) Stop(resolution.status());
   return resolution;
+}
+
+// Nothing is taken from other guests, however little they need it. Only if the pool is so full that nothing can be
+// stored in it does it have to make room, as for any fault; a few times, for others may be faster to use it.
+absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
+  const bool block = plan.granularity == Granularity::kBlock;
+  const bool made = services_.reclaim.ReclaimFrom(*this, block ? kOneBlock : kOnePage);
+  if (stopped()) return status();
+  if (block && (!made || ++plan.rooms_within_limit == kTriesForBlock)) {
+    plan.granularity = Granularity::kPage;
+    return absl::OkStatus();
+  }
+  if (made) return absl::OkStatus();
+  if (services_.pool.FreePages() <= services_.pool.watermarks().min && ++plan.pool_rooms < kTriesForPool) {
+    return services_.reclaim.MakeRoom(*this, kOnePage);
+  }
+  if (services_.store.IsAwaitingArea()) {
+    absl::SleepFor(kAwaitArea);
+    return absl::OkStatus();
+  }
+  StopAtLimit();
+  return status();
+}
+
+void GuestMemory::StopAtLimit() {
+  const PageCount swapped = counts()[PageState::kSwapped];
+  const std::string most =
+      swapped_limit_.limited() ? absl::StrFormat(" of at most %.0f MiB", swapped_limit_.limit().bytes().in_mib()) : "";
+  Stop(absl::ResourceExhaustedError(absl::StrFormat(
+      "guest-%u is at its limit of %.0f MiB of memory and nothing more of it can be stored (%.0f MiB%s are)%s; it has "
+      "been stopped; %s",
+      id(), held_limit_.limit().bytes().in_mib(), swapped.bytes().in_mib(), most, services_.store.DescribeAreas(),
+      limits_.advice)));
+  Discard(GfnRange(Gfn(0), size()));
 }
 
 Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
@@ -178,7 +243,7 @@ bool GuestMemory::FirstTouchMayBeWhole(const Block& block) const {
 }
 
 bool GuestMemory::HasPlenty(PageCount pages) const {
-  return services_.pool.FreePages() > services_.pool.watermarks().high + pages;
+  return services_.pool.FreePages() > services_.pool.watermarks().high + pages && HasRoomFor(pages);
 }
 
 absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan) {
@@ -220,7 +285,9 @@ void GuestMemory::BecomeWhole(Block& block) {
 }
 
 bool GuestMemory::CameWholeTooLately(const Block& block) const {
-  return !HasPlenty(kOneBlock) && CameWholeLately(block.faults, evicted_pages(), services_.pool.budget().limit());
+  const PageCount pool = services_.pool.budget().limit();
+  const PageCount room = is_limited() ? std::min(pool, held_limit_.limit()) : pool;
+  return !HasPlenty(kOneBlock) && CameWholeLately(block.faults, evicted_pages(), room);
 }
 
 Resolution GuestMemory::AllOf(const Block& block) const {
@@ -247,13 +314,15 @@ void GuestMemory::TakeBackBlock(Block& block) {
 
 absl::Status GuestMemory::MayHaveBlock() const {
   if (!services_.store.has_areas()) return absl::OkStatus();  // nothing is lost by trying
+  if (!HasRoomFor(kOneBlock)) return absl::OutOfRangeError("no room for a block within the guest's limit");
   if (!frames_->reservation().empty()) return services_.pool.reservations_have_blocks() ? absl::OkStatus() : NotWhole();
   return services_.pool.HasRoomForBlock() ? absl::OkStatus() : absl::UnavailableError("no room for a block");
 }
 
 absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   absl::StatusOr<FrameNumber> first = frames_->AcquireBlock(FirstGfn(block.number));
-  if (first.ok() || absl::IsUnavailable(first.status())) return first;
+  if (first.ok()) NoteHeld(kOneBlock);
+  if (first.ok() || absl::IsUnavailable(first.status()) || IsAtLimit(first.status())) return first;
   if (absl::IsFailedPrecondition(first.status())) return Scattered();
   return NotWhole();  // the host has small pages left, perhaps, or no whole blocks at all
 }
@@ -406,7 +475,17 @@ absl::StatusOr<Resolution> GuestMemory::TakeBack(Block& block, Gfn gfn) {
 }
 
 absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
-  return frames_->Acquire(run.begin(), run.size());
+  absl::StatusOr<FrameNumber> first = frames_->Acquire(run.begin(), run.size());
+  if (first.ok()) NoteHeld(run.size());
+  return first;
+}
+
+// By what is not held: pages move between the states of those that are all the time.
+void GuestMemory::NoteHeld(PageCount acquired) {
+  if (is_limited()) return;
+  const PageCount others =
+      counts()[PageState::kAbsent] + counts()[PageState::kSwapped] + counts()[PageState::kPoisoned];
+  held_peak_.Note((size() - std::min(others, size()) + acquired).in_pages());
 }
 
 absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {
@@ -464,6 +543,7 @@ absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std
   const absl::Status status = services_.store.Load(slot, address, fetched);
   if (!status.ok()) return status;
   services_.store.Free(slot);
+  swapped_limit_.Uncharge(kOnePage);
   MakeResident(block, GfnRange(gfn, kOnePage), frame);
   services_.faults.swap_in.Add();
   services_.swap.pages_in.Add();
@@ -472,6 +552,7 @@ absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std
 
 absl::Status GuestMemory::Poison(Block& block, Gfn gfn, const absl::Status& why) {
   services_.store.Free(map_->Get(block, gfn).slot());
+  swapped_limit_.Uncharge(kOnePage);
   map_->Set(block, gfn, PageEntry::Poisoned());
   return CannotReadBack(gfn, why);
 }
@@ -520,7 +601,7 @@ bool GuestMemory::MayPrefetch(const Block& block) const {
   // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
   return !stopped() && MayBeWhole(block) && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
          block.Count(PageState::kPoisoned) == 0 && !CameWholeTooLately(block) &&
-         services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock;
+         services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock && HasRoomFor(kOneBlock);
 }
 
 // --- Reclaim.
@@ -613,8 +694,7 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
     if (!BeginEviction(block, cursor, scratch)) break;
     if (first == 0 && scratch.whole_) services_.store.BeginBlock(scratch.compression_);
     for (size_t i = first; i < scratch.pages_.size(); ++i) {
-      StoreResult& result = scratch.pages_[i].result;
-      result = services_.store.Store(scratch.copy(i - first), scratch.compression_, IfIncompressible(scratch));
+      const StoreResult result = StoreWithinLimit(scratch.pages_[i], scratch.copy(i - first), scratch);
       if (result.outcome == StoreOutcome::kIncompressible) KeepRefused(i, scratch.copy(i - first), scratch);
       room = room && result.outcome != StoreOutcome::kNoRoom;
       if (result.outcome == StoreOutcome::kStoredAsIs) ++scratch.as_is_;
@@ -624,6 +704,17 @@ PageCount GuestMemory::Evict(Block& block, EvictionScratch& scratch) {
   }
   WriteRefused(scratch, /*at_least=*/1);
   return scratch.pages_.empty() ? PageCount() : FinishEviction(block, scratch);
+}
+
+StoreResult GuestMemory::StoreWithinLimit(EvictionScratch::Page& page, const std::byte* copy,
+                                          EvictionScratch& scratch) {
+  page.charged = swapped_limit_.TryCharge(kOnePage);
+  if (page.charged) {
+    page.result = services_.store.Store(copy, scratch.compression_, IfIncompressible(scratch));
+  } else {
+    page.result = {.outcome = IsZero(copy) ? StoreOutcome::kZero : StoreOutcome::kOverLimit, .slot = {}};
+  }
+  return page.result;
 }
 
 void GuestMemory::KeepRefused(size_t page, const std::byte* copy, EvictionScratch& scratch) {
@@ -678,6 +769,8 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
   absl::MutexLock lock(&block.lock);
   for (const EvictionScratch::Page& page : scratch.pages_) {
     const PageEntry entry = map_->Get(block, page.gfn);
+    const bool swapped = entry.state() == PageState::kInTransit && IsStored(page.result.outcome);
+    if (page.charged && !swapped) swapped_limit_.Uncharge(kOnePage);
     if (entry.state() != PageState::kInTransit) {
       if (IsStored(page.result.outcome)) services_.store.Free(page.result.slot);
       continue;
@@ -698,6 +791,7 @@ bool GuestMemory::FinishPage(Block& block, Gfn gfn, const StoreResult& result) {
     case StoreOutcome::kStored:
       map_->Set(block, gfn, PageEntry::Swapped(result.slot));
       services_.swap.pages_out.Add();
+      swapped_peak_.Note(counts()[PageState::kSwapped].in_pages());
       return true;
     case StoreOutcome::kZero:
       map_->Set(block, gfn, PageEntry::Absent());
@@ -710,6 +804,10 @@ bool GuestMemory::FinishPage(Block& block, Gfn gfn, const StoreResult& result) {
     case StoreOutcome::kNoRoom:
       map_->Set(block, gfn, PageEntry::Out(frame));
       services_.swap.refused_no_room.Add();
+      return false;
+    case StoreOutcome::kOverLimit:
+      map_->Set(block, gfn, PageEntry::Out(frame));
+      services_.swap.refused_limit.Add();
       return false;
   }
   return false;
@@ -792,14 +890,18 @@ FrameMigrator::Answer GuestMemory::EvictPage(Gfn gfn, FrameNumber frame) {
 // transit to it.
 FrameMigrator::Answer GuestMemory::EvictPageLocked(Block& block, Gfn gfn, FrameNumber frame) {
   if (!Holds(block, gfn, frame)) return FrameMigrator::Answer::kBusy;
+  if (!swapped_limit_.TryCharge(kOnePage)) {
+    services_.swap.refused_limit.Add();
+    return FrameMigrator::Answer::kCannot;
+  }
   {
     const std::optional<ScopedInvalidation> invalidation = Unmap(MappedPart(block, gfn));
     map_->Set(block, gfn, PageEntry::InTransit(frame));
   }
   CompressionScratch scratch;
-  if (!FinishPage(block, gfn, services_.store.Store(HostAddress(frame), scratch))) {
-    return FrameMigrator::Answer::kCannot;
-  }
+  const StoreResult result = services_.store.Store(HostAddress(frame), scratch);
+  if (!IsStored(result.outcome)) swapped_limit_.Uncharge(kOnePage);
+  if (!FinishPage(block, gfn, result)) return FrameMigrator::Answer::kCannot;
   FrameRuns runs;
   AddToRuns(runs, gfn, frame);
   ReleaseFrames(block, runs);
@@ -837,7 +939,10 @@ void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
     for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
       const PageEntry entry = map_->Get(block, gfn);
       if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
-      if (entry.state() == PageState::kSwapped) services_.store.Free(entry.slot());
+      if (entry.state() == PageState::kSwapped) {
+        services_.store.Free(entry.slot());
+        swapped_limit_.Uncharge(kOnePage);
+      }
       map_->Set(block, gfn, PageEntry::Absent());
     }
   }
@@ -913,7 +1018,18 @@ absl::Status GuestMemory::Check() {
     return absl::InternalError(absl::StrCat("invariant 1: guest ", id(), " counts ", counted.in_pages(),
                                             " pages in state ", state, ", its blocks ", sums[state]));
   }
-  return absl::OkStatus();
+  return CheckLimits();
+}
+
+absl::Status GuestMemory::CheckLimits() const {
+  const auto check = [&](const PageLimit& limit, PageCount pages, absl::string_view what) {
+    if (!limit.limited() || (limit.charged() == pages && pages <= limit.limit())) return absl::OkStatus();
+    return absl::InternalError(absl::StrCat("invariant 13: guest ", id(), " has ", pages.in_pages(), " ", what,
+                                            ", of at most ", limit.limit().in_pages(), ", and is charged for ",
+                                            limit.charged().in_pages()));
+  };
+  if (absl::Status status = check(held_limit_, frames_held(), "frames"); !status.ok()) return status;
+  return check(swapped_limit_, counts()[PageState::kSwapped], "pages in the store");
 }
 
 absl::Status GuestMemory::CheckBlock(Block& block) {

@@ -32,7 +32,9 @@
 #include "guest/fault_handler.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_source.h"
+#include "guest/frames/page_limit.h"
 #include "guest/frames/pool.h"
+#include "guest/guest_limits.h"
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
@@ -66,7 +68,8 @@ struct SwapCounters {
   // Why a page that was out stayed in memory.
   Counter refused_incompressible;
   Counter refused_no_room;
-  Counter refused_busy;  // the block was locked
+  Counter refused_busy;   // the block was locked
+  Counter refused_limit;  // the guest had as many stored as it may
 };
 
 // What all guests of a manager share.
@@ -101,6 +104,7 @@ class EvictionScratch {
   struct Page {
     Gfn gfn;
     StoreResult result;
+    bool charged = false;  // to the limit of pages in the store
   };
   // Of the block in hand:
   std::vector<Page> pages_;      // those on their way into the store
@@ -116,7 +120,8 @@ class GuestMemory final : public FaultHandler {
   // `frames` says where the guest's pages live. `id` names the guest in frame descriptors and messages.
   static absl::StatusOr<std::unique_ptr<GuestMemory>> Create(GuestId id, PageCount size,
                                                              std::unique_ptr<FrameSource> frames,
-                                                             const GuestServices& services);
+                                                             const GuestServices& services,
+                                                             const GuestLimits& limits = {});
   // Drops everything. No secondary MMU is subscribed any more.
   ~GuestMemory() override;
 
@@ -186,6 +191,14 @@ class GuestMemory final : public FaultHandler {
   uint64_t faults() const { return faults_.value(); }
   // Pages of the pool that this guest's frames take; compressed pages are not counted.
   PageCount frames_held() const;
+  // Whether it may hold only so many of them.
+  bool is_limited() const { return held_limit_.limited(); }
+  bool HasRoomFor(PageCount pages) const { return held_limit_.HasRoomFor(pages); }
+  const GuestLimits& limits() const { return limits_; }
+  // The most frames that it ever held: exact for a guest with a limit; else taken while pages may change their state.
+  PageCount peak_held() const { return is_limited() ? held_limit_.peak() : PageCount(held_peak_.value()); }
+  // The most pages that it ever had in the swap store.
+  PageCount peak_swapped() const { return PageCount(swapped_peak_.value()); }
   ByteCount metadata() const { return map_->metadata() + ByteCount::Bytes(sizeof *this); }
 
   // Verifies the numbered invariants of docs/page_states.md. Only while nothing else runs.
@@ -196,9 +209,11 @@ class GuestMemory final : public FaultHandler {
  private:
   static constexpr PageCount kRun{16};      // 64 KiB
   static constexpr int kTriesForBlock = 3;  // times that a fault makes room, before it does without a whole block
+  static constexpr int kTriesForPool = 3;   // times that the pool makes room for what a guest at its limit stores
   static constexpr int kMostFetches = 3;    // of many pages; then a fault does with its page alone
 
-  GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services);
+  GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services,
+              const GuestLimits& limits);
 
   // What a fault keeps from one try to the next.
   struct FaultPlan {
@@ -207,16 +222,21 @@ class GuestMemory final : public FaultHandler {
     std::vector<SwapSlot> to_fetch = {};          // from swap areas, before another try
     bool fetches_page = false;                    // the page's own slot is among them
     int fetches = 0;                              // so far
+    int rooms_within_limit = 0;                   // times that the guest made room for a block among its own pages
+    int pool_rooms = 0;                           // times that the pool made room, for the guest to store pages in
     FetchedPages fetched = {};
   };
   // One try at a fault. Unavailable: the plan has slots to fetch; or frames were wanted, and free memory is at its min
-  // watermark. Aborted: a whole
-  // block was wanted, free memory is scattered, and the plan is to compact then.
+  // watermark. OutOfRange: frames were wanted, and the guest is at its own limit. Aborted: a whole block was wanted,
+  // free memory is scattered, and the plan is to compact then.
   absl::StatusOr<Resolution> TryResolve(Gfn gfn, FaultPlan& plan);
   // Has the slots that the plan wants fetched. Error: the page at `gfn` cannot be read back; the guest was stopped.
   absl::Status FetchFor(Gfn gfn, FaultPlan& plan);
   // Plans to fetch what lies in swap areas of the pages of a range, in a fault at `gfn`; false: nothing does.
   bool PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Makes another try worth it for a guest that is at its limit. Error: it cannot go on, and was stopped.
+  absl::Status MakeRoomWithinLimit(FaultPlan& plan);
+  void StopAtLimit();
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -237,7 +257,7 @@ class GuestMemory final : public FaultHandler {
   uint32_t evicted_pages() const {
     return static_cast<uint32_t>(services_.swap.pages_out.value() + services_.swap.zero_pages.value());
   }
-  // Whether so many pages can be had without making reclaim start.
+  // Whether so many pages can be had without making reclaim start, or going beyond the guest's limit.
   bool HasPlenty(PageCount pages) const;
   bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
@@ -290,6 +310,8 @@ class GuestMemory final : public FaultHandler {
   void ZeroFill(FrameNumber first, PageCount count);
   std::byte* FrameAddress(const Block& block, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<FrameNumber> AcquireFrames(GfnRange run);
+  // So many frames have just been acquired, and are no page's yet.
+  void NoteHeld(PageCount acquired);
   void MakeResident(Block& block, GfnRange run, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // The pages around `gfn`, within its aligned 64 KiB, that are in the same state as it.
@@ -308,6 +330,8 @@ class GuestMemory final : public FaultHandler {
   std::optional<ScopedInvalidation> Unmap(GfnRange range);
   FrameMigrator::Answer EvictPageLocked(Block& block, Gfn gfn, FrameNumber frame)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Stores a page that is in transit, if the guest may have one more stored.
+  StoreResult StoreWithinLimit(EvictionScratch::Page& page, const std::byte* copy, EvictionScratch& scratch);
   // What becomes of a page in transit whose copy has been stored, or not. Returns whether its frame is free to go.
   bool FinishPage(Block& block, Gfn gfn, const StoreResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
@@ -339,6 +363,9 @@ class GuestMemory final : public FaultHandler {
   PageCount ReleaseFrames(Block& block, const FrameRuns& runs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void DiscardInBlock(Block& block, GfnRange range);
 
+  // What is charged to the limits is what there is.
+  absl::Status CheckLimits() const;
+
   // False if it was stopped already.
   bool MarkStopped(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(stop_lock_);
 
@@ -346,6 +373,11 @@ class GuestMemory final : public FaultHandler {
 
   const GuestId id_;
   const GuestServices services_;
+  const GuestLimits limits_;
+  PageLimit held_limit_;     // charged by frames_
+  PageLimit swapped_limit_;  // charged with what is being stored, too
+  Peak held_peak_;           // of a guest without a limit
+  Peak swapped_peak_;
   const std::unique_ptr<FrameSource> frames_;
   std::unique_ptr<MemoryMap> map_;
   NotifierChain notifiers_;

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
+#include "guest/guest_limits.h"
 #include "guest/memory_manager.h"
 #include "guest/swap/backing_store.h"
 #include "guest/swap/swap_area.h"
@@ -37,7 +38,7 @@ constexpr PageCount kSize = PageCount::OfBlocks(4);
 class GuestMemoryTest : public ::testing::TestWithParam<Placement> {
  protected:
   void SetUp() override { MakeGuest({}); }
-  void MakeGuest(const GranularityOptions& granularity) {
+  void MakeGuest(const GranularityOptions& granularity, const GuestLimits& limits = {}) {
     absl::StatusOr<std::unique_ptr<MemoryManager>> manager =
         MemoryManager::Create({.limit = PageCount::OfBlocks(16),
                                .reservations = kSize * 2,
@@ -45,7 +46,7 @@ class GuestMemoryTest : public ::testing::TestWithParam<Placement> {
                                .on_stopped = [this](GuestMemory&, const absl::Status& s) { stopped_.push_back(s); }});
     ASSERT_TRUE(manager.ok()) << manager.status();
     manager_ = *std::move(manager);
-    absl::StatusOr<GuestMemory*> guest = manager_->AddGuest(kSize, GetParam());
+    absl::StatusOr<GuestMemory*> guest = manager_->AddGuest(kSize, GetParam(), limits);
     ASSERT_TRUE(guest.ok()) << guest.status();
     guest_ = *guest;
     mmu_ = std::make_unique<FakeMmu>(*guest_);
@@ -594,6 +595,27 @@ TEST_P(WholeBlockTest, PrefetchLeavesAloneWhatIsInUseAndMemoryThatIsShort) {
   guest_->Prefetch(BlockNumber(2));
   EXPECT_EQ(manager_->faults().prefetched.value(), 0u);
   GiveBack();
+}
+
+TEST_P(WholeBlockTest, WholeBlocksPromotionAndPrefetchKeepToTheGuestsLimit) {
+  RemoveGuest();
+  MakeGuest({}, {.frames = PageCount::OfBlocks(2)});
+  for (uint64_t block = 0; block < 4; ++block) WriteBlock(block);
+  for (int round = 0; round < 3; ++round) {
+    for (uint64_t block = 0; block < 4; ++block) {
+      guest_->Prefetch(BlockNumber((block + 1) % 4));
+      Stream(block);
+      ASSERT_LE(guest_->frames_held(), PageCount::OfBlocks(2));
+      ASSERT_TRUE(BlockHasContent(block));
+    }
+  }
+  ReclaimAll();
+  guest_->Prefetch(BlockNumber(0));
+  guest_->Prefetch(BlockNumber(1));
+  guest_->Prefetch(BlockNumber(2));
+  EXPECT_LE(guest_->frames_held(), PageCount::OfBlocks(2));
+  EXPECT_LE(guest_->peak_held(), PageCount::OfBlocks(2));
+  for (uint64_t block = 0; block < 4; ++block) EXPECT_TRUE(BlockHasContent(block)) << block;
 }
 
 // --- Whole blocks where the guest asks for them.

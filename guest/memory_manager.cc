@@ -60,7 +60,7 @@ MemoryManager::~MemoryManager() {
   guests_.clear();
 }
 
-absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement) {
+absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement, const GuestLimits& limits) {
   absl::MutexLock lock(&guests_lock_);
   const GuestId id{next_guest_};
   std::unique_ptr<FrameSource> frames;
@@ -73,7 +73,8 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   }
   absl::StatusOr<std::unique_ptr<GuestMemory>> guest = GuestMemory::Create(
       id, size, std::move(frames),
-      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, compactor_, on_stopped_});
+      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, compactor_, on_stopped_},
+      limits);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));

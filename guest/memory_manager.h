@@ -19,6 +19,7 @@
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
+#include "guest/guest_limits.h"
 #include "guest/guest_memory.h"
 #include "guest/huge/compaction_mode.h"
 #include "guest/huge/compactor.h"
@@ -62,7 +63,8 @@ class MemoryManager final : private FrameMigrator {
   ~MemoryManager() override;
 
   // The manager owns the guest. Guests are numbered from 0.
-  absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement);
+  // Error: there is no room for a reservation, or the limits are too low to run in.
+  absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement, const GuestLimits& limits = {});
   // Drops the guest's memory. No secondary MMU is subscribed to it any more.
   void RemoveGuest(GuestMemory* guest);
 

@@ -11,6 +11,7 @@
 #include "absl/synchronization/mutex.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/guest_limits.h"
 #include "guest/testing/eventually.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
@@ -63,8 +64,8 @@ class MemoryManagerTest : public ::testing::TestWithParam<Placement> {
     EXPECT_EQ(manager_->store().statistics().held, PageCount());
   }
 
-  Guest& AddGuest(PageCount size) {
-    GuestMemory* const memory = manager_->AddGuest(size, GetParam()).value();
+  Guest& AddGuest(PageCount size, const GuestLimits& limits = {}) {
+    GuestMemory* const memory = manager_->AddGuest(size, GetParam(), limits).value();
     guests_.push_back({memory, std::make_unique<FakeMmu>(*memory)});
     return guests_.back();
   }
@@ -289,6 +290,99 @@ TEST_P(MemoryManagerTest, BookkeepingOfResidentMemoryTakesLessThan4InAThousand) 
   RecordProperty("metadata_per_thousand", std::to_string(share * 1000));
   EXPECT_LE(share, 0.004);
   EXPECT_GE(share, 8.0 / kPageSize);  // the entries are counted, at least
+}
+
+TEST_P(MemoryManagerTest, AGuestAtItsLimitGoesOnInItWhileThePoolHasPlentyAndOthersAreLeftAlone) {
+  constexpr PageCount kMost = PageCount::OfBlocks(3);
+  Guest& other = AddGuest(kOneBlock);
+  Guest& guest = AddGuest(PageCount(4'000), {.frames = kMost});
+  for (uint64_t gfn = 0; gfn < 512; ++gfn) ASSERT_EQ(other.Write(gfn, Content::kCompressible), absl::OkStatus());
+  for (uint64_t gfn = 0; gfn < 4'000; ++gfn) {
+    ASSERT_EQ(guest.Write(gfn, Content::kCompressible), absl::OkStatus()) << guest.memory->status();
+    ASSERT_LE(guest.memory->frames_held(), kMost);
+  }
+  std::mt19937 random(1);
+  for (int i = 0; i < 5'000; ++i) ASSERT_TRUE(guest.Reads(random() % 4'000, Content::kCompressible)) << i;
+  EXPECT_LE(guest.memory->peak_held(), kMost);
+  EXPECT_GE(guest.memory->peak_held(), kMost - kOneBlock);
+  EXPECT_GE(guest.memory->peak_swapped(), PageCount(4'000) - kMost);
+  EXPECT_EQ(other.memory->counts()[PageState::kResident], kOneBlock);
+  EXPECT_EQ(other.memory->peak_held(), kOneBlock);
+  EXPECT_EQ(other.memory->peak_swapped(), PageCount());
+  EXPECT_GT(manager_->reclaimer().counters().at_limit.value(), 0u);
+  EXPECT_EQ(manager_->reclaimer().counters().direct.value(), 0u);
+  EXPECT_TRUE(stopped().empty());
+}
+
+TEST_P(MemoryManagerTest, AGuestThatDoesNotCompressIsStoppedAtItsLimitAndNamesIt) {
+  Guest& other = AddGuest(kOneBlock);
+  ASSERT_EQ(WriteAsLongAsPossible(other, 0, Content::kNoise), 512u);
+  Guest& guest = AddGuest(kLimit, {.frames = PageCount::OfBlocks(2), .advice = "give it more"});
+  const uint64_t written = WriteAsLongAsPossible(guest, 0, Content::kNoise);
+  EXPECT_GE(written, 2 * kPagesPerBlock);
+  ASSERT_EQ(stopped().size(), 1u);
+  EXPECT_EQ(stopped()[0].first, guest.memory->id());
+  const absl::Status reason = guest.memory->status();
+  EXPECT_EQ(reason.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(reason.message()),
+              AllOf(HasSubstr("guest-1 is at its limit of 4 MiB"), HasSubstr("give it more")));
+  EXPECT_EQ(guest.memory->frames_held(), PageCount());
+  for (uint64_t gfn = 0; gfn < 512; ++gfn) ASSERT_TRUE(other.Reads(gfn, Content::kNoise)) << gfn;
+}
+
+TEST_P(MemoryManagerTest, NoMorePagesOfAGuestAreStoredThanItMayHave) {
+  constexpr PageCount kMost(300);
+  Guest& guest = AddGuest(PageCount(2'000), {.swapped = kMost});
+  EvictionScratch scratch;
+  for (uint64_t gfn = 0; gfn < 2'000; ++gfn) {
+    ASSERT_EQ(guest.Write(gfn, gfn % 4 == 0 ? Content::kZero : Content::kCompressible), absl::OkStatus());
+  }
+  manager_->reclaimer().Reclaim(kLimit, scratch);
+  EXPECT_EQ(guest.memory->counts()[PageState::kSwapped], kMost);
+  EXPECT_EQ(guest.memory->peak_swapped(), kMost);
+  EXPECT_GT(manager_->swap().refused_limit.value(), 0u);
+  EXPECT_EQ(guest.memory->counts()[PageState::kAbsent], PageCount(500)) << "zero pages take no room";
+  ASSERT_EQ(manager_->Check(), absl::OkStatus());
+  for (uint64_t gfn = 0; gfn < 2'000; ++gfn) {
+    ASSERT_TRUE(guest.Reads(gfn, gfn % 4 == 0 ? Content::kZero : Content::kCompressible)) << gfn;
+  }
+  // What came back made room for others, and so does what is given up.
+  manager_->reclaimer().Reclaim(kLimit, scratch);
+  EXPECT_EQ(guest.memory->counts()[PageState::kSwapped], kMost);
+  guest.memory->Discard(GfnRange(Gfn(0), guest.memory->size()));
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+}
+
+TEST_P(MemoryManagerTest, AGuestWithBothLimitsIsStoppedWhenItHasUsedThemUp) {
+  Guest& guest = AddGuest(kLimit, {.frames = PageCount::OfBlocks(2), .swapped = PageCount(512)});
+  const uint64_t written = WriteAsLongAsPossible(guest, 0, Content::kCompressible);
+  EXPECT_EQ(written, 3 * kPagesPerBlock);
+  EXPECT_THAT(std::string(guest.memory->status().message()),
+              AllOf(HasSubstr("guest-0 is at its limit of 4 MiB"), HasSubstr("of at most 2 MiB")));
+}
+
+TEST_P(MemoryManagerTest, ThreadsOfOneGuestStayWithinItsLimitTogether) {
+  constexpr PageCount kMost = PageCount::OfBlocks(4);
+  constexpr uint64_t kPages = 4'000;
+  Guest& guest = AddGuest(PageCount(kPages), {.frames = kMost});
+  manager_->StartReclaim();
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&guest, t] {
+      for (uint64_t gfn = t; gfn < kPages; gfn += 4)
+        EXPECT_EQ(guest.Write(gfn, Content::kCompressible), absl::OkStatus());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  manager_->StopReclaim();
+  EXPECT_LE(guest.memory->peak_held(), kMost);
+  for (uint64_t gfn = 0; gfn < kPages; ++gfn) ASSERT_TRUE(guest.Reads(gfn, Content::kCompressible)) << gfn;
+}
+
+TEST_P(MemoryManagerTest, ALimitThatIsTooLowIsRefused) {
+  const absl::Status status = manager_->AddGuest(kOneBlock, GetParam(), {.frames = PageCount(1'023)}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), AllOf(HasSubstr("1023"), HasSubstr("less than 1024")));
 }
 
 INSTANTIATE_TEST_SUITE_P(Placements, MemoryManagerTest, ::testing::Values(Placement::kArena, Placement::kReservation),

@@ -18,6 +18,13 @@
 namespace quire {
 
 class GuestMemory;
+struct Block;
+
+// A block's place on a queue.
+struct BlockLinks {
+  Block* next = nullptr;
+  Block* previous = nullptr;
+};
 
 // 2 MiB of a guest's memory. On a cache line of its own, for every fault takes its lock.
 struct alignas(64) Block {
@@ -40,9 +47,9 @@ struct alignas(64) Block {
   GuestMemory* guest = nullptr;
   BlockNumber number;
 
-  // The reclaimer's queue, guarded by its lock.
-  Block* next = nullptr;
-  Block* previous = nullptr;
+  // The reclaimer's queues, of all blocks and of its guest's (if that has a limit), guarded by the reclaimer's lock.
+  BlockLinks links;
+  BlockLinks guest_links;
 
   uint16_t Count(PageState state) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
     return count[static_cast<size_t>(state)];

@@ -3,10 +3,14 @@
 #define QUIRE_GUEST_FRAMES_FRAME_SOURCE_H_
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/check.h"
 #include "base/units.h"
+#include "guest/frames/page_limit.h"
 #include "guest/frames/pool.h"
 
 namespace quire {
@@ -15,10 +19,11 @@ class FrameSource {
  public:
   virtual ~FrameSource() = default;
 
-  // `count` frames in a row, at most max_run(), for the pages from `gfn` on. Never waits. Errors as Pool's allocation.
+  // `count` frames in a row, at most max_run(), for the pages from `gfn` on. Never waits. Errors as Pool's allocation,
+  // and OutOfRange: the guest would go beyond its own limit.
   virtual absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount count) = 0;
-  // 512 frames in a row, aligned, for the block that begins with page `first`. Never waits. Errors as Pool's
-  // allocation, and never a reason to stop a guest: its pages can be had one by one.
+  // 512 frames in a row, aligned, for the block that begins with page `first`. Never waits. Errors as Acquire's,
+  // and never a reason to stop a guest: its pages can be had one by one.
   virtual absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) = 0;
   // Nobody maps the frames any more.
   virtual void Release(Gfn gfn, FrameNumber frame, PageCount count) = 0;
@@ -96,6 +101,44 @@ class ArenaFrames final : public FrameSource {
  private:
   Pool& pool_;
   const GuestId guest_;
+};
+
+// The same frames for a guest that may have only so many. What it holds never exceeds what is charged.
+class LimitedFrames final : public FrameSource {
+ public:
+  LimitedFrames(std::unique_ptr<FrameSource> frames, PageLimit& limit) : frames_(std::move(frames)), limit_(limit) {}
+
+  absl::StatusOr<FrameNumber> Acquire(Gfn gfn, PageCount count) override {
+    return Charged(count, [&] { return frames_->Acquire(gfn, count); });
+  }
+  absl::StatusOr<FrameNumber> AcquireBlock(Gfn first) override {
+    return Charged(kOneBlock, [&] { return frames_->AcquireBlock(first); });
+  }
+  void Release(Gfn gfn, FrameNumber frame, PageCount count) override {
+    frames_->Release(gfn, frame, count);
+    limit_.Uncharge(count);
+  }
+  // The frame that it takes the place of is released next.
+  void Adopt(Gfn gfn, FrameNumber frame) override {
+    limit_.ChargeReplacement(kOnePage);
+    frames_->Adopt(gfn, frame);
+  }
+  PageCount max_run() const override { return frames_->max_run(); }
+  FrameRange reservation() const override { return frames_->reservation(); }
+  bool zeroed() const override { return frames_->zeroed(); }
+  bool Owns(Gfn gfn, FrameNumber frame) const override { return frames_->Owns(gfn, frame); }
+
+ private:
+  template <class Acquire>
+  absl::StatusOr<FrameNumber> Charged(PageCount count, Acquire acquire) {
+    if (!limit_.TryCharge(count)) return absl::OutOfRangeError("the guest's own limit is reached");
+    absl::StatusOr<FrameNumber> frames = acquire();
+    if (!frames.ok()) limit_.Uncharge(count);
+    return frames;
+  }
+
+  const std::unique_ptr<FrameSource> frames_;
+  PageLimit& limit_;
 };
 
 }  // namespace quire

@@ -21,6 +21,10 @@ class ReclaimHooks {
   // May wait; the caller holds no lock. Error: `guest` has been stopped, with the reason.
   virtual absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) = 0;
 
+  // Takes out memory of `guest` alone, which has a limit, on behalf of a fault that wants so many pages and would go
+  // beyond it. May wait; the caller holds no lock. False: nothing of it can be stored, or it has been stopped.
+  virtual bool ReclaimFrom(GuestMemory& guest, PageCount wanted) = 0;
+
   // `guest` goes away: forgets its blocks, and returns when none is in hand. They are not enqueued any more.
   virtual void Forget(GuestMemory& guest) = 0;
 };

@@ -68,7 +68,26 @@ void Reclaimer::ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& da
 
 void Reclaimer::Enqueue(Block& block) {
   absl::MutexLock lock(&lock_);
-  in_.PushBack(block);
+  Push(&Queues::in, block);
+}
+
+Reclaimer::Queues* Reclaimer::OwnQueues(const GuestMemory& guest) {
+  if (!guest.is_limited()) return nullptr;
+  std::unique_ptr<Queues>& own = own_[&guest];
+  if (own == nullptr) own = std::make_unique<Queues>(&Block::guest_links);
+  return own.get();
+}
+
+void Reclaimer::Push(Which which, Block& block) {
+  (all_.*which).PushBack(block);
+  if (Queues* const own = OwnQueues(*block.guest)) (own->*which).PushBack(block);
+}
+
+Block* Reclaimer::Pop(Queues& from, Which which) {
+  Block* const block = (from.*which).front();
+  (all_.*which).Remove(*block);
+  if (Queues* const own = OwnQueues(*block->guest)) (own->*which).Remove(*block);
+  return block;
 }
 
 void Reclaimer::Forget(GuestMemory& guest) {
@@ -76,28 +95,31 @@ void Reclaimer::Forget(GuestMemory& guest) {
   const auto none_in_hand = [&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return !in_hand_.contains(&guest); };
   lock_.Await(absl::Condition(&none_in_hand));
   const auto of_guest = [&](const Block& block) { return block.guest == &guest; };
-  in_.RemoveIf(of_guest);
-  out_.RemoveIf(of_guest);
+  all_.in.RemoveIf(of_guest);
+  all_.out.RemoveIf(of_guest);
+  if (Queues* const own = OwnQueues(guest)) {
+    own->in.RemoveIf(of_guest);
+    own->out.RemoveIf(of_guest);
+    own_.erase(&guest);
+  }
 }
 
-bool Reclaimer::OutQueueIsShort(size_t taken) const {
-  return (out_.size() + taken) * 8 < in_.size() + out_.size() + taken;
-}
-
-Reclaimer::Step Reclaimer::TakeBlocks(Blocks& blocks) {
+Reclaimer::Step Reclaimer::TakeBlocks(const GuestMemory* of, Blocks& blocks) {
   blocks.clear();
   absl::MutexLock lock(&lock_);
-  if (in_.empty() || (!out_.empty() && !OutQueueIsShort(0))) {
-    if (out_.empty()) return Step::kNone;
-    blocks.push_back(out_.PopFront());
+  Queues& from = of == nullptr ? all_ : *OwnQueues(*of);
+  if (from.in.empty() || (!from.out.empty() && !from.OutIsShort(0))) {
+    if (from.out.empty()) return Step::kNone;
+    blocks.push_back(Pop(from, &Queues::out));
     ++in_hand_[blocks[0]->guest];
     return Step::kEvict;
   }
   do {
-    blocks.push_back(in_.PopFront());
+    blocks.push_back(Pop(from, &Queues::in));
     ++in_hand_[blocks[0]->guest];
-  } while (blocks.size() < GuestMemory::kMostAgedTogether && OutQueueIsShort(blocks.size()) && !in_.empty() &&
-           in_.front()->guest == blocks[0]->guest && in_.front()->number.value() == blocks.back()->number.value() + 1);
+  } while (blocks.size() < GuestMemory::kMostAgedTogether && from.OutIsShort(blocks.size()) && !from.in.empty() &&
+           from.in.front()->guest == blocks[0]->guest &&
+           from.in.front()->number.value() == blocks.back()->number.value() + 1);
   return Step::kAge;
 }
 
@@ -107,23 +129,24 @@ GuestMemory::Standing Reclaimer::PutBack(Block& block, Step step) {
   if (standing != GuestMemory::Standing::kNoFrames) {
     // After aging, a block with pages out waits for eviction, even if others of its pages are in use. After eviction,
     // what is left was touched or could not be stored, and goes the whole way again.
-    (step == Step::kAge && standing == GuestMemory::Standing::kSomeOut ? out_ : in_).PushBack(block);
+    Push(step == Step::kAge && standing == GuestMemory::Standing::kSomeOut ? &Queues::out : &Queues::in, block);
   }
   const auto hand = in_hand_.find(block.guest);
   if (--hand->second == 0) in_hand_.erase(hand);
   return standing;
 }
 
-Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scratch) {
+Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scratch, const GuestMemory* of) {
   size_t steps;
   {
     absl::MutexLock lock(&lock_);
-    steps = 2 * (in_.size() + out_.size()) + 2;
+    const Queues& queues = of == nullptr ? all_ : *OwnQueues(*of);
+    steps = 2 * (queues.in.size() + queues.out.size()) + 2;
   }
   Round round;
   Blocks blocks;
   while (round.freed < target && steps > 0) {
-    const Step step = TakeBlocks(blocks);
+    const Step step = TakeBlocks(of, blocks);
     if (step == Step::kNone) break;
     steps -= std::min(steps, blocks.size());
     GuestMemory& guest = *blocks[0]->guest;
@@ -142,8 +165,22 @@ Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scra
   }
   counters_.evicted_pages.Add(round.freed.in_pages());
   absl::MutexLock lock(&lock_);
-  round.stirred |= !in_hand_.empty();
+  round.stirred |= of == nullptr ? !in_hand_.empty() : in_hand_.contains(of);
   return round;
+}
+
+bool Reclaimer::ReclaimFrom(GuestMemory& guest, PageCount wanted) {
+  counters_.at_limit.Add();
+  EvictionScratch scratch;
+  for (int patience = kPatience; !guest.stopped();) {
+    const Round round = ReclaimRound(std::max(kBatch, wanted), scratch, &guest);
+    // What was stored as it is gives no memory to the pool, but the guest does not hold it any more.
+    if (round.freed > PageCount() || guest.HasRoomFor(wanted)) return true;
+    patience -= round.stirred ? kCostOfStirredRound : kCostOfIdleRound;
+    if (patience <= 0) return false;
+    absl::SleepFor(kLeaveToOthers);
+  }
+  return false;
 }
 
 absl::Status Reclaimer::MakeRoom(GuestMemory& guest, PageCount wanted) {

@@ -13,6 +13,9 @@
 // compresses the one that it has, and whoever finds it short ages some more. Between the low and the high watermark one
 // thread is at work; below the low one the others join it, since a vCPU that falls below min has to help, and waits.
 //
+// A guest that may hold only so many frames has queues of its own as well: its faults reclaim from those when the guest
+// is at its limit, and from nobody else. Its blocks are on both.
+//
 // A block in hand (popped, not on a queue) belongs to one thread, which alone ages or evicts it. The block's own lock
 // is only tried.
 #ifndef QUIRE_GUEST_RECLAIM_RECLAIMER_H_
@@ -43,6 +46,7 @@ struct ReclaimCounters {
   Counter evicted_pages;  // frames freed
   Counter daemon_wakes;   // of all threads
   Counter direct;         // faults that had to help
+  Counter at_limit;       // faults that had to reclaim from their own guest, which was at its limit
 };
 
 // Thread safe.
@@ -62,6 +66,7 @@ class Reclaimer final : public ReclaimHooks {
 
   void Enqueue(Block& block) override;
   absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) override;
+  bool ReclaimFrom(GuestMemory& guest, PageCount wanted) override;
   void Forget(GuestMemory& guest) override;
 
   // Works until `target` frames are free or each queued block has been looked at twice. Returns the frames freed.
@@ -75,18 +80,33 @@ class Reclaimer final : public ReclaimHooks {
   // A step's worth: what a fault asks for at a time.
   static constexpr PageCount kBatch{64};
 
+  struct Queues {
+    explicit Queues(BlockLinks Block::*links) : in(links), out(links) {}
+    // `taken` blocks have left the queue `in` to be aged.
+    bool OutIsShort(size_t taken) const { return (out.size() + taken) * 8 < in.size() + out.size() + taken; }
+
+    BlockQueue in;
+    BlockQueue out;
+  };
+  using Which = BlockQueue Queues::*;
+  // Those of a guest that has a limit; null for any other.
+  Queues* OwnQueues(const GuestMemory& guest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void Push(Which which, Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Takes the oldest block off, and off the other queue that it is on.
+  Block* Pop(Queues& from, Which which) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+
   enum class Step : uint8_t { kAge, kEvict, kNone };
   // What one step works on: blocks side by side to be aged together, or one to be evicted.
   using Blocks = absl::InlinedVector<Block*, GuestMemory::kMostAgedTogether>;
-  Step TakeBlocks(Blocks& blocks);
+  // Null: of any guest.
+  Step TakeBlocks(const GuestMemory* of, Blocks& blocks);
   GuestMemory::Standing PutBack(Block& block, Step step);
   struct Round {
     PageCount freed;
     bool stirred = false;  // pages were taken out or are in use, or blocks were in other hands: another may do better
   };
-  Round ReclaimRound(PageCount target, EvictionScratch& scratch);
-  // `taken` blocks have left the queue `in_` to be aged.
-  bool OutQueueIsShort(size_t taken) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // `of`: reclaims from this guest, which has a limit; null: from any.
+  Round ReclaimRound(PageCount target, EvictionScratch& scratch, const GuestMemory* of = nullptr);
   // A thread in the background.
   class Worker;
   void ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& daemon);
@@ -95,8 +115,8 @@ class Reclaimer final : public ReclaimHooks {
   const std::function<void(GuestMemory&)> out_of_memory_;
 
   mutable absl::Mutex lock_;
-  BlockQueue in_ ABSL_GUARDED_BY(lock_);
-  BlockQueue out_ ABSL_GUARDED_BY(lock_);
+  Queues all_ ABSL_GUARDED_BY(lock_){&Block::links};
+  absl::flat_hash_map<const GuestMemory*, std::unique_ptr<Queues>> own_ ABSL_GUARDED_BY(lock_);
   absl::flat_hash_map<const GuestMemory*, int> in_hand_ ABSL_GUARDED_BY(lock_);
   ReclaimCounters counters_;
   std::vector<std::unique_ptr<Worker>> workers_;  // last: they use the others

@@ -10,6 +10,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "guest/guest_limits.h"
 #include "guest/memory_manager.h"
 #include "guest/reclaim/block_queue.h"
 #include "guest/testing/eventually.h"
@@ -213,6 +214,41 @@ TEST_F(ReclaimerTest, AForgottenGuestsBlocksAreNotReclaimedAnyMore) {
   EXPECT_EQ(manager_->Check(), absl::OkStatus());
   const PageCount left = other->frames_held();
   EXPECT_EQ(reclaimer().Reclaim(kLimit, scratch_), left);
+}
+
+TEST_F(ReclaimerTest, MemoryOfOneGuestIsTakenOutOldestFirstAndNoOtherGuests) {
+  GuestMemory* const other = AddGuest();
+  GuestMemory* const limited =
+      manager_->AddGuest(kGuest, Placement::kArena, {.frames = PageCount::OfBlocks(8)}).value();
+  for (uint64_t b = 0; b < 8; ++b) {
+    TouchBlock(other, b);
+    TouchBlock(limited, b);
+  }
+  ASSERT_EQ(limited->frames_held(), PageCount::OfBlocks(8));
+  for (uint64_t b = 0; b < 5; ++b) {
+    EXPECT_TRUE(reclaimer().ReclaimFrom(*limited, kOnePage));
+    EXPECT_TRUE(IsEmpty(limited, b)) << b;
+    EXPECT_FALSE(IsEmpty(limited, b + 1)) << b;
+  }
+  EXPECT_EQ(other->counts()[PageState::kResident], PageCount::OfBlocks(8));
+  // Blocks of both are on the queue of all, each once.
+  EXPECT_EQ(reclaimer().Reclaim(kLimit, scratch_), PageCount::OfBlocks(11));
+}
+
+TEST_F(ReclaimerTest, ReclaimFromAGuestEndsWhenNothingOfItCanBeStored) {
+  GuestMemory* const other = AddGuest();
+  TouchBlock(other, 0);
+  GuestMemory* const limited = manager_->AddGuest(kGuest, Placement::kArena, {.frames = GuestLimits::kLeast}).value();
+  FakeMmu mmu(*limited);
+  for (uint64_t i = 0; i < GuestLimits::kLeast.in_pages(); ++i) {
+    FillPage(mmu.Page(Gfn(i)).value(), Content::kNoise, i);
+  }
+  EXPECT_FALSE(reclaimer().ReclaimFrom(*limited, kOnePage));
+  EXPECT_EQ(other->counts()[PageState::kResident], kOneBlock);
+  // A fault that must not wait says that it would have to.
+  EXPECT_EQ(limited->Resolve(Gfn(2'000), Access::kWrite, Wait::kMustNot).status().code(),
+            absl::StatusCode::kUnavailable);
+  EXPECT_FALSE(limited->stopped());
 }
 
 TEST_F(ReclaimerTest, GuestsCanGoWhileTheirMemoryIsBeingReclaimed) {

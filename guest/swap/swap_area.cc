@@ -27,6 +27,11 @@ SwapArea::SwapArea(std::unique_ptr<BackingStore> store, absl::Duration await_for
   QUIRE_CHECK(store_->size().in_bytes() >= kLeastBytes);
 }
 
+ByteCount SwapArea::dependable_bytes() const {
+  const size_t usable = clusters_.size() - kKeptForCleaning - kMostAtOnce;
+  return ByteCount::Bytes(usable * kKeptForCleaning / (kKeptForCleaning + 1) * kClusterBytes);
+}
+
 bool SwapArea::MayWrite() const { return !failed() && Now() >= let_be_until_.load(std::memory_order_relaxed); }
 
 bool SwapArea::IsAwaited() const {

@@ -57,6 +57,10 @@ class SwapArea {
   static constexpr absl::Duration kAwaitFor = absl::Seconds(60);
   static constexpr size_t kLeastBytes = 2 * kMostAtOnce * kClusterBytes;
 
+  // What it takes of pages that do not compress, in whatever order they come and go: cleaning gains a cluster only once
+  // a fifth of five is dead, and what is being written is in hand meanwhile.
+  ByteCount dependable_bytes() const;
+
   BackingStore& store() const { return *store_; }
   const SwapAreaCounters& counters() const { return counters_; }
   SwapAreaCounters& counters() { return counters_; }

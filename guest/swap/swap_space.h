@@ -53,6 +53,7 @@ enum class StoreOutcome : uint8_t {
   kZero,            // nothing to store: the page reads as zero
   kIncompressible,  // it would save less than a tenth of a page
   kNoRoom,          // there is no memory left for it
+  kOverLimit,       // its guest has as many stored as it may; no answer of the store's
 };
 
 // What becomes of a page that does not compress.

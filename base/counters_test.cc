@@ -13,6 +13,13 @@
 namespace quire {
 namespace {
 
+TEST(PeakTest, KeepsTheHighestValue) {
+  Peak peak;
+  EXPECT_EQ(peak.value(), 0u);
+  for (const uint64_t value : {3, 7, 5, 7}) peak.Note(value);
+  EXPECT_EQ(peak.value(), 7u);
+}
+
 TEST(CounterTest, LosesNothingBetweenThreads) {
   Counter counter;
   std::vector<std::thread> threads;

@@ -104,6 +104,9 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"run", "--memory=15T"}, "that this host has"}, BadInput{{"run", "--pool=0"}, "leaves nothing"},
         BadInput{{"run", "--pool=15T"}, "that this host has"}, BadInput{{"run", "--pool=4K"}, "can run in"},
         BadInput{{"run", "--pool=100000001"}, "not a multiple of the page size"},
+        BadInput{{"run", "--guest_pool_limit=1M"}, "write 4M or more"},
+        BadInput{{"run", "--guest_swap_limit=0"}, "leave it out"},
+        BadInput{{"run", "--overcommit=2"}, "write allow or strict"},
         BadInput{{"run", "--accel=fast"}, "write auto, kvm or soft"},
         BadInput{{"run", "--engine=steam"}, "write quire or kernel"}, BadInput{{"run", "--workload=sleep"}, "sleep"},
         BadInput{{"run", "--seconds=0"}, "above 0"}, BadInput{{"run", "--compressibility=0"}, "write a ratio"},
@@ -211,6 +214,22 @@ TEST(CliTest, ARunEndsWithASummary) {
   EXPECT_EQ(outcome.err, "");
   EXPECT_TRUE(absl::StrContains(outcome.out, "2 guests of 8 MiB ran in 64 MiB: 0 wrong bytes in ")) << outcome.out;
   EXPECT_FALSE(absl::StrContains(outcome.out, "\x1b"));
+}
+
+TEST(CliTest, StrictRefusesGuestsThatMayNotFitAndStartsThoseThatDo) {
+  const Outcome refused = Quire(SoftRun({"--memory=64M", "--pool=64M", "--overcommit=strict"}));
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_TRUE(
+      absl::StrContains(refused.err, "--overcommit=strict cannot be honoured: 2 guests of 64 MiB may want 128 "))
+      << refused.err;
+  const Outcome fits = Quire(SoftRun({"--pool=64M", "--overcommit=strict"}));
+  EXPECT_EQ(fits.status, 0) << fits.err;
+}
+
+TEST(CliTest, OvercommitSaysWhatItPromises) {
+  const Outcome outcome = Quire(SoftRun({"--memory=64M", "--pool=64M"}));
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_TRUE(absl::StrContains(outcome.out, "need not fit into the pool")) << outcome.out;
 }
 
 TEST(CliTest, AReportOnStandardOutputHasItForItself) {

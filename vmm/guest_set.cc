@@ -7,6 +7,8 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "guest/frames/budget.h"
+#include "guest/frames/pool.h"
+#include "guest/guest_limits.h"
 #include "guest/swap/swap_area.h"
 #include "vmm/files.h"
 #include "vmm/swap_spec.h"
@@ -60,7 +62,17 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   for (int i = 0; i < options_.guests; ++i) {
     if (absl::Status status = AddGuest(i); !status.ok()) return status;
   }
-  return absl::OkStatus();
+  return CheckMemoryOffer();
+}
+
+absl::Status GuestSet::CheckMemoryOffer() {
+  if (!managed()) return absl::OkStatus();
+  const Pool& pool = manager_->pool();
+  // What lies below the min watermark is for reclaim, and what is wired has been taken by now.
+  const PageCount reserve = std::min(pool.watermarks().min, pool.FreePages());
+  MemoryOffer offer{.pool = (pool.FreePages() - reserve).bytes(), .swap = {}};
+  for (const std::unique_ptr<SwapArea>& area : manager_->store().areas()) offer.swap += area->dependable_bytes();
+  return CheckOvercommit(options_, offer);
 }
 
 absl::Status GuestSet::PrepareContent(const WorkloadSpec& workload) {
@@ -127,7 +139,10 @@ absl::Status GuestSet::AddGuest(int number) {
   guest.name = absl::StrCat("guest-", number);
   if (managed()) {
     absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(
-        PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena);
+        PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena,
+        {.frames = PageCount::Ceil(options_.guest_pool_limit.value_or(ByteCount())),
+         .swapped = PageCount::Ceil(options_.guest_swap_limit.value_or(ByteCount())),
+         .advice = "raise --guest_pool_limit or --guest_swap_limit, or lower --memory"});
     if (!memory.ok()) return memory.status();
     guest.memory = *memory;
   }

@@ -67,6 +67,8 @@ class GuestSet {
   absl::Status Prepare(const WorkloadSpec& workload);
   absl::Status PrepareContent(const WorkloadSpec& workload);
   absl::Status PrepareManager();
+  // Once everything is there that guests' memory has to share the pool with.
+  absl::Status CheckMemoryOffer();
   absl::Status PrepareProgram();
   absl::Status AddGuest(int number);
   absl::Status AddMachine(Guest& guest, uint64_t seed);

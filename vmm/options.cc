@@ -6,6 +6,7 @@
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
+#include "guest/guest_limits.h"
 #include "vmm/files.h"
 #include "vmm/text.h"
 #include "workloads/guest_abi.h"
@@ -14,6 +15,13 @@ ABSL_FLAG(int, guests, 4, "number of guests");
 ABSL_FLAG(quire::ByteCount, memory, quire::ByteCount::MiB(256), "memory of each guest");
 ABSL_FLAG(std::optional<quire::ByteCount>, pool, std::nullopt,
           "host memory for all guests together, with everything that is kept for them (default: half of their memory)");
+ABSL_FLAG(std::optional<quire::ByteCount>, guest_pool_limit, std::nullopt,
+          "memory of the pool that one guest may hold; beyond it memory of that guest itself is taken out");
+ABSL_FLAG(std::optional<quire::ByteCount>, guest_swap_limit, std::nullopt,
+          "pages of one guest that may be swapped, counted as they were before compression; the others stay in memory");
+ABSL_FLAG(quire::Overcommit, overcommit, quire::Overcommit::kAllow,
+          "allow or strict: strict refuses to start guests whose memory could not all be in use at the same time, none "
+          "of it compressible");
 ABSL_FLAG(int, vcpus, 1, "virtual CPUs of each guest");
 ABSL_FLAG(quire::Accel, accel, quire::Accel::kAuto,
           "auto, kvm or soft: what executes the guests; auto is KVM where it works, otherwise software vCPUs");
@@ -117,6 +125,38 @@ absl::Status CheckPool(const RunOptions& options, const RunLimits& limits) {
   return absl::OkStatus();
 }
 
+absl::Status CheckGuestLimits(const RunOptions& options) {
+  const bool limited = options.guest_pool_limit || options.guest_swap_limit;
+  if (options.engine == Engine::kKernel && (limited || options.overcommit == Overcommit::kStrict)) {
+    return Bad("--", limited ? options.guest_pool_limit ? "guest_pool_limit" : "guest_swap_limit" : "overcommit",
+               " is about Quire's pool, and --engine=kernel leaves memory to the host: give only one of them");
+  }
+  if (options.guest_pool_limit) {
+    const ByteCount limit = *options.guest_pool_limit;
+    if (limit < GuestLimits::kLeast.bytes()) {
+      return Bad(Spelled("guest_pool_limit", limit), " is less than a guest can run in: write ",
+                 SizeToFlag(GuestLimits::kLeast.bytes()), " or more");
+    }
+    if (absl::Status s = CheckWholePages("guest_pool_limit", limit, ByteCount::MiB(128)); !s.ok()) return s;
+  }
+  if (!options.guest_swap_limit) return absl::OkStatus();
+  if (*options.guest_swap_limit == ByteCount()) {
+    return Bad("--guest_swap_limit=0 would let nothing be swapped: write a size such as 128M, or leave it out");
+  }
+  return CheckWholePages("guest_swap_limit", *options.guest_swap_limit, ByteCount::MiB(128));
+}
+
+// What guests could hold of something, if each may have so much.
+ByteCount OfGuests(const RunOptions& options, ByteCount there_is, std::optional<ByteCount> each) {
+  if (!each) return there_is;
+  const ByteCount most = std::min(*each, options.memory);  // more is of no use, and cannot overflow
+  return std::min(there_is, ByteCount::Bytes(most.in_bytes() * static_cast<uint64_t>(options.guests)));
+}
+
+std::string LimitedTo(absl::string_view flag, ByteCount there_is, ByteCount usable) {
+  return usable == there_is ? "" : absl::StrCat(" (", FormatSize(usable), " by --", flag, ")");
+}
+
 absl::Status CheckDuration(absl::Duration duration) {
   const double seconds = absl::ToDoubleSeconds(duration);
   if (seconds > 0 && seconds <= kMaxSeconds) return absl::OkStatus();
@@ -193,6 +233,8 @@ absl::string_view Name(CompactionMode mode) {
   return "";
 }
 
+absl::string_view Name(Overcommit overcommit) { return overcommit == Overcommit::kAllow ? "allow" : "strict"; }
+
 absl::string_view Name(Huge huge) {
   switch (huge) {
     case Huge::kAlways:
@@ -214,6 +256,9 @@ const std::vector<FlagGroup>& RunFlags() {
         {"accel", "WHAT", "write auto, kvm or soft"}}},
       {"Their memory",
        {{"pool", "SIZE", "write a size such as 512M, 1.5G or 536870912"},
+        {"guest_pool_limit", "SIZE", "write a size such as 128M, 1.5G or 134217728"},
+        {"guest_swap_limit", "SIZE", "write a size such as 128M, 1.5G or 134217728"},
+        {"overcommit", "WHETHER", "write allow or strict"},
         {"engine", "WHO", "write quire or kernel"},
         {"huge", "WHEN", "write always, advise or never"},
         {"huge_stream", "N", "write a whole number such as 2"},
@@ -240,6 +285,9 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.guests = absl::GetFlag(FLAGS_guests);
   options.memory = absl::GetFlag(FLAGS_memory);
   options.vcpus = absl::GetFlag(FLAGS_vcpus);
+  options.guest_pool_limit = absl::GetFlag(FLAGS_guest_pool_limit);
+  options.guest_swap_limit = absl::GetFlag(FLAGS_guest_swap_limit);
+  options.overcommit = absl::GetFlag(FLAGS_overcommit);
   options.accel = absl::GetFlag(FLAGS_accel);
   options.engine = absl::GetFlag(FLAGS_engine);
   options.huge = absl::GetFlag(FLAGS_huge);
@@ -280,11 +328,27 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   }
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
+  if (absl::Status s = CheckGuestLimits(options); !s.ok()) return s;
   if (absl::Status s = CheckSwap(options); !s.ok()) return s;
   if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;
   return options.payload ? absl::OkStatus() : limits.check_workload(options.workload);
+}
+
+absl::Status CheckOvercommit(const RunOptions& options, const MemoryOffer& offer) {
+  if (options.overcommit == Overcommit::kAllow) return absl::OkStatus();
+  const ByteCount all = options.all_memory();
+  const ByteCount pool = OfGuests(options, offer.pool, options.guest_pool_limit);
+  const ByteCount swap = OfGuests(options, offer.swap, options.guest_swap_limit);
+  if (all <= pool + swap) return absl::OkStatus();
+  const bool limited = pool < offer.pool || swap < offer.swap;
+  return Bad("--overcommit=strict cannot be honoured: ", Plural(static_cast<uint64_t>(options.guests), "guest"), " of ",
+             FormatSize(options.memory), " may want ", FormatSize(all), " at once, and there are ",
+             FormatSize(offer.pool), " of the pool for them", LimitedTo("guest_pool_limit", offer.pool, pool), " and ",
+             FormatSize(offer.swap), " of swap", LimitedTo("guest_swap_limit", offer.swap, swap), ", ",
+             FormatSize(all - pool - swap), " too little: raise --pool, --swap", limited ? ", the guests' limits" : "",
+             " or both, or lower --guests or --memory");
 }
 
 absl::Status CheckFiles(const RunOptions& options) {
@@ -301,6 +365,11 @@ std::vector<std::string> Notes(const RunOptions& options) {
   std::vector<std::string> notes;
   if (options.engine == Engine::kKernel) {
     notes.push_back("With --engine=kernel the host manages the guests' memory and --pool is not enforced.");
+  } else if (options.overcommit == Overcommit::kAllow && options.all_memory() > options.pool) {
+    notes.push_back(
+        absl::StrCat("The guests' ", FormatSize(options.all_memory()),
+                     " need not fit into the pool: what they write is kept, but if too little of it compresses for all "
+                     "of it to be kept, a guest is stopped; --overcommit=strict starts none that could be."));
   }
   return notes;
 }
@@ -326,6 +395,11 @@ bool AbslParseFlag(absl::string_view text, Huge* huge, std::string*) {
   return ParseName(text, {Huge::kAlways, Huge::kAdvise, Huge::kNever}, huge);
 }
 std::string AbslUnparseFlag(Huge huge) { return std::string(Name(huge)); }
+
+bool AbslParseFlag(absl::string_view text, Overcommit* overcommit, std::string*) {
+  return ParseName(text, {Overcommit::kAllow, Overcommit::kStrict}, overcommit);
+}
+std::string AbslUnparseFlag(Overcommit overcommit) { return std::string(Name(overcommit)); }
 
 bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string*) {
   return ParseName(text, {CompactionMode::kFault, CompactionMode::kBackground, CompactionMode::kOff}, mode);

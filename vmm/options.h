@@ -27,10 +27,14 @@ enum class Engine : uint8_t { kQuire, kKernel };
 // Whether guests' memory may come and go by whole blocks of 2 MiB; kAdvise: where a guest asks for it.
 enum class Huge : uint8_t { kAlways, kAdvise, kNever };
 
+// What becomes of guests that could want more memory than there is: they may, or the run does not start.
+enum class Overcommit : uint8_t { kAllow, kStrict };
+
 absl::string_view Name(Accel accel);
 absl::string_view Name(Engine engine);
 absl::string_view Name(Huge huge);
 absl::string_view Name(CompactionMode mode);
+absl::string_view Name(Overcommit overcommit);
 
 // When a fault brings in a whole block: GranularityOptions.
 struct HugePolicy {
@@ -43,6 +47,9 @@ struct RunOptions {
   int guests = 4;
   ByteCount memory = ByteCount::MiB(256);  // of each guest
   ByteCount pool = ByteCount::MiB(512);
+  std::optional<ByteCount> guest_pool_limit = {};  // of it, for each guest
+  std::optional<ByteCount> guest_swap_limit = {};  // swapped pages of each guest, compressed or not
+  Overcommit overcommit = Overcommit::kAllow;
   int vcpus = 1;               // of each guest
   Accel accel = Accel::kAuto;  // never kAuto once the run has begun
   Engine engine = Engine::kQuire;
@@ -82,6 +89,16 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags();
 // Errors: InvalidArgument.
 absl::Status Validate(const RunOptions& options, const RunLimits& limits);
 
+// What there is for guests' memory, once everything else has what it needs.
+struct MemoryOffer {
+  ByteCount pool;  // that guests can hold at the same time
+  ByteCount swap;  // that swap areas take of pages that do not compress
+};
+
+// With --overcommit=strict, whether all guests' memory can be in use at the same time, none of it compressible.
+// Errors: InvalidArgument, with the numbers and what to change.
+absl::Status CheckOvercommit(const RunOptions& options, const MemoryOffer& offer);
+
 // Whether the files that the options name can be read and written. Errors: InvalidArgument.
 absl::Status CheckFiles(const RunOptions& options);
 
@@ -99,6 +116,8 @@ bool AbslParseFlag(absl::string_view text, Huge* huge, std::string* error);
 std::string AbslUnparseFlag(Huge huge);
 bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string* error);
 std::string AbslUnparseFlag(CompactionMode mode);
+bool AbslParseFlag(absl::string_view text, Overcommit* overcommit, std::string* error);
+std::string AbslUnparseFlag(Overcommit overcommit);
 
 }  // namespace quire
 

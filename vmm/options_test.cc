@@ -97,6 +97,61 @@ TEST(OptionsTest, SwapIsParsedAndChecked) {
   EXPECT_THAT(Error({"--swap_retry=-1"}), HasSubstr("--swap_retry=-1 is out of range"));
 }
 
+TEST(OptionsTest, GuestsMayHaveLimits) {
+  const absl::StatusOr<RunOptions> options =
+      Options({"--guest_pool_limit=4M", "--guest_swap_limit=1G", "--overcommit=strict"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->guest_pool_limit, ByteCount::MiB(4));
+  EXPECT_EQ(options->guest_swap_limit, ByteCount::GiB(1));
+  EXPECT_EQ(options->overcommit, Overcommit::kStrict);
+  EXPECT_EQ(Options({})->guest_pool_limit, std::nullopt);
+  EXPECT_EQ(Options({})->guest_swap_limit, std::nullopt);
+  EXPECT_EQ(Options({})->overcommit, Overcommit::kAllow);
+  EXPECT_EQ(Error({"--guest_pool_limit=4095K"}),
+            "--guest_pool_limit=4095K is less than a guest can run in: write 4M or more");
+  EXPECT_THAT(Error({"--guest_pool_limit=4194305"}), HasSubstr("not a multiple of the page size"));
+  EXPECT_THAT(Error({"--guest_swap_limit=5000"}), HasSubstr("not a multiple of the page size"));
+  EXPECT_THAT(Error({"--guest_swap_limit=0"}), HasSubstr("or leave it out"));
+  EXPECT_EQ(Error({"--overcommit=never"}), "--overcommit=never is not understood: write allow or strict");
+  for (const char* flag : {"--guest_pool_limit=4M", "--guest_swap_limit=4M", "--overcommit=strict"}) {
+    EXPECT_THAT(Error({flag, "--engine=kernel"}), HasSubstr("give only one of them")) << flag;
+  }
+}
+
+TEST(OptionsTest, StrictRefusesWhatCouldNotBeHonoured) {
+  RunOptions options;  // four guests of 256 MiB
+  const auto check = [&](uint64_t pool, uint64_t swap) {
+    return std::string(
+        CheckOvercommit(options, {.pool = ByteCount::MiB(pool), .swap = ByteCount::MiB(swap)}).message());
+  };
+  EXPECT_EQ(check(100, 0), "") << "allowed";
+  options.overcommit = Overcommit::kStrict;
+  EXPECT_EQ(check(1024, 0), "");
+  EXPECT_EQ(check(500, 524), "");
+  EXPECT_EQ(check(500, 500),
+            "--overcommit=strict cannot be honoured: 4 guests of 256 MiB may want 1 GiB at once, and there are 500 MiB "
+            "of the pool for them and 500 MiB of swap, 24 MiB too little: raise --pool, --swap or both, or lower "
+            "--guests or --memory");
+  options.guest_pool_limit = ByteCount::MiB(64);
+  EXPECT_THAT(check(1024, 0), HasSubstr("1 GiB of the pool for them (256 MiB by --guest_pool_limit)"));
+  EXPECT_EQ(check(1024, 768), "");
+  options.guest_swap_limit = ByteCount::MiB(100);
+  EXPECT_THAT(check(1024, 768), HasSubstr("768 MiB of swap (400 MiB by --guest_swap_limit), 368 MiB too little"));
+  options.guest_pool_limit = options.guest_swap_limit = ByteCount::GiB(1 << 20);
+  EXPECT_EQ(check(1024, 0), "") << "limits that are no limits";
+}
+
+TEST(OptionsTest, OvercommitIsSaidOnce) {
+  RunOptions options;
+  ASSERT_EQ(Notes(options).size(), 1u);
+  EXPECT_THAT(Notes(options)[0], HasSubstr("The guests' 1 GiB need not fit into the pool"));
+  options.pool = options.all_memory();
+  EXPECT_TRUE(Notes(options).empty());
+  options.pool = ByteCount::MiB(512);
+  options.overcommit = Overcommit::kStrict;
+  EXPECT_TRUE(Notes(options).empty());
+}
+
 TEST(OptionsTest, WholeBlocksAlwaysOnAdviceOrNever) {
   EXPECT_EQ(Options({"--huge=always"})->huge, Huge::kAlways);
   EXPECT_EQ(Options({"--huge=advise"})->huge, Huge::kAdvise);
@@ -219,9 +274,9 @@ TEST(OptionsTest, NamesParseBack) {
 
 TEST(OptionsTest, TheKernelEngineIsToldApart) {
   RunOptions options;
-  EXPECT_TRUE(Notes(options).empty());
   options.engine = Engine::kKernel;
-  EXPECT_EQ(Notes(options).size(), 1u);
+  ASSERT_EQ(Notes(options).size(), 1u);
+  EXPECT_THAT(Notes(options)[0], HasSubstr("--engine=kernel"));
 }
 
 }  // namespace

@@ -21,7 +21,11 @@ Json GuestJson(const GuestReport& guest) {
               {"operations", guest.operations},
               {"operations_per_second", guest.operations_per_second},
               {"verified_pages", guest.verified_pages},
-              {"mismatched_pages", guest.mismatched_pages}};
+              {"mismatched_pages", guest.mismatched_pages},
+              {"peak_resident_bytes", Bytes(guest.peak_resident_bytes)},
+              {"peak_swapped_bytes", Bytes(guest.peak_swapped_bytes)},
+              {"pool_limit_bytes", Bytes(guest.pool_limit_bytes)},
+              {"swap_limit_bytes", Bytes(guest.swap_limit_bytes)}};
 }
 
 Json GuestsJson(const std::vector<GuestReport>& guests) {
@@ -47,6 +51,7 @@ Json FaultsJson(const FaultsReport& faults) {
               {"huge", faults.huge},
               {"slow", faults.slow},
               {"direct_reclaims", faults.direct_reclaims},
+              {"limit_reclaims", faults.limit_reclaims},
               {"already_resident", faults.already_resident},
               {"p50_us", faults.p50_us},
               {"p99_us", faults.p99_us}};
@@ -68,6 +73,7 @@ Json SwapJson(const SwapReport& swap) {
               {"stored_pages", swap.stored_pages},
               {"stored_bytes", Bytes(swap.stored_bytes)},
               {"same_filled_pages", swap.same_filled_pages},
+              {"refused_limit", swap.refused_limit},
               {"tiers", tiers}};
 }
 

@@ -25,8 +25,12 @@ struct GuestReport {
   absl::Status exit = {};   // OK, or a sentence; ResourceExhausted if the guest was stopped for want of memory
   uint64_t operations = 0;  // accesses to one page each
   double operations_per_second = 0;
-  uint64_t verified_pages = 0;    // checks made
-  uint64_t mismatched_pages = 0;  // checks failed
+  uint64_t verified_pages = 0;         // checks made
+  uint64_t mismatched_pages = 0;       // checks failed
+  ByteCount peak_resident_bytes = {};  // memory of the pool held, second chance included
+  ByteCount peak_swapped_bytes = {};   // as it was before compression
+  ByteCount pool_limit_bytes = {};     // 0: no limit of its own
+  ByteCount swap_limit_bytes = {};
 };
 
 struct PoolReport {
@@ -50,6 +54,7 @@ struct FaultsReport {
   uint64_t huge = 0;
   uint64_t slow = 0;              // handed to the thread that may wait (windows only)
   uint64_t direct_reclaims = 0;   // that had to make room themselves
+  uint64_t limit_reclaims = 0;    // that had to make room within their own guest's limit
   uint64_t already_resident = 0;  // another vCPU was faster, or the MMU had dropped the page by itself
   double p50_us = 0;              // from the event read to the wake-up
   double p99_us = 0;
@@ -73,6 +78,7 @@ struct SwapReport {
   uint64_t stored_pages = 0;       // gauge
   ByteCount stored_bytes = {};     // gauge
   uint64_t same_filled_pages = 0;  // gauge
+  uint64_t refused_limit = 0;      // times that a page stayed because its guest had as many swapped as it may
   std::vector<SwapTierReport> tiers = {};
 };
 

@@ -28,7 +28,11 @@ Report Example() {
                     .operations = 1001,
                     .operations_per_second = 100.5,
                     .verified_pages = 1002,
-                    .mismatched_pages = 0},
+                    .mismatched_pages = 0,
+                    .peak_resident_bytes = ByteCount::KiB(21),
+                    .peak_swapped_bytes = ByteCount::KiB(22),
+                    .pool_limit_bytes = ByteCount::KiB(23),
+                    .swap_limit_bytes = ByteCount::KiB(24)},
                    {.id = 1,
                     .name = "guest-1",
                     .memory_bytes = ByteCount::MiB(256),
@@ -52,6 +56,7 @@ Report Example() {
                    .huge = 36,
                    .slow = 38,
                    .direct_reclaims = 39,
+                   .limit_reclaims = 40,
                    .already_resident = 37,
                    .p50_us = 12.5,
                    .p99_us = 80.25};
@@ -60,6 +65,7 @@ Report Example() {
                  .stored_pages = 43,
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
+                 .refused_limit = 46,
                  .tiers = {{.name = "ram", .pages = 43, .bytes = ByteCount::KiB(44)}}};
   report.zones = {{.name = "compressed-1024",
                    .size = ByteCount::Bytes(1024),
@@ -110,6 +116,12 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/guests/0/operations_per_second",
                            "/guests/0/verified_pages",
                            "/guests/0/mismatched_pages",
+                           "/guests/0/peak_resident_bytes",
+                           "/guests/0/peak_swapped_bytes",
+                           "/guests/0/pool_limit_bytes",
+                           "/guests/0/swap_limit_bytes",
+                           "/faults/limit_reclaims",
+                           "/swap/refused_limit",
                            "/pool/limit_bytes",
                            "/pool/peak_bytes",
                            "/pool/resident_bytes",
@@ -186,15 +198,16 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["elapsed_seconds"], 10.5);
   EXPECT_EQ(json["guests"][0], Json::parse(R"({"id": 0, "name": "guest-0", "memory_bytes": 268435456, "vcpus": 2,
       "exit": "ok", "operations": 1001, "operations_per_second": 100.5, "verified_pages": 1002,
-      "mismatched_pages": 0})"));
+      "mismatched_pages": 0, "peak_resident_bytes": 21504, "peak_swapped_bytes": 22528, "pool_limit_bytes": 23552,
+      "swap_limit_bytes": 24576})"));
   EXPECT_EQ(json["guests"][1]["exit"], "triple fault at rip 0x401000");
   EXPECT_EQ(json["pool"], Json::parse(R"({"limit_bytes": 536870912, "peak_bytes": 535822336,
       "resident_bytes": 314572800, "out_bytes": 20971520, "shared_bytes": 10485760, "compressed_bytes": 104857600,
       "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
-      "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
+      "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(json["swap"], Json::parse(R"({"pages_out": 41, "pages_in": 42, "stored_pages": 43, "stored_bytes": 45056,
-      "same_filled_pages": 45, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
+      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,

@@ -170,6 +170,12 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
                 .operations = p.operations,
                 .verified_pages = p.verified_pages,
                 .mismatched_pages = p.mismatched_pages};
+  if (guest.memory != nullptr) {
+    r.peak_resident_bytes = guest.memory->peak_held().bytes();
+    r.peak_swapped_bytes = guest.memory->peak_swapped().bytes();
+    r.pool_limit_bytes = guest.memory->limits().frames.bytes();
+    r.swap_limit_bytes = guest.memory->limits().swapped.bytes();
+  }
   if (r.exit.ok() && !p.first_mismatch.empty()) r.exit = absl::DataLossError(p.first_mismatch);
   // A guest that was never seen to run is measured from its start, filling included.
   const MonotonicTime since = started.running_since.value_or(start_);
@@ -200,6 +206,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.second_chance = faults.second_chance.value();
   report.faults.swap_in = faults.swap_in.value();
   report.faults.direct_reclaims = set_.manager()->reclaimer().counters().direct.value();
+  report.faults.limit_reclaims = set_.manager()->reclaimer().counters().at_limit.value();
   report.faults.already_resident = faults.already_resident.value();
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
@@ -211,6 +218,7 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.pages_in = swap.pages_in.value();
   report.swap.stored_pages = stored.stored.in_pages();
   report.swap.same_filled_pages = stored.same_filled.in_pages();
+  report.swap.refused_limit = swap.refused_limit.value();
   ReportTiers(report.swap);
   report.cpu_seconds.swap = absl::ToDoubleSeconds(set_.manager()->writer_cpu_time());
   for (const ZoneStatistics& zone : set_.manager()->store().zones()) {

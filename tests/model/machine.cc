@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "guest/guest_limits.h"
 #include "guest/huge/compaction_mode.h"
 #include "guest/swap/backing_store.h"
 #include "guest/swap/testing/fake_backing_store.h"
@@ -97,6 +98,7 @@ Machine::~Machine() {
 absl::Status Machine::Apply(const Op& op) {
   absl::Status status = std::visit([this](const auto& o) { return Do(o); }, op);
   if (status.ok()) status = NoticeStops();
+  if (status.ok()) status = CheckLimits();
   return status;
 }
 
@@ -166,6 +168,7 @@ absl::Status Machine::Do(const Probe& op) {
     // A whole block may have been wanted.
     if (manager_->pool().FreePages() <= manager_->pool().watermarks().min + kOneBlock) return absl::OkStatus();
     if (HasPagesInSwapArea(*guest->memory, BlockOf(gfn))) return absl::OkStatus();
+    if (!guest->memory->HasRoomFor(kOneBlock)) return absl::OkStatus();
     return Wrong(*guest->memory, gfn, "was refused although memory is free");
   }
   if (!resolution.ok()) return Judge(*guest, resolution.status());
@@ -262,9 +265,10 @@ absl::Status Machine::Do(const Compact& op) {
 absl::Status Machine::Do(const AddGuest& op) {
   if (guests_.size() == kMaxGuests) return absl::OkStatus();
   const PageCount size((op.pages - 1) % 2048 + 1);  // 1 to 2048, and the number itself if it is among them
-  absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(size, op.placement);
+  const GuestLimits limits{.frames = PageCount(op.frames), .swapped = PageCount(op.swapped)};
+  absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(size, op.placement, limits);
   // After very many guests there are no more places for reservations.
-  if (absl::IsInvalidArgument(memory.status())) memory = manager_->AddGuest(size, Placement::kArena);
+  if (absl::IsInvalidArgument(memory.status())) memory = manager_->AddGuest(size, Placement::kArena, limits);
   if (!memory.ok()) return memory.status();
   (*memory)->AdviseHuge(GfnRange(Gfn(0), size), true);
   guests_.push_back({.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = {}});
@@ -306,22 +310,42 @@ absl::Status Machine::Judge(Guest& guest, const absl::Status& status) {
   return absl::InternalError(absl::StrCat("a stopped guest's fault got ", status.ToString()));
 }
 
+Machine::Needs Machine::NeedsOf(const Guest& guest) {
+  Needs needs;
+  for (const auto& [gfn, page] : guest.pages) {
+    // Of the contents that are written here, noise alone has no two words that are equal side by side.
+    const bool noise = std::memcmp(&page[8], &page[16], 8) != 0 && std::memcmp(&page[40], &page[48], 8) != 0;
+    (noise ? needs.frames : needs.compressible) += kOnePage;
+  }
+  const PageCount most = guest.memory->limits().swapped;
+  if (most != PageCount() && needs.compressible > most) {
+    needs.frames += needs.compressible - most;
+    needs.compressible = most;
+  }
+  return needs;
+}
+
 PageCount Machine::NeededFrames() const {
-  PageCount frames;
+  PageCount frames, compressible;
   for (const FrameRange& range : wired_) frames += range.size();
-  uint64_t compressible = 0;
   for (const Guest& guest : guests_) {
-    for (const auto& [gfn, page] : guest.pages) {
-      // Of the contents that are written here, noise alone has no two words that are equal side by side.
-      const bool noise = std::memcmp(&page[8], &page[16], 8) != 0 && std::memcmp(&page[40], &page[48], 8) != 0;
-      if (noise) {
-        frames += kOnePage;
-      } else {
-        ++compressible;
-      }
+    const Needs needs = NeedsOf(guest);
+    frames += needs.frames;
+    compressible += needs.compressible;
+  }
+  return frames + compressible / 2;
+}
+
+absl::Status Machine::CheckLimits() const {
+  for (const Guest& guest : guests_) {
+    const GuestLimits& limits = guest.memory->limits();
+    const auto exceeds = [](PageCount pages, PageCount limit) { return limit != PageCount() && pages > limit; };
+    if (exceeds(guest.memory->frames_held(), limits.frames) || exceeds(guest.memory->peak_held(), limits.frames) ||
+        exceeds(guest.memory->peak_swapped(), limits.swapped)) {
+      return absl::InternalError(absl::StrCat("guest ", guest.memory->id(), " has more than its limits allow"));
     }
   }
-  return frames + PageCount(compressible / 2);
+  return absl::OkStatus();
 }
 
 PageCount Machine::ScatteredFrames() const {
@@ -338,9 +362,11 @@ absl::Status Machine::NoticeStops() {
     if (!absl::IsResourceExhausted(reason)) {
       return absl::InternalError(absl::StrCat("a guest was stopped: ", reason.ToString()));
     }
+    const PageCount most = guest.memory->limits().frames;
+    const bool at_its_limit = most != PageCount() && NeedsOf(guest).frames >= most * 3 / 4;
     const PageCount usable = kPool - manager_->pool().watermarks().min;
     const PageCount needed = NeededFrames(), scattered = stop->second;
-    if (needed + scattered < usable * 3 / 4) {
+    if (!at_its_limit && needed + scattered < usable * 3 / 4) {
       return absl::InternalError(absl::StrCat("a guest was stopped while what all hold takes about ", needed.in_pages(),
                                               " frames, and ", scattered.in_pages(), " are scattered, of ",
                                               usable.in_pages(), ": ", reason.ToString()));

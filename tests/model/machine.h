@@ -85,8 +85,15 @@ class Machine {
   absl::Status Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change);
   // Whether an error of an access is as it should be.
   absl::Status Judge(Guest& guest, const absl::Status& status);
+  // About how many frames a guest has to hold to keep its pages, and how many of the others compress.
+  struct Needs {
+    PageCount frames;
+    PageCount compressible;
+  };
+  static Needs NeedsOf(const Guest& guest);
   // About how many frames it takes to keep what guests hold, with all that compresses compressed.
   PageCount NeededFrames() const;
+  absl::Status CheckLimits() const;
   absl::Status NoticeStops();
   void Remove(Guest& guest);
   absl::Status CheckMmu(Guest& guest);

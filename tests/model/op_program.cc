@@ -75,8 +75,8 @@ struct Printer {
   std::string operator()(const WriteOut& op) const { return absl::StrFormat("WriteOut{.kib = %u}", op.kib); }
   std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
   std::string operator()(const AddGuest& op) const {
-    return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s}", op.pages, Name(op.placement),
-                           Name(op.mmu));
+    return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s, .frames = %u, .swapped = %u}", op.pages,
+                           Name(op.placement), Name(op.mmu), op.frames, op.swapped);
   }
   std::string operator()(const RemoveGuest& op) const { return absl::StrFormat("RemoveGuest{.guest = %u}", op.guest); }
   std::string operator()(const Wire& op) const { return absl::StrFormat("Wire{.pages = %u}", op.pages); }
@@ -140,7 +140,9 @@ Op RandomOp(Dice& dice) {
   if (kind < 1009) {
     return AddGuest{.pages = 1 + dice.Below(2048),
                     .placement = dice.Below(2) == 0 ? Placement::kArena : Placement::kReservation,
-                    .mmu = static_cast<Mmu>(dice.Below(3))};
+                    .mmu = static_cast<Mmu>(dice.Below(3)),
+                    .frames = dice.Below(2) == 0 ? 1024 + dice.Below(512) : 0,
+                    .swapped = dice.Below(4) == 0 ? 1 + dice.Below(1024) : 0};
   }
   if (kind < 1012) return RemoveGuest{.guest = guest};
   if (kind < 1015) return Compact{.blocks = 1 + dice.Below(4)};

@@ -81,11 +81,13 @@ struct Compact {
 // --- What the machine does.
 
 enum class Mmu : uint8_t { kFake, kFakeWithAccessBits, kEpt };
-// Does nothing while there are kMaxGuests.
+// Does nothing while there are kMaxGuests. Limits in pages; 0: none.
 struct AddGuest {
   uint32_t pages;
   Placement placement;
   Mmu mmu;
+  uint32_t frames = 0;
+  uint32_t swapped = 0;
 };
 struct RemoveGuest {
   uint32_t guest;

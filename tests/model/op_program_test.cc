@@ -49,11 +49,11 @@ INSTANTIATE_TEST_SUITE_P(Seeds, OpProgramTest, ::testing::Range(1u, 9u));
 
 TEST(OpProgramTextTest, ProgramsPrintAsTheCppThatTheyAre) {
   EXPECT_EQ(ToCpp(Program{Write{.guest = 1, .page = 2, .content = Content::kNoise, .seed = 3}, Unwire{},
-                          AddGuest{.pages = 4, .placement = Placement::kArena, .mmu = Mmu::kEpt}}),
+                          AddGuest{.pages = 4, .placement = Placement::kArena, .mmu = Mmu::kEpt, .frames = 5}}),
             "{\n"
             "    Write{.guest = 1, .page = 2, .content = Content::kNoise, .seed = 3},\n"
             "    Unwire{},\n"
-            "    AddGuest{.pages = 4, .placement = Placement::kArena, .mmu = Mmu::kEpt},\n"
+            "    AddGuest{.pages = 4, .placement = Placement::kArena, .mmu = Mmu::kEpt, .frames = 5, .swapped = 0},\n"
             "}");
 }
 
@@ -110,6 +110,14 @@ TEST(MachineTest, PagesReallyGoToTheSwapAreaAndComeBackInRandomPrograms) {
   EXPECT_GT(counters.bytes_written.value(), uint64_t{20} << 20);
   EXPECT_GT(counters.bytes_read.value(), uint64_t{4} << 20);
   EXPECT_EQ(machine.CompareAll(), absl::OkStatus());
+}
+
+TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().reclaimer().counters().at_limit.value(), 5u);
+  EXPECT_GT(machine.manager().swap().refused_limit.value(), 50u);
 }
 
 TEST(MachineTest, AWrongByteIsFound) {

@@ -31,6 +31,37 @@ TEST(SoftRunTest, GuestsRunCorrectlyInHalfOfTheirMemory) {
   ExpectGoodRun(options, RunInChild(options));
 }
 
+TEST(SoftRunTest, GuestsRunCorrectlyWithinTheirOwnLimits) {
+  RunOptions options = Options();
+  options.vcpus = 2;
+  options.pool = ByteCount::MiB(192);
+  options.guest_pool_limit = ByteCount::MiB(20);
+  options.workload = "zipf:operations=40000";
+  const ChildRun run = RunInChild(options);
+  ExpectGoodRun(options, run);
+  for (const nlohmann::json& guest : run.report["guests"]) {
+    EXPECT_LE(guest["peak_resident_bytes"], options.guest_pool_limit->in_bytes());
+    EXPECT_GT(guest["peak_resident_bytes"], options.guest_pool_limit->in_bytes() / 2);
+    EXPECT_GT(guest["peak_swapped_bytes"], 0u);
+    EXPECT_EQ(guest["pool_limit_bytes"], options.guest_pool_limit->in_bytes());
+    EXPECT_EQ(guest["swap_limit_bytes"], 0u);
+  }
+  EXPECT_GT(run.report["faults"]["limit_reclaims"], 0u);
+}
+
+TEST(SoftRunTest, AGuestThatDoesNotFitItsLimitIsStoppedAndSaysSo) {
+  RunOptions options = Options();
+  options.guests = 1;
+  options.pool = ByteCount::MiB(128);
+  options.guest_pool_limit = ByteCount::MiB(16);
+  options.compressibility = 1;
+  const ChildRun run = RunInChild(options);
+  EXPECT_EQ(run.status, 4);
+  const std::string exit = run.report["guests"][0]["exit"];
+  EXPECT_THAT(exit, HasSubstr("guest-0 is at its limit of 16 MiB"));
+  EXPECT_THAT(exit, HasSubstr("--guest_pool_limit"));
+}
+
 TEST(SoftRunTest, EveryWorkloadRunsCorrectlyUnderPressure) {
   for (const char* workload : {"touch:operations=20000", "random:operations=20000", "zipf:scatter=1,operations=20000",
                                "phases:period=1000,operations=20000", "scan:operations=20000"}) {

@@ -42,6 +42,7 @@
 #include "guest/swap/slot_table.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_slot.h"
+#include "guest/swap/zone.h"
 
 namespace quire {
 
@@ -139,6 +140,7 @@ class SwapSpace {
     PageCount held;          // frames that hold them
     uint64_t errors;         // damaged pages found
   };
+  // What lies ready in per-CPU buckets is given back for it, so that `held` is exact.
   Statistics statistics() const;
   std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
@@ -167,7 +169,7 @@ class SwapSpace {
 
   void FreeBytes(const SlotRecord& record);
   void NoticeFreed(uint32_t pages);
-  PageCount CompactKeg(Keg& keg, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
+  PageCount CompactZone(Zone& zone, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
   // False: it is not its owner's any more, or cannot be moved now.
   bool MoveObject(Keg& keg, const Keg::Owned& owned);
 

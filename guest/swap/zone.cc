@@ -12,7 +12,7 @@ namespace quire {
 Zone::Zone(Pool& pool, SlabTable& slabs, Gauge& held, uint8_t number, ZoneOptions options)
     : options_(std::move(options)),
       keg_(pool, slabs, held, number, options_.object_bytes),
-      capacity_(std::clamp<size_t>(kPageSize / options_.object_bytes, 1, kMostInBucket)),
+      capacity_(std::clamp<size_t>(2 * kPageSize / options_.object_bytes, 1, kMostInBucket)),
       bucket_count_(options_.buckets != 0
                         ? options_.buckets
                         : std::clamp<size_t>(static_cast<size_t>(sysconf(_SC_NPROCESSORS_CONF)), 1, kMostBuckets)),

@@ -1,6 +1,6 @@
 // A named cache of objects in front of a keg (UMA's zone).
 //
-// Each CPU has a bucket of objects that were freed there, at most a page's worth, so that most allocations and frees
+// Each CPU has a bucket of objects that were freed there, at most two pages' worth, so that most allocations and frees
 // take no lock that another CPU wants:
 //
 //     Free ---> [ bucket of this CPU ] ---> Allocate

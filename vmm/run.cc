@@ -11,9 +11,9 @@
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
 #include "guest/memory_manager.h"
-#include "guest/swap/slab_zone.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
+#include "guest/swap/zone.h"
 #include "vmm/guest_set.h"
 #include "workloads/spec.h"
 

@@ -30,7 +30,8 @@ Keg::Keg(Pool& pool, SlabTable& slabs, Gauge& held, uint8_t number, uint32_t obj
       object_bytes_(object_bytes),
       header_(object_bytes < kPageSize ? kHeader : 0),
       slab_frames_(BestSlabFrames(object_bytes)),
-      slab_objects_(std::min<uint32_t>(slab_frames_ * kPageSize / object_bytes, Slab::kMaxObjects)) {
+      slab_objects_(std::min<uint32_t>(slab_frames_ * kPageSize / object_bytes, Slab::kMaxObjects)),
+      group_scale_((kGroups << 16) / slab_objects_) {
   QUIRE_CHECK(object_bytes % kHeader == 0 && object_bytes > kHeader && object_bytes <= kPageSize);
   lists_.fill(kNone);
 }
@@ -39,11 +40,7 @@ absl::StatusOr<SlabObject> Keg::Allocate() {
   absl::MutexLock lock(&lock_);
   ++counts_.requests;
   absl::StatusOr<SlabObject> object = AllocateLocked();
-  if (!object.ok()) {
-    ++counts_.failures;
-  } else if (header_ > 0) {
-    OwnerOf(slabs_[object->slab], object->index).store(kNoOwner, std::memory_order_relaxed);
-  }
+  if (!object.ok()) ++counts_.failures;
   return object;
 }
 
@@ -151,7 +148,7 @@ uint32_t Keg::Emptiest() const {
 uint8_t Keg::ListFor(const Slab& slab) const {
   if (slab.used == slab_objects_ || slab.draining) return Slab::kNone;
   const bool has_hole = FramesFor(LowestFree(slab) + 1) <= slab.held;
-  return static_cast<uint8_t>(slab.used * kGroups / slab_objects_ + (has_hole ? kGroups : 0));
+  return static_cast<uint8_t>((slab.used * group_scale_ >> 16) + (has_hole ? kGroups : 0));
 }
 
 void Keg::Relist(uint32_t id) {

@@ -56,7 +56,7 @@ namespace quire {
 class Keg {
  public:
   static constexpr uint32_t kHeader = 4;  // bytes of an object that name its owner
-  // Stands for an owner that is not known yet.
+  // Stands for no owner.
   static constexpr uint32_t kNoOwner = ~uint32_t{0};
 
   // Objects of `object_bytes` (a multiple of 4, at most a page), their headers included. Frames come from the arena
@@ -69,7 +69,8 @@ class Keg {
   // What of an object is its user's.
   uint32_t payload_bytes() const { return object_bytes_ - header_; }
 
-  // An object of unknown content and without an owner. Never waits, never reclaims. Errors: those of Arena::Allocate.
+  // An object of unknown content, which names whatever owner until it is written. Never waits, never reclaims. Errors:
+  // those of Arena::Allocate.
   absl::StatusOr<SlabObject> Allocate() ABSL_LOCKS_EXCLUDED(lock_);
   void Free(SlabObject object) ABSL_LOCKS_EXCLUDED(lock_);
 
@@ -105,7 +106,8 @@ class Keg {
     SlabObject object;
     uint32_t owner;
   };
-  // A slab whose objects are to go elsewhere, and they, the last first.
+  // A slab whose objects are to go elsewhere, and they, the last first. An owner may be any number: only what it
+  // stands for can say whether the object is its.
   struct Drain {
     uint32_t slab = SlabTable::kNone;
     absl::InlinedVector<Owned, Slab::kMaxObjects> objects = {};
@@ -193,6 +195,7 @@ class Keg {
   const uint32_t header_;
   const uint32_t slab_frames_;
   const uint32_t slab_objects_;
+  const uint32_t group_scale_;  // used objects times this are groups of 1 << 16: no division for each allocation
 
   mutable absl::Mutex lock_;
   uint32_t listed_ ABSL_GUARDED_BY(lock_) = 0;  // which lists are not empty, a bit each

@@ -114,6 +114,15 @@ TEST_F(KegTest, WithoutMemoryItFailsAndAHoleIsEnough) {
   }
 }
 
+TEST_F(KegTest, FreeingTwiceStopsTheProgram) {
+  const SlabObject a = Put(1);
+  const SlabObject b = Put(2);
+  keg_.Free(a);
+  EXPECT_DEATH(keg_.Free(a), "broken invariant");
+  keg_.Free(b);
+  EXPECT_DEATH(keg_.Free(b), "broken invariant");
+}
+
 // Empties slabs until nothing is to be won, as the store does. `objects`: by owner; freed ones are not live.
 class KegDrainTest : public KegTest {
  protected:

@@ -1,31 +1,43 @@
 #include "guest/swap/slab_zone.h"
 
+#include <string>
+
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 
 namespace quire {
 
-SlabZone::SlabZone(Pool& pool) : pool_(pool) { static_assert(kKegs < Slab::kNone, "a slab names its keg"); }
+SlabZone::SlabZone(Pool& pool) : pool_(pool) { static_assert(kZones < Slab::kNone, "a slab names its keg"); }
 
 SlabZone::~SlabZone() {
+  Drain();
   QUIRE_CHECK(held() == PageCount());
-  for (const auto& keg : kegs_) delete keg.load();
+  for (const auto& zone : zones_) delete zone.load();
 }
 
 absl::StatusOr<SlabObject> SlabZone::Allocate(uint32_t bytes) {
   QUIRE_CHECK(bytes > 0 && bytes <= kMaxObject);
   const uint32_t number = NumberFor(bytes);
-  Keg* const known = keg(number);
-  return (known != nullptr ? *known : MakeKeg(number)).Allocate();
+  Zone* const known = zone(number);
+  return (known != nullptr ? *known : MakeZone(number)).Allocate();
 }
 
-Keg& SlabZone::MakeKeg(uint32_t number) {
+Zone& SlabZone::MakeZone(uint32_t number) {
   absl::MutexLock lock(&make_lock_);
-  if (keg(number) == nullptr) {
-    const uint32_t bytes = number + 1 < kKegs ? (number + 1) * kStep : kMaxObject;
-    kegs_[number].store(new Keg(pool_, slabs_, held_, static_cast<uint8_t>(number), bytes), std::memory_order_release);
+  if (zone(number) == nullptr) {
+    const uint32_t bytes = number + 1 < kZones ? (number + 1) * kStep : kMaxObject;
+    const std::string name = number + 1 < kZones ? absl::StrCat("compressed-", bytes) : "incompressible";
+    zones_[number].store(
+        new Zone(pool_, slabs_, held_, static_cast<uint8_t>(number), {.name = name, .object_bytes = bytes}),
+        std::memory_order_release);
   }
-  return *keg(number);
+  return *zone(number);
+}
+
+void SlabZone::Drain() const {
+  for (uint32_t i = 0; i < kZones; ++i) {
+    if (Zone* const z = zone(i)) z->Drain();
+  }
 }
 
 void SlabZone::Write(SlabObject object, uint32_t owner, absl::Span<const std::byte> bytes) {
@@ -33,65 +45,56 @@ void SlabZone::Write(SlabObject object, uint32_t owner, absl::Span<const std::by
 }
 
 // A slab stays its keg's while it has an object.
-Keg& SlabZone::KegOf(SlabObject object) const {
+Zone& SlabZone::ZoneOf(SlabObject object) const {
   const uint8_t number = slabs_[object.slab].keg.load(std::memory_order_relaxed);
-  QUIRE_CHECK(number < kKegs);
-  return *keg(number);
+  QUIRE_CHECK(number < kZones);
+  return *zone(number);
 }
 
 // The descriptor may be out of date. Slabs are never forgotten, so what it names can be looked at; the keg looks again
 // under its lock.
 FrameMigrator::Answer SlabZone::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
   const uint8_t number = slabs_[owner.zone_value()].keg.load(std::memory_order_relaxed);
-  return number < kKegs ? keg(number)->Migrate(from, owner, to) : FrameMigrator::Answer::kBusy;
+  return number < kZones ? zone(number)->keg().Migrate(from, owner, to) : FrameMigrator::Answer::kBusy;
 }
 
 ByteCount SlabZone::in_objects() const {
-  uint64_t bytes = 0;
-  for (uint32_t i = 0; i < kKegs; ++i) {
-    if (const Keg* const k = keg(i)) bytes += k->statistics().used * k->object_bytes();
-  }
-  return ByteCount::Bytes(bytes);
+  ByteCount bytes;
+  for (const ZoneStatistics& s : statistics()) bytes += ByteCount::Bytes(s.used * s.size.in_bytes());
+  return bytes;
 }
 
 PageCount SlabZone::reclaimable() const {
   PageCount frames;
-  for (uint32_t i = 0; i < kKegs; ++i) {
-    if (const Keg* const k = keg(i)) frames += k->reclaimable();
+  for (uint32_t i = 0; i < kZones; ++i) {
+    if (const Zone* const z = zone(i)) frames += z->keg().reclaimable();
   }
   return frames;
 }
 
 ByteCount SlabZone::metadata() const {
-  uint64_t kegs = 0;
-  for (uint32_t i = 0; i < kKegs; ++i) kegs += keg(i) != nullptr;
-  return slabs_.metadata() + ByteCount::Bytes(sizeof *this + kegs * sizeof(Keg));
+  ByteCount bytes = slabs_.metadata() + ByteCount::Bytes(sizeof *this);
+  for (uint32_t i = 0; i < kZones; ++i) {
+    if (const Zone* const z = zone(i)) bytes += z->metadata();
+  }
+  return bytes;
 }
 
 std::vector<ZoneStatistics> SlabZone::statistics() const {
   std::vector<ZoneStatistics> all;
-  for (uint32_t i = 0; i < kKegs; ++i) {
-    const Keg* const k = keg(i);
-    if (k == nullptr) continue;
-    const Keg::Statistics s = k->statistics();
-    all.push_back({.name = i + 1 < kKegs ? absl::StrCat("compressed-", k->object_bytes()) : "incompressible",
-                   .size = ByteCount::Bytes(k->object_bytes()),
-                   .used = s.used,
-                   .free = s.free,
-                   .requests = s.requests,
-                   .failures = s.failures,
-                   .frames = s.frames});
+  for (uint32_t i = 0; i < kZones; ++i) {
+    if (const Zone* const z = zone(i)) all.push_back(z->statistics());
   }
   return all;
 }
 
 absl::Status SlabZone::Check() const {
   PageCount frames;
-  for (uint32_t i = 0; i < kKegs; ++i) {
-    const Keg* const k = keg(i);
-    if (k == nullptr) continue;
-    if (absl::Status status = k->Check(); !status.ok()) return status;
-    frames += k->statistics().frames;
+  for (uint32_t i = 0; i < kZones; ++i) {
+    const Zone* const z = zone(i);
+    if (z == nullptr) continue;
+    if (absl::Status status = z->keg().Check(); !status.ok()) return status;
+    frames += z->statistics().frames;
   }
   if (frames == held()) return absl::OkStatus();
   return absl::InternalError(

@@ -1,9 +1,9 @@
-// Small objects in the pool: compressed pages. A keg (keg.h) for each size, in steps of 32 bytes.
+// Small objects in the pool: compressed pages. A zone (zone.h) over a keg (keg.h) for each size, in steps of 32 bytes.
 //
 // All memory comes from the arena with Reserve::kReclaim and counts against the pool's limit, each object's four bytes
 // for its owner included; bookkeeping of slabs lies in ordinary memory.
 //
-// The sizes were chosen by measurement: docs/swap.md, "In the pool". A keg is made when its size is first asked for.
+// The sizes were chosen by measurement: docs/swap.md, "In the pool". A zone is made when its size is first asked for.
 #ifndef QUIRE_GUEST_SWAP_SLAB_ZONE_H_
 #define QUIRE_GUEST_SWAP_SLAB_ZONE_H_
 
@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -26,28 +25,17 @@
 #include "guest/frames/pool.h"
 #include "guest/swap/keg.h"
 #include "guest/swap/slab_table.h"
+#include "guest/swap/zone.h"
 
 namespace quire {
 
-// What there is of one kind of object: a line of FreeBSD's `vmstat -z`.
-struct ZoneStatistics {
-  std::string name = {};
-  ByteCount size = {};    // of an object, its header included
-  uint64_t limit = 0;     // objects; 0: as many as there is memory for
-  uint64_t used = 0;      // objects
-  uint64_t free = 0;      // that there are frames for
-  uint64_t requests = 0;  // to allocate one
-  uint64_t failures = 0;  // of them
-  PageCount frames = {};
-};
-
-// Thread safe; one lock a size.
+// Thread safe. Stores and loads of different sizes do not meet.
 class SlabZone {
  public:
   static constexpr uint32_t kMaxObject = kPageSize;     // bytes
   static constexpr uint32_t kStep = 32;                 // bytes
   static constexpr uint32_t kMostShared = 116 * kStep;  // bytes, the header included: larger objects have a page each
-  static constexpr uint32_t kKegs = kMostShared / kStep + 1;
+  static constexpr uint32_t kZones = kMostShared / kStep + 1;
 
   explicit SlabZone(Pool& pool);
   ~SlabZone();
@@ -57,7 +45,7 @@ class SlabZone {
   // An object of at least `bytes` (1 to kMaxObject) bytes of unknown content. Never waits, never reclaims.
   // Errors: those of Arena::Allocate.
   absl::StatusOr<SlabObject> Allocate(uint32_t bytes);
-  void Free(SlabObject object) { KegOf(object).Free(object); }
+  void Free(SlabObject object) { ZoneOf(object).Free(object); }
   // Copies `bytes` to the object's first bytes, and says whose it is.
   void Write(SlabObject object, uint32_t owner, absl::Span<const std::byte> bytes);
 
@@ -65,7 +53,7 @@ class SlabZone {
   class Pin : public Keg::Pin {
    public:
     Pin(const SlabZone& zone, SlabObject object)
-        : Keg::Pin(zone.KegOf(object), zone.slabs_[object.slab], object.index) {}
+        : Keg::Pin(zone.ZoneOf(object).keg(), zone.slabs_[object.slab], object.index) {}
   };
   const std::byte* Read(const Pin& object, uint32_t bytes, std::byte* buffer) const {
     return object.Read(bytes, buffer);
@@ -75,9 +63,11 @@ class SlabZone {
   FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to);
 
   // By the size of their objects, the smallest first. Null: nobody has asked for that size.
-  Keg* keg(uint32_t number) const { return kegs_[number].load(std::memory_order_acquire); }
+  Zone* zone(uint32_t number) const { return zones_[number].load(std::memory_order_acquire); }
+  // Gives objects that lie ready for the next who asks back, so that held() says what those in use take.
+  void Drain() const;
 
-  // Memory taken from the arena; what of it is objects (rounded up to their keg's size); and what moving objects
+  // Memory taken from the arena; what of it is objects (rounded up to their zone's size); and what moving objects
   // together would free.
   PageCount held() const { return PageCount(held_.value()); }
   ByteCount in_objects() const;
@@ -91,16 +81,16 @@ class SlabZone {
  private:
   static uint32_t NumberFor(uint32_t bytes) {
     const uint32_t with_header = bytes + Keg::kHeader;
-    return with_header > kMostShared ? kKegs - 1 : (with_header + kStep - 1) / kStep - 1;
+    return with_header > kMostShared ? kZones - 1 : (with_header + kStep - 1) / kStep - 1;
   }
-  Keg& MakeKeg(uint32_t number) ABSL_LOCKS_EXCLUDED(make_lock_);
-  Keg& KegOf(SlabObject object) const;
+  Zone& MakeZone(uint32_t number) ABSL_LOCKS_EXCLUDED(make_lock_);
+  Zone& ZoneOf(SlabObject object) const;
 
   Pool& pool_;
   SlabTable slabs_;
   Gauge held_;
   absl::Mutex make_lock_;
-  std::array<std::atomic<Keg*>, kKegs> kegs_ = {};  // owned
+  std::array<std::atomic<Zone*>, kZones> zones_ = {};  // owned
 };
 
 }  // namespace quire

@@ -347,25 +347,26 @@ bool SwapSpace::IsScattered() const {
 PageCount SwapSpace::CompactZone(PageCount wanted) {
   absl::MutexLock compacting(&compact_lock_);
   PageCount freed;
-  for (uint32_t number = 0; number < SlabZone::kKegs && freed < wanted; ++number) {
-    if (Keg* const keg = zone_.keg(number)) freed += CompactKeg(*keg, wanted - freed);
+  for (uint32_t number = 0; number < SlabZone::kZones && freed < wanted; ++number) {
+    if (Zone* const zone = zone_.zone(number)) freed += CompactZone(*zone, wanted - freed);
   }
   return freed;
 }
 
 // Each round empties a slab, or fills the holes of the only one. While pages come and go that would never end.
-PageCount SwapSpace::CompactKeg(Keg& keg, PageCount wanted) {
-  PageCount freed;
+PageCount SwapSpace::CompactZone(Zone& zone, PageCount wanted) {
+  Keg& keg = zone.keg();
+  const PageCount before = keg.statistics().frames;
+  const auto freed = [&] { return before - std::min(before, keg.statistics().frames); };
+  const Zone::Bypass bypass(zone);
   Keg::Drain drain;
-  for (uint64_t rounds = keg.statistics().slabs; rounds > 0 && freed < wanted && keg.BeginDrain(drain); --rounds) {
+  for (uint64_t rounds = keg.statistics().slabs; rounds > 0 && freed() < wanted && keg.BeginDrain(drain); --rounds) {
     bool all = true;
-    const PageCount before = keg.statistics().frames;
     for (const Keg::Owned& owned : drain.objects) all &= MoveObject(keg, owned);
     keg.EndDrain(drain);
-    freed += before - std::min(before, keg.statistics().frames);
     if (!all) break;
   }
-  return freed;
+  return freed();
 }
 
 // The number that an object bears is a hint: only the record can say that the object is still that slot's. It cannot be
@@ -633,6 +634,7 @@ ByteCount SwapSpace::metadata() const {
 }
 
 SwapSpace::Statistics SwapSpace::statistics() const {
+  zone_.Drain();
   return {.stored = PageCount(stored_.value()),
           .same_filled = PageCount(same_filled_.value()),
           .in_pool = PageCount(in_pool_.value()),

@@ -44,6 +44,7 @@
 #include "guest/swap/slot_table.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_slot.h"
+#include "guest/swap/zone.h"
 
 namespace quire {
 
@@ -150,6 +151,7 @@ class SwapSpace {
     PageCount held;          // frames that hold them
     uint64_t errors;         // damaged pages found in the pool
   };
+  // What lies ready in per-CPU buckets is given back for it, so that `held` is exact.
   Statistics statistics() const;
   std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
@@ -180,7 +182,7 @@ class SwapSpace {
   // The bytes in the pool; `buffer` has room for SlabZone::kMaxObject, or as many as there are.
   const std::byte* CopyBytes(const SlotRecord& record, std::byte* buffer) const;
   void NoticeFreed(uint32_t pages);
-  PageCount CompactKeg(Keg& keg, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
+  PageCount CompactZone(Zone& zone, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
   // False: it is not its owner's any more, or cannot be moved now.
   bool MoveObject(Keg& keg, const Keg::Owned& owned);
 

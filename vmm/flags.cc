@@ -6,6 +6,7 @@
 #include "absl/flags/reflection.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 #include "base/check.h"
 #include "vmm/text.h"
@@ -16,7 +17,9 @@ namespace {
 constexpr size_t kWidth = 100;
 constexpr size_t kHelpColumn = 26;
 
-const FlagHelp* Find(const std::vector<FlagGroup>& groups, absl::string_view name) {
+// Words of a name may be joined by dashes as well.
+const FlagHelp* Find(const std::vector<FlagGroup>& groups, absl::string_view spelled) {
+  const std::string name = absl::StrReplaceAll(spelled, {{"-", "_"}});
   for (const FlagGroup& group : groups) {
     for (const FlagHelp& flag : group.flags) {
       if (flag.name == name) return &flag;

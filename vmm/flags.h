@@ -28,7 +28,8 @@ struct FlagGroup {
   std::vector<FlagHelp> flags;
 };
 
-// Sets the flags of `groups` from `args`: --name=value, --name value, with one dash or two. A flag given twice has its
+// Sets the flags of `groups` from `args`: --name=value, --name value, with one dash or two, --long-name as well as
+// --long_name. A flag given twice has its
 // last value. `command` ("quire run") is for the error messages, which are sentences without a full stop.
 // Errors: InvalidArgument. Not thread safe: flags are global.
 absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string_view> args,

@@ -10,13 +10,15 @@
 #include "gtest/gtest.h"
 
 ABSL_FLAG(int, apples, 3, "how many apples there are");
+ABSL_FLAG(int, ripe_pears, 0, "how many pears are ripe");
 ABSL_FLAG(std::string, basket, "", "where they are");
 
 namespace quire {
 namespace {
 
 const std::vector<FlagGroup> kGroups = {
-    {"Fruit", {{"apples", "N", "write a whole number such as 3"}}},
+    {"Fruit",
+     {{"apples", "N", "write a whole number such as 3"}, {"ripe_pears", "N", "write a whole number such as 3"}}},
     {"Containers", {{"basket", "WHERE", "write a place", "here"}}},
 };
 
@@ -41,6 +43,13 @@ TEST_F(FlagsTest, TakesEverySpelling) {
     EXPECT_TRUE(Parse(args).ok());
     EXPECT_EQ(absl::GetFlag(FLAGS_apples), 5);
   }
+}
+
+TEST_F(FlagsTest, TakesDashesBetweenWords) {
+  EXPECT_TRUE(Parse({"--ripe-pears=2"}).ok());
+  EXPECT_EQ(absl::GetFlag(FLAGS_ripe_pears), 2);
+  EXPECT_TRUE(Parse({"--ripe_pears=3"}).ok());
+  EXPECT_EQ(absl::GetFlag(FLAGS_ripe_pears), 3);
 }
 
 TEST_F(FlagsTest, TakesValuesThatLookLikeFlags) {
@@ -91,6 +100,7 @@ TEST(FlagsHelpTest, ListsGroupsFlagsAndDefaults) {
   EXPECT_EQ(FlagsHelp(kGroups),
             "Fruit\n"
             "  --apples=N              how many apples there are (default 3)\n"
+            "  --ripe_pears=N          how many pears are ripe (default 0)\n"
             "\n"
             "Containers\n"
             "  --basket[=WHERE]        where they are\n"

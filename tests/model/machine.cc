@@ -248,9 +248,10 @@ absl::Status Machine::Do(const WriteOut& op) {
 
 absl::Status Machine::Do(const Compact& op) {
   Pool& pool = manager_->pool();
+  // Looking at what the store holds gives back what its zones keep in buckets.
+  const PageCount held = manager_->store().statistics().held;
   pool.arena().DrainCpuLists();
   const PageCount free = pool.FreeFrames();
-  const PageCount held = manager_->store().statistics().held;
   const uint64_t gained = pool.compaction()->MakeFreeBlocks(op.blocks);
   pool.arena().DrainCpuLists();
   if (pool.FreeFrames() != free || manager_->store().statistics().held != held) {

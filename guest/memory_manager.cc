@@ -15,6 +15,9 @@ namespace {
 // What is written to a swap area before the thread looks at the pool again.
 constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
 
+// Fewer frames than a fault asks reclaim for would only put the end off.
+constexpr PageCount kWorthAnotherTry{64};
+
 // How long a fault sleeps before it tries again, when there is no memory but a store that may come back.
 constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
 // Frames that are won from the compressed store before the thread looks whether it is to stop.
@@ -144,7 +147,7 @@ void MemoryManager::CompactZones() {
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
   // Several may be here, and one of them was first.
   if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount() ||
-      store_.CompactZone(kCompactAtOnce) > PageCount()) {
+      store_.CompactZone(kCompactAtOnce) >= kWorthAnotherTry) {
     return;
   }
   if (store_.IsAwaitingArea()) {

@@ -1,5 +1,6 @@
 // Whole runs with software vCPUs, unprivileged.
 
+#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,7 @@
 #include "guest/huge/compaction_mode.h"
 #include "tests/run/expect_good_run.h"
 #include "tests/run/run_in_child.h"
+#include "vmm/progress.h"
 
 namespace quire {
 namespace {
@@ -150,9 +152,12 @@ TEST(SoftRunTest, StoppingOneGuestSavesTheOthers) {
   options.pool = ByteCount::MiB(86);  // enough for two of them
   // Guests that do not end by themselves: one that did would leave its memory to the others.
   options.workload = "zipf";
-  options.duration = absl::Seconds(30);
+  options.duration = absl::Minutes(10);
   options.compressibility = 1;
-  const ChildRun run = RunInChild(options);
+  const ChildRun run = RunInChild(options, [](const Snapshot& snapshot) {
+    return std::any_of(snapshot.guests.begin(), snapshot.guests.end(),
+                       [](const GuestSnapshot& guest) { return guest.state == GuestSnapshot::State::kStopped; });
+  });
   EXPECT_EQ(run.status, 4);
   int alive = 0;
   for (const nlohmann::json& guest : run.report["guests"]) {

@@ -252,6 +252,7 @@ TEST_F(SwapRunTest, ASmallFileIsNoErrorWhereAnotherStoreHasRoom) {
 TEST_F(SwapRunTest, AFileThatIsTooSmallForTheGuestsEndsInOutOfMemoryAndSaysSo) {
   RunOptions options = Options({File(ByteCount::MiB(2))});
   options.guests = 1;
+  options.memory = ByteCount::MiB(80);
   const ChildRun run = RunInChild(options);
   EXPECT_EQ(run.status, 4);
   const std::vector<std::string> stopped = StoppedGuests(run);

@@ -187,6 +187,7 @@ class GuestMemory final : public FaultHandler {
   // OK while the guest has not been stopped.
   absl::Status status() const;
 
+  bool has_swap_limit() const { return swapped_limit_.limited(); }
   const PageStateCounts& counts() const { return map_->counts(); }
   uint64_t faults() const { return faults_.value(); }
   // Pages of the pool that this guest's frames take; compressed pages are not counted.

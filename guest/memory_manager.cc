@@ -144,13 +144,19 @@ void MemoryManager::CompactZones() {
   }
 }
 
+bool MemoryManager::AllCanGoToArea() {
+  if (!store_.HasRoomInArea()) return false;
+  absl::MutexLock lock(&guests_lock_);
+  return std::none_of(guests_.begin(), guests_.end(), [](const auto& guest) { return guest->has_swap_limit(); });
+}
+
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
   // Several may be here, and one of them was first.
   if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount() ||
       store_.CompactZone(kCompactAtOnce) >= kWorthAnotherTry) {
     return;
   }
-  if (store_.IsAwaitingArea()) {
+  if (store_.IsAwaitingArea() || AllCanGoToArea()) {
     absl::SleepFor(kAwaitArea);
     return;
   }

@@ -123,6 +123,8 @@ class MemoryManager final : private FrameMigrator {
   void WriteOutSurplus();
   // The work of the thread that moves stored bytes together.
   void CompactZones();
+  // Whether a swap area has room and every guest may use it: then memory comes free, however slow that is.
+  bool AllCanGoToArea() ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);

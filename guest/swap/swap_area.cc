@@ -34,6 +34,12 @@ ByteCount SwapArea::dependable_bytes() const {
 
 bool SwapArea::MayWrite() const { return !failed() && Now() >= let_be_until_.load(std::memory_order_relaxed); }
 
+bool SwapArea::HasRoom() const {
+  if (!MayWrite()) return false;
+  absl::MutexLock lock(&lock_);
+  return free_ > kKeptForCleaning || !empty_.empty();
+}
+
 bool SwapArea::IsAwaited() const {
   const int64_t since = away_since_.load(std::memory_order_relaxed);
   return !failed() && since != 0 && absl::Nanoseconds(Now() - since) < await_for_;

@@ -68,6 +68,8 @@ class SwapArea {
   bool failed() const { return failed_.load(std::memory_order_relaxed); }
   // As far as is known, another write would succeed.
   bool MayWrite() const;
+  // The same, and there are clusters to write to.
+  bool HasRoom() const ABSL_LOCKS_EXCLUDED(lock_);
   // It is away, and not yet for so long that nobody should count on it any more.
   bool IsAwaited() const;
   // "is full", "has failed", ...: what to say when there is no memory.

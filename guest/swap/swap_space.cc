@@ -613,6 +613,10 @@ bool SwapSpace::IsAwaitingArea() const {
   return std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return area->IsAwaited(); });
 }
 
+bool SwapSpace::HasRoomInArea() const {
+  return std::any_of(areas_.begin(), areas_.end(), [](const auto& area) { return area->HasRoom(); });
+}
+
 std::string SwapSpace::DescribeAreas() const {
   std::string text;
   for (const std::unique_ptr<SwapArea>& area : areas_) {

@@ -122,6 +122,8 @@ class SwapSpace {
   bool has_live_areas() const;
   // Whether an area is away that is expected back, so that there may be room again.
   bool IsAwaitingArea() const;
+  // Whether an area has room: every page can be stored sooner or later.
+  bool HasRoomInArea() const;
   // What has become of the areas, to be added to a sentence: each begins with a semicolon.
   std::string DescribeAreas() const;
   // Whether stored pages take more of the pool than is left to them: half of it. The rest is for guests to work in.

@@ -24,13 +24,6 @@ absl::Status InSwapArea() { return absl::UnavailableError("it lies in a swap are
 // What frames_ says; outside of this class it is Unavailable, as for a pool that is full.
 bool IsAtLimit(const absl::Status& status) { return absl::IsOutOfRange(status); }
 
-bool IsZero(const std::byte* page) {
-  return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
-}
-
-// How long a fault sleeps before it tries again to store something, when a store may come back.
-constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
-
 absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot be had whole now"); }
 
 }  // namespace
@@ -146,7 +139,7 @@ absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
     return services_.reclaim.MakeRoom(*this, kOnePage);
   }
   if (services_.store.IsAwaitingArea()) {
-    absl::SleepFor(kAwaitArea);
+    absl::SleepFor(SwapSpace::kAwaitArea);
     return absl::OkStatus();
   }
   StopAtLimit();
@@ -712,7 +705,7 @@ StoreResult GuestMemory::StoreWithinLimit(EvictionScratch::Page& page, const std
   if (page.charged) {
     page.result = services_.store.Store(copy, scratch.compression_, IfIncompressible(scratch));
   } else {
-    page.result = {.outcome = IsZero(copy) ? StoreOutcome::kZero : StoreOutcome::kOverLimit, .slot = {}};
+    page.result = {.outcome = SwapSpace::IsZero(copy) ? StoreOutcome::kZero : StoreOutcome::kOverLimit, .slot = {}};
   }
   return page.result;
 }

@@ -18,8 +18,6 @@ constexpr ByteCount kWriteAtOnce = ByteCount::MiB(1);
 // Fewer frames than a fault asks reclaim for would only put the end off.
 constexpr PageCount kWorthAnotherTry{64};
 
-// How long a fault sleeps before it tries again, when there is no memory but a store that may come back.
-constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
 // Frames that are won from the compressed store before the thread looks whether it is to stop.
 constexpr PageCount kCompactAtOnce{256};
 
@@ -157,35 +155,34 @@ void MemoryManager::OutOfMemory(GuestMemory& asking) {
     return;
   }
   if (store_.IsAwaitingArea() || AllCanGoToArea()) {
-    absl::SleepFor(kAwaitArea);
+    absl::SleepFor(SwapSpace::kAwaitArea);
     return;
   }
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.
   if (asking.stopped() || pool_->FreePages() > pool_->watermarks().min) return;
-  GuestMemory* const victim = LargestGuest();
-  if (victim == nullptr) return;
   const SwapSpace::Statistics stored = store_.statistics();
+  GuestMemory* const victim = LargestGuest(stored);
+  if (victim == nullptr) return;
   victim->Stop(absl::ResourceExhaustedError(absl::StrFormat(
       "the pool's limit of %.0f MiB is reached and nothing more can be compressed (%.0f MiB of stored pages take "
       "%.0f MiB)%s; guest-%u, which holds the most (%.0f MiB), has been stopped; %s",
       pool_->budget().limit().bytes().in_mib(), stored.stored.bytes().in_mib(), stored.held.bytes().in_mib(),
-      store_.DescribeAreas(), victim->id(), Charge(*victim).bytes().in_mib(), out_of_memory_advice_)));
+      store_.DescribeAreas(), victim->id(), Charge(*victim, stored).bytes().in_mib(), out_of_memory_advice_)));
   victim->Discard(GfnRange(Gfn(0), victim->size()));
 }
 
-GuestMemory* MemoryManager::LargestGuest() {
+GuestMemory* MemoryManager::LargestGuest(const SwapSpace::Statistics& stored) {
   GuestMemory* largest = nullptr;
   for (const auto& guest : guests_) {
     if (guest->stopped()) continue;
-    if (largest == nullptr || Charge(*guest) > Charge(*largest)) largest = guest.get();
+    if (largest == nullptr || Charge(*guest, stored) > Charge(*largest, stored)) largest = guest.get();
   }
   return largest;
 }
 
-PageCount MemoryManager::Charge(const GuestMemory& guest) const {
-  const SwapSpace::Statistics stored = store_.statistics();
+PageCount MemoryManager::Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored) {
   const uint64_t swapped = guest.counts()[PageState::kSwapped].in_pages();
   const uint64_t all = std::max<uint64_t>(stored.stored.in_pages(), 1);
   return guest.frames_held() + PageCount(swapped * stored.held.in_pages() / all);

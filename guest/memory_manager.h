@@ -127,11 +127,11 @@ class MemoryManager final : private FrameMigrator {
   bool AllCanGoToArea() ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
-  GuestMemory* LargestGuest() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
+  GuestMemory* LargestGuest(const SwapSpace::Statistics& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   // Each slot of the store belongs to exactly one page.
   absl::Status CheckSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   // What a guest takes of the pool, its compressed pages at the average size.
-  PageCount Charge(const GuestMemory& guest) const;
+  static PageCount Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored);
 
   const std::unique_ptr<Pool> pool_;
   SwapSpace store_;

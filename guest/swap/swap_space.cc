@@ -69,6 +69,8 @@ SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> area
   }
 }
 
+bool SwapSpace::IsZero(const std::byte* page) { return FillWord(page) == uint64_t{0}; }
+
 SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0); }
 
 // --- In.
@@ -665,10 +667,7 @@ void SwapSpace::DamageForTesting(SwapSlot slot) {
   const SlotRecord& record = slots_[slot];
   QUIRE_CHECK(record.in_pool());
   std::byte buffer[SlabZone::kMaxObject];
-  {
-    const SlabZone::Pin pin(zone_, ObjectOf(record));
-    std::memmove(buffer, zone_.Read(pin, record.length(), buffer), record.length());
-  }
+  CopyBytes(record, buffer);
   buffer[record.length() / 2] = ~buffer[record.length() / 2];
   zone_.Write(ObjectOf(record), static_cast<uint32_t>(slot.value()), {buffer, record.length()});
 }

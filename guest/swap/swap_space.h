@@ -86,6 +86,9 @@ class SwapSpace {
                      absl::Duration await_for = SwapArea::kAwaitFor);
   ~SwapSpace();
 
+  // Whether the 4 KiB at `page` are all zeros: there is nothing to store then.
+  static bool IsZero(const std::byte* page);
+
   // Stores the 4 KiB at `page`, which nobody writes meanwhile. Takes pool memory with Reserve::kReclaim; never waits.
   StoreResult Store(const std::byte* page, CompressionScratch& scratch,
                     Incompressible incompressible = Incompressible::kRefuse);
@@ -120,6 +123,8 @@ class SwapSpace {
   bool has_areas() const { return !areas_.empty(); }
   // Whether there is one that has not failed.
   bool has_live_areas() const;
+  // How long a fault sleeps before it tries again, when nothing can be stored now but may be later.
+  static constexpr absl::Duration kAwaitArea = absl::Milliseconds(10);
   // Whether an area is away that is expected back, so that there may be room again.
   bool IsAwaitingArea() const;
   // Whether an area has room: every page can be stored sooner or later.

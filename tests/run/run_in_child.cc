@@ -54,6 +54,11 @@ ByteCount ReadPss(pid_t process) {
 
 }  // namespace
 
+bool AnyIsStopped(const Snapshot& snapshot) {
+  return std::any_of(snapshot.guests.begin(), snapshot.guests.end(),
+                     [](const GuestSnapshot& guest) { return guest.state == GuestSnapshot::State::kStopped; });
+}
+
 ChildRun RunInChild(const RunOptions& options, const Watch& watch) {
   const std::string path = absl::StrCat(testing::TempDir(), "/report-", getpid(), ".json");
   const pid_t child = fork();

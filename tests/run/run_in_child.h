@@ -21,6 +21,9 @@ struct ChildRun {
 // Called in the child with each sample of the run. True: the run is to end, as if its time were over.
 using Watch = std::function<bool(const Snapshot&)>;
 
+// A watch: the run ends when a guest has ended before its time.
+bool AnyIsStopped(const Snapshot& snapshot);
+
 ChildRun RunInChild(const RunOptions& options, const Watch& watch = nullptr);
 
 }  // namespace quire

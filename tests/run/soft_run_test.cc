@@ -1,6 +1,5 @@
 // Whole runs with software vCPUs, unprivileged.
 
-#include <algorithm>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -9,7 +8,6 @@
 #include "guest/huge/compaction_mode.h"
 #include "tests/run/expect_good_run.h"
 #include "tests/run/run_in_child.h"
-#include "vmm/progress.h"
 
 namespace quire {
 namespace {
@@ -154,10 +152,7 @@ TEST(SoftRunTest, StoppingOneGuestSavesTheOthers) {
   options.workload = "zipf";
   options.duration = absl::Minutes(10);
   options.compressibility = 1;
-  const ChildRun run = RunInChild(options, [](const Snapshot& snapshot) {
-    return std::any_of(snapshot.guests.begin(), snapshot.guests.end(),
-                       [](const GuestSnapshot& guest) { return guest.state == GuestSnapshot::State::kStopped; });
-  });
+  const ChildRun run = RunInChild(options, AnyIsStopped);
   EXPECT_EQ(run.status, 4);
   int alive = 0;
   for (const nlohmann::json& guest : run.report["guests"]) {

@@ -95,11 +95,6 @@ bool AllRun(const Snapshot& snapshot) {
                      [](const GuestSnapshot& guest) { return guest.state == State::kRunning; });
 }
 
-bool AnyIsStopped(const Snapshot& snapshot) {
-  return std::any_of(snapshot.guests.begin(), snapshot.guests.end(),
-                     [](const GuestSnapshot& guest) { return guest.state == State::kStopped; });
-}
-
 // Whether each guest has done so much since the first call.
 class Progressed {
  public:

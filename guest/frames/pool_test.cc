@@ -286,7 +286,11 @@ TEST_P(PoolTest, AHostWithoutMemoryIsAnotherErrorThanAFullPool) {
 TEST_P(PoolTest, ThreadsThatAllocateAndFreeStayWithinTheLimit) {
   constexpr int kThreads = 4;
   constexpr int kSteps = 3'000;
-  const FrameRange reservation = pool_->AddReservation(kReservations).value();
+  const FrameRange all = pool_->AddReservation(kReservations).value();
+  // So much is taken that each thread alone comes to the limit, even if they run one after the other.
+  const FrameRange taken(all.begin(), kLimit - pool_->watermarks().min - PageCount::OfBlocks(1));
+  ASSERT_EQ(pool_->PopulateReserved(taken), absl::OkStatus());
+  const FrameRange reservation(taken.end(), all.size() - taken.size());
   std::atomic<int> refused = 0;
   std::vector<std::thread> threads;
   for (int t = 0; t < kThreads; ++t) {
@@ -328,6 +332,7 @@ TEST_P(PoolTest, ThreadsThatAllocateAndFreeStayWithinTheLimit) {
     });
   }
   for (std::thread& thread : threads) thread.join();
+  pool_->ReleaseReserved(taken);
   EXPECT_GT(refused, 0);
   ExpectFileHoldsWhatIsCharged();
 }

@@ -535,9 +535,13 @@ absl::Status GuestMemory::LoadPage(Block& block, Gfn gfn, FrameNumber frame, std
   const SwapSlot slot = map_->Get(block, gfn).slot();
   const absl::Status status = services_.store.Load(slot, address, fetched);
   if (!status.ok()) return status;
-  services_.store.Free(slot);
   swapped_limit_.Uncharge(kOnePage);
   MakeResident(block, GfnRange(gfn, kOnePage), frame);
+  if (services_.store.Keep(slot)) {
+    map_->Set(block, gfn, map_->Get(block, gfn).WithKept(slot));
+  } else {
+    services_.store.Free(slot);
+  }
   services_.faults.swap_in.Add();
   services_.swap.pages_in.Add();
   return absl::OkStatus();
@@ -669,7 +673,7 @@ void GuestMemory::TakeOut(Block& block, const std::bitset<kPagesPerBlock>& cold)
   const ScopedInvalidation invalidation(notifiers_, {.range = hull, .event = InvalidateEvent::kClear});
   for (uint64_t i = 0; i < kPagesPerBlock; ++i) {
     const Gfn gfn = first + PageCount(i);
-    if (cold[i]) map_->Set(block, gfn, PageEntry::Out(map_->Get(block, gfn).frame()));
+    if (cold[i]) map_->Set(block, gfn, map_->Get(block, gfn).In(PageState::kOut));
   }
 }
 
@@ -703,11 +707,19 @@ StoreResult GuestMemory::StoreWithinLimit(EvictionScratch::Page& page, const std
                                           EvictionScratch& scratch) {
   page.charged = swapped_limit_.TryCharge(kOnePage);
   if (page.charged) {
-    page.result = services_.store.Store(copy, scratch.compression_, IfIncompressible(scratch));
+    page.result = StorePage(page.kept, copy, scratch.compression_, IfIncompressible(scratch));
   } else {
     page.result = {.outcome = SwapSpace::IsZero(copy) ? StoreOutcome::kZero : StoreOutcome::kOverLimit, .slot = {}};
   }
   return page.result;
+}
+
+StoreResult GuestMemory::StorePage(std::optional<SwapSlot> kept, const std::byte* page, CompressionScratch& scratch,
+                                   Incompressible incompressible) {
+  if (kept.has_value() && services_.store.Holds(*kept, page)) {
+    return {.outcome = StoreOutcome::kUnchanged, .slot = *kept};
+  }
+  return services_.store.Store(page, scratch, incompressible);
 }
 
 void GuestMemory::KeepRefused(size_t page, const std::byte* copy, EvictionScratch& scratch) {
@@ -749,8 +761,8 @@ bool GuestMemory::BeginEviction(Block& block, Gfn& cursor, EvictionScratch& scra
     const PageEntry entry = map_->Get(block, cursor);
     if (entry.state() != PageState::kOut || entry.incompressible()) continue;
     std::memcpy(scratch.copy(begun++), FrameAddress(block, entry.frame()), kPageSize);
-    map_->Set(block, cursor, PageEntry::InTransit(entry.frame()));
-    scratch.pages_.push_back({.gfn = cursor, .result = {}});
+    map_->Set(block, cursor, entry.In(PageState::kInTransit));
+    scratch.pages_.push_back({.gfn = cursor, .kept = entry.kept(), .result = {}});
   }
   block.lock.Unlock();
   return begun > 0;
@@ -762,13 +774,11 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
   absl::MutexLock lock(&block.lock);
   for (const EvictionScratch::Page& page : scratch.pages_) {
     const PageEntry entry = map_->Get(block, page.gfn);
-    const bool swapped = entry.state() == PageState::kInTransit && IsStored(page.result.outcome);
-    if (page.charged && !swapped) swapped_limit_.Uncharge(kOnePage);
-    if (entry.state() != PageState::kInTransit) {
-      if (IsStored(page.result.outcome)) services_.store.Free(page.result.slot);
-      continue;
-    }
-    if (!FinishPage(block, page.gfn, page.result)) continue;
+    const bool taken_back = entry.state() != PageState::kInTransit;
+    if (taken_back && IsStored(page.result.outcome)) services_.store.Free(page.result.slot);
+    const bool gone = !taken_back && FinishPage(block, page.gfn, page.result);
+    if (page.charged && map_->Get(block, page.gfn).state() != PageState::kSwapped) swapped_limit_.Uncharge(kOnePage);
+    if (!gone) continue;
     if (page.result.outcome == StoreOutcome::kStoredAsIs) moved += kOnePage;
     AddToRuns(runs, page.gfn, entry.frame());
   }
@@ -776,34 +786,55 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
 }
 
 bool GuestMemory::FinishPage(Block& block, Gfn gfn, const StoreResult& result) {
-  const FrameNumber frame = map_->Get(block, gfn).frame();
+  const PageEntry entry = map_->Get(block, gfn);
   switch (result.outcome) {
+    case StoreOutcome::kUnchanged:
+      // The copy may have been dropped since it was compared.
+      if (!services_.store.Revive(result.slot)) {
+        map_->Set(block, gfn, entry.In(PageState::kOut));
+        return false;
+      }
+      map_->Set(block, gfn, PageEntry::Swapped(result.slot));
+      services_.swap.unchanged.Add();
+      NoteSwapped();
+      return true;
     case StoreOutcome::kStoredAsIs:
       services_.swap.stored_as_is.Add();
       ABSL_FALLTHROUGH_INTENDED;
     case StoreOutcome::kStored:
+      FreeKept(entry);
       map_->Set(block, gfn, PageEntry::Swapped(result.slot));
-      services_.swap.pages_out.Add();
-      swapped_peak_.Note(counts()[PageState::kSwapped].in_pages());
+      NoteSwapped();
       return true;
     case StoreOutcome::kZero:
+      FreeKept(entry);
       map_->Set(block, gfn, PageEntry::Absent());
       services_.swap.zero_pages.Add();
       return true;
     case StoreOutcome::kIncompressible:
-      map_->Set(block, gfn, PageEntry::Out(frame).AsIncompressible());
+      FreeKept(entry);
+      map_->Set(block, gfn, PageEntry::WithFrame(PageState::kOut, entry.frame()).AsIncompressible());
       services_.swap.refused_incompressible.Add();
       return false;
     case StoreOutcome::kNoRoom:
-      map_->Set(block, gfn, PageEntry::Out(frame));
+      map_->Set(block, gfn, entry.In(PageState::kOut));
       services_.swap.refused_no_room.Add();
       return false;
     case StoreOutcome::kOverLimit:
-      map_->Set(block, gfn, PageEntry::Out(frame));
+      map_->Set(block, gfn, entry.In(PageState::kOut));
       services_.swap.refused_limit.Add();
       return false;
   }
   return false;
+}
+
+void GuestMemory::NoteSwapped() {
+  services_.swap.pages_out.Add();
+  swapped_peak_.Note(counts()[PageState::kSwapped].in_pages());
+}
+
+void GuestMemory::FreeKept(PageEntry entry) {
+  if (const std::optional<SwapSlot> kept = entry.kept()) services_.store.Free(*kept);
 }
 
 GuestMemory::Standing GuestMemory::Settle(Block& block) {
@@ -863,11 +894,9 @@ std::optional<ScopedInvalidation> GuestMemory::Unmap(GfnRange range) {
 
 void GuestMemory::MovePage(Block& block, const FrameMigrator::Move& move) {
   const Gfn gfn = move.owner.gfn();
-  const PageEntry entry = map_->Get(block, gfn);
   std::memcpy(HostAddress(move.to), HostAddress(move.from), kPageSize);
   frames_->Adopt(gfn, move.to);
-  const PageEntry moved = PageEntry::WithFrame(entry.state(), move.to);
-  map_->Set(block, gfn, entry.incompressible() ? moved.AsIncompressible() : moved);
+  map_->Set(block, gfn, map_->Get(block, gfn).MovedTo(move.to));
 }
 
 FrameMigrator::Answer GuestMemory::EvictPage(Gfn gfn, FrameNumber frame) {
@@ -889,12 +918,13 @@ FrameMigrator::Answer GuestMemory::EvictPageLocked(Block& block, Gfn gfn, FrameN
   }
   {
     const std::optional<ScopedInvalidation> invalidation = Unmap(MappedPart(block, gfn));
-    map_->Set(block, gfn, PageEntry::InTransit(frame));
+    map_->Set(block, gfn, map_->Get(block, gfn).In(PageState::kInTransit));
   }
   CompressionScratch scratch;
-  const StoreResult result = services_.store.Store(HostAddress(frame), scratch);
-  if (!IsStored(result.outcome)) swapped_limit_.Uncharge(kOnePage);
-  if (!FinishPage(block, gfn, result)) return FrameMigrator::Answer::kCannot;
+  const std::optional<SwapSlot> kept = map_->Get(block, gfn).kept();
+  const bool gone = FinishPage(block, gfn, StorePage(kept, HostAddress(frame), scratch, Incompressible::kRefuse));
+  if (map_->Get(block, gfn).state() != PageState::kSwapped) swapped_limit_.Uncharge(kOnePage);
+  if (!gone) return FrameMigrator::Answer::kCannot;
   FrameRuns runs;
   AddToRuns(runs, gfn, frame);
   ReleaseFrames(block, runs);
@@ -932,6 +962,7 @@ void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
     for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
       const PageEntry entry = map_->Get(block, gfn);
       if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
+      FreeKept(entry);
       if (entry.state() == PageState::kSwapped) {
         services_.store.Free(entry.slot());
         swapped_limit_.Uncharge(kOnePage);
@@ -1040,6 +1071,9 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
     }
     if (entry.state() == PageState::kSwapped && !services_.store.IsLive(entry.slot())) {
       return broken(5, gfn, "has a slot that is free");
+    }
+    if (entry.kept().has_value() && !services_.store.IsKept(*entry.kept())) {
+      return broken(5, gfn, "has a copy in a slot that is not kept for it");
     }
     if (entry.state() == PageState::kInTransit) return broken(6, gfn, "is in transit, and nobody is at work");
     if (entry.incompressible() && entry.state() != PageState::kOut) return broken(8, gfn, "is marked but not out");

@@ -64,6 +64,7 @@ struct SwapCounters {
   Counter pages_in;
   Counter zero_pages;    // found while storing: absent again
   Counter taken_back;    // faulted while being stored
+  Counter unchanged;     // of those out: their copies from the time before were still there
   Counter stored_as_is;  // of those out: pages that do not compress, but whose block went as a whole
   // Why a page that was out stayed in memory.
   Counter refused_incompressible;
@@ -103,6 +104,7 @@ class EvictionScratch {
 
   struct Page {
     Gfn gfn;
+    std::optional<SwapSlot> kept;  // where there may be a copy
     StoreResult result;
     bool charged = false;  // to the limit of pages in the store
   };
@@ -333,8 +335,14 @@ class GuestMemory final : public FaultHandler {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Stores a page that is in transit, if the guest may have one more stored.
   StoreResult StoreWithinLimit(EvictionScratch::Page& page, const std::byte* copy, EvictionScratch& scratch);
+  // Stores a page, unless there is a copy of it as it is.
+  StoreResult StorePage(std::optional<SwapSlot> kept, const std::byte* page, CompressionScratch& scratch,
+                        Incompressible incompressible);
   // What becomes of a page in transit whose copy has been stored, or not. Returns whether its frame is free to go.
   bool FinishPage(Block& block, Gfn gfn, const StoreResult& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  void NoteSwapped();
+  void FreeKept(PageEntry entry);
 
   // Locks the block, unless somebody else has it or it is whole and in and was used lately.
   enum class Found : uint8_t { kBusy, kYoungWhole, kColdWhole, kPieces };

@@ -282,6 +282,63 @@ TEST_P(GuestMemoryTest, ZeroPagesBecomeAbsentInsteadOfBeingStored) {
   EXPECT_EQ(manager_->store().statistics().stored, PageCount());
 }
 
+TEST_P(GuestMemoryTest, APageThatComesBackAndStaysAsItIsIsNotStoredAgain) {
+  WriteContent(Gfn(9), 1);
+  WriteContent(Gfn(10), 2);
+  ReclaimAll();
+  const SwapSlot first = guest_->EntryOf(Gfn(9)).slot();
+  const SwapSlot second = guest_->EntryOf(Gfn(10)).slot();
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+  WriteContent(Gfn(10), 3);
+  EXPECT_EQ(manager_->store().statistics().kept, PageCount(2));
+  EXPECT_EQ(manager_->store().statistics().stored, PageCount());
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  ReclaimAll();
+  ASSERT_EQ(StateOf(9), PageState::kSwapped);
+  ASSERT_EQ(StateOf(10), PageState::kSwapped);
+  EXPECT_EQ(guest_->EntryOf(Gfn(9)).slot(), first);
+  EXPECT_NE(guest_->EntryOf(Gfn(10)).slot(), second);
+  EXPECT_EQ(manager_->swap().unchanged.value(), 1u);
+  EXPECT_EQ(manager_->store().statistics().kept, PageCount());
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+  EXPECT_TRUE(HasContent(Gfn(10), 3));
+}
+
+TEST_P(GuestMemoryTest, CopiesOfPagesThatAreGivenUpGoWithThem) {
+  WriteContent(Gfn(9), 1);
+  ReclaimAll();
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+  ASSERT_EQ(manager_->store().statistics().kept, kOnePage);
+  guest_->Discard(GfnRange(Gfn(9), kOnePage));
+  EXPECT_EQ(manager_->store().statistics().kept, PageCount());
+  EXPECT_EQ(manager_->store().statistics().held, PageCount());
+}
+
+TEST_P(GuestMemoryTest, CopiesAreDroppedWhenMemoryIsShortAndTheirPagesAreStoredAnew) {
+  WriteContent(Gfn(9), 1);
+  ReclaimAll();
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+  manager_->store().DropKept(kOnePage);
+  EXPECT_EQ(manager_->store().statistics().held, PageCount());
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  ReclaimAll();
+  ASSERT_EQ(StateOf(9), PageState::kSwapped);
+  EXPECT_EQ(manager_->swap().unchanged.value(), 0u);
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+}
+
+TEST_P(GuestMemoryTest, NothingIsKeptBelowTheHighWatermark) {
+  WriteContent(Gfn(9), 1);
+  ReclaimAll();
+  std::vector<FrameNumber> taken;
+  while (manager_->pool().FreePages() > manager_->pool().watermarks().high) {
+    taken.push_back(manager_->pool().AllocateFrame().value());
+  }
+  EXPECT_TRUE(HasContent(Gfn(9), 1));
+  EXPECT_EQ(manager_->store().statistics().kept, PageCount());
+  for (const FrameNumber frame : taken) manager_->pool().FreeFrame(frame);
+}
+
 TEST_P(GuestMemoryTest, EveryEvictedPageWasInvalidatedBefore) {
   for (uint64_t i = 0; i < 600; ++i) WriteContent(Gfn(i), i);
   ReclaimAll();
@@ -848,6 +905,15 @@ class SwapAreaFaultTest : public ::testing::TestWithParam<Placement> {
 TEST_P(SwapAreaFaultTest, WhatIsThereComesBack) {
   for (Guest& guest : guests_) ExpectAllBut(guest, kPages);
   EXPECT_TRUE(stopped_.empty());
+}
+
+TEST_P(SwapAreaFaultTest, WhatComesBackFromAnAreaAndStaysAsItIsIsNotWrittenAgain) {
+  ExpectAllBut(guests_[0], kPages);
+  const uint64_t written = manager_->store().areas()[0]->counters().bytes_written.value();
+  manager_->reclaimer().Reclaim(PageCount(2 * kPages), scratch_);
+  EXPECT_EQ(manager_->swap().unchanged.value(), kPages);
+  EXPECT_EQ(manager_->store().areas()[0]->counters().bytes_written.value(), written);
+  ExpectAllBut(guests_[0], kPages);
 }
 
 TEST_P(SwapAreaFaultTest, ADamagedPageStopsTheGuestThatNeedsItAndNoOther) {

@@ -50,6 +50,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
       granularity_(options.granularity),
       on_stopped_(options.on_stopped) {
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
+  reclaimer_.SetShrinker([this](PageCount wanted) { return store_.DropKept(wanted); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
   store_.SetScatteredCallback([this] { zones_.Wake(); });
 }

@@ -45,7 +45,7 @@ void MemoryMap::SetRun(Block& block, GfnRange range, PageState state, FrameNumbe
   for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
     PageEntry& place = entries()[gfn.value()];
     ++from[static_cast<size_t>(place.state())];
-    place = PageEntry::WithFrame(state, first + (gfn - range.begin()));
+    place = PageEntry::WithFrame(state, first + (gfn - range.begin())).WithKeptOf(place);
   }
   for (size_t i = 0; i < kPageStates; ++i) {
     if (from[i] == 0) continue;

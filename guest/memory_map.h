@@ -93,7 +93,8 @@ class MemoryMap {
     return entries()[gfn.value()];
   }
   void Set(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // Gives the pages of a range, which lies within the block, consecutive frames from `first` on.
+  // Gives the pages of a range, which lies within the block, consecutive frames from `first` on. Those that had a frame
+  // keep the slots that were kept for them.
   void SetRun(Block& block, GfnRange range, PageState state, FrameNumber first)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 

@@ -1,17 +1,20 @@
 // One page of a guest's memory map: 8 bytes.
 //
-//    63              48 47                                      8 7     4 3    0
-//   +------------------+-----------------------------------------+-------+------+
-//   |        0         |        frame number or swap slot        | flags | state|
-//   +------------------+-----------------------------------------+-------+------+
-//                                                                  |
-//                                                                  bit 4: incompressible (out only)
+//    63                            32 31                          4   3    2    0
+//   +--------------------------------+-----------------------------+-----+-------+
+//   |           slot, or 0           |        frame number         |  i  | state |
+//   +--------------------------------+-----------------------------+-----+-------+
+//
+//   i      incompressible (out only)
+//   slot   in the swap store, plus one: of a page without a frame its content, of a page with one a copy that was kept
+//          when it came back (SwapSpace::Keep), which may be out of date
 //
 // docs/page_states.md draws the transitions and says who may make them.
 #ifndef QUIRE_GUEST_PAGE_ENTRY_H_
 #define QUIRE_GUEST_PAGE_ENTRY_H_
 
 #include <cstdint>
+#include <optional>
 
 #include "base/check.h"
 #include "base/units.h"
@@ -34,15 +37,13 @@ class PageEntry {
   constexpr PageEntry() = default;
 
   static constexpr PageEntry Absent() { return PageEntry(); }
-  static constexpr PageEntry Resident(FrameNumber frame) { return PageEntry(PageState::kResident, frame.value()); }
-  static constexpr PageEntry Out(FrameNumber frame) { return PageEntry(PageState::kOut, frame.value()); }
-  static constexpr PageEntry InTransit(FrameNumber frame) { return PageEntry(PageState::kInTransit, frame.value()); }
   static PageEntry WithFrame(PageState state, FrameNumber frame) {
-    const PageEntry entry(state, frame.value());
+    QUIRE_CHECK(frame.value() >> kFrameBits == 0);
+    const PageEntry entry(state, frame.value() << kFrameShift);
     QUIRE_CHECK(entry.has_frame());
     return entry;
   }
-  static constexpr PageEntry Swapped(SwapSlot slot) { return PageEntry(PageState::kSwapped, slot.value()); }
+  static PageEntry Swapped(SwapSlot slot) { return PageEntry(PageState::kSwapped, SlotBits(slot)); }
   static constexpr PageEntry Poisoned() { return PageEntry(PageState::kPoisoned, 0); }
 
   constexpr PageState state() const { return static_cast<PageState>(bits_ & kStateMask); }
@@ -51,11 +52,33 @@ class PageEntry {
   }
   FrameNumber frame() const {
     QUIRE_CHECK(has_frame());
-    return FrameNumber(payload());
+    return FrameNumber(bits_ >> kFrameShift & ((uint64_t{1} << kFrameBits) - 1));
   }
   SwapSlot slot() const {
     QUIRE_CHECK(state() == PageState::kSwapped);
-    return SwapSlot(static_cast<uint32_t>(payload()));
+    return SwapSlot((bits_ >> kSlotShift) - 1);
+  }
+
+  // The same frame and kept slot in another state, or another frame with the same kept slot. The page has a frame.
+  PageEntry In(PageState state) const { return WithFrame(state, frame()).WithKeptOf(*this); }
+  PageEntry MovedTo(FrameNumber frame) const {
+    const PageEntry moved = WithFrame(state(), frame).WithKeptOf(*this);
+    return incompressible() ? moved.AsIncompressible() : moved;
+  }
+
+  // The slot in which a copy of a page with a frame was kept.
+  std::optional<SwapSlot> kept() const {
+    if (!has_frame() || bits_ >> kSlotShift == 0) return std::nullopt;
+    return SwapSlot((bits_ >> kSlotShift) - 1);
+  }
+  PageEntry WithKept(SwapSlot slot) const {
+    QUIRE_CHECK(has_frame());
+    return PageEntry((bits_ & ~(kSlotMask << kSlotShift)) | SlotBits(slot));
+  }
+  // That of another entry, or none if it has no frame.
+  PageEntry WithKeptOf(PageEntry other) const {
+    const std::optional<SwapSlot> slot = other.kept();
+    return slot.has_value() ? WithKept(*slot) : *this;
   }
 
   // The page was tried and does not compress: not worth another try until it has been touched again.
@@ -69,14 +92,19 @@ class PageEntry {
   friend constexpr bool operator==(PageEntry, PageEntry) = default;
 
  private:
-  static constexpr uint64_t kStateMask = 0xf;
-  static constexpr uint64_t kIncompressible = 1 << 4;
-  static constexpr int kPayloadShift = 8;
-  static constexpr int kPayloadBits = 40;
+  static constexpr uint64_t kStateMask = 0x7;
+  static constexpr uint64_t kIncompressible = 1 << 3;
+  static constexpr int kFrameShift = 4;
+  static constexpr int kFrameBits = 28;  // as in frame descriptors
+  static constexpr int kSlotShift = 32;
+  static constexpr uint64_t kSlotMask = 0xffffffff;
 
-  constexpr PageEntry(PageState state, uint64_t payload)
-      : bits_(static_cast<uint64_t>(state) | payload << kPayloadShift) {}
-  constexpr uint64_t payload() const { return bits_ >> kPayloadShift & ((uint64_t{1} << kPayloadBits) - 1); }
+  constexpr explicit PageEntry(uint64_t bits) : bits_(bits) {}
+  constexpr PageEntry(PageState state, uint64_t rest) : bits_(static_cast<uint64_t>(state) | rest) {}
+  static constexpr uint64_t SlotBits(SwapSlot slot) {
+    QUIRE_CHECK(slot.value() < kSlotMask);
+    return (slot.value() + 1) << kSlotShift;
+  }
 
   uint64_t bits_ = 0;
 };

@@ -70,6 +70,8 @@ Json SwapJson(const SwapReport& swap) {
   }
   return Json{{"pages_out", swap.pages_out},
               {"pages_in", swap.pages_in},
+              {"unchanged_pages", swap.unchanged_pages},
+              {"kept_pages", swap.kept_pages},
               {"stored_pages", swap.stored_pages},
               {"stored_bytes", Bytes(swap.stored_bytes)},
               {"same_filled_pages", swap.same_filled_pages},

@@ -75,6 +75,8 @@ struct SwapTierReport {
 struct SwapReport {
   uint64_t pages_out = 0;
   uint64_t pages_in = 0;
+  uint64_t unchanged_pages = 0;    // of those out: their copies from the time before were still there
+  uint64_t kept_pages = 0;         // gauge: such copies
   uint64_t stored_pages = 0;       // gauge
   ByteCount stored_bytes = {};     // gauge
   uint64_t same_filled_pages = 0;  // gauge

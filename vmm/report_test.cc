@@ -62,6 +62,8 @@ Report Example() {
                    .p99_us = 80.25};
   report.swap = {.pages_out = 41,
                  .pages_in = 42,
+                 .unchanged_pages = 47,
+                 .kept_pages = 48,
                  .stored_pages = 43,
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
@@ -206,7 +208,10 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
       "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
-  EXPECT_EQ(json["swap"], Json::parse(R"({"pages_out": 41, "pages_in": 42, "stored_pages": 43, "stored_bytes": 45056,
+  EXPECT_EQ(
+      json["swap"],
+      Json::parse(
+          R"({"pages_out": 41, "pages_in": 42, "unchanged_pages": 47, "kept_pages": 48, "stored_pages": 43, "stored_bytes": 45056,
       "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));

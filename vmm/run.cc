@@ -216,6 +216,8 @@ void GuestRun::ReportManager(Report& report) {
   const SwapCounters& swap = set_.manager()->swap();
   report.swap.pages_out = swap.pages_out.value();
   report.swap.pages_in = swap.pages_in.value();
+  report.swap.unchanged_pages = swap.unchanged.value();
+  report.swap.kept_pages = stored.kept.in_pages();
   report.swap.stored_pages = stored.stored.in_pages();
   report.swap.same_filled_pages = stored.same_filled.in_pages();
   report.swap.refused_limit = swap.refused_limit.value();

@@ -55,6 +55,8 @@ absl::Duration Reclaimer::cpu_time() {
 
 void Reclaimer::ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& daemon) {
   counters_.daemon_wakes.Add();
+  const PageCount free = pool_.FreePages();
+  if (shrink_ && free < enough) shrink_(enough - free);
   while (pool_.FreePages() < enough) {
     const PageCount freed = Reclaim(kBatch, scratch);
     if (daemon.stopping()) return;
@@ -186,6 +188,7 @@ bool Reclaimer::ReclaimFrom(GuestMemory& guest, PageCount wanted) {
 absl::Status Reclaimer::MakeRoom(GuestMemory& guest, PageCount wanted) {
   counters_.direct.Add();
   Wake();
+  if (shrink_ && shrink_(wanted) >= wanted) return absl::OkStatus();
   EvictionScratch scratch;
   int patience = kPatience;
   for (uint64_t seen = counters_.evicted_pages.value(); !guest.stopped();) {

@@ -59,6 +59,10 @@ class Reclaimer final : public ReclaimHooks {
   ~Reclaimer() override;
 
   // The threads run between the two. Reclaim by faults works without them.
+  // `shrink` gives up to so many pages of memory back that nobody needs, and returns how many it was: it is asked
+  // first, as Linux's shrinkers are. Takes no lock of guests' memory.
+  void SetShrinker(std::function<PageCount(PageCount)> shrink) { shrink_ = std::move(shrink); }
+
   void Start();
   void Stop();
   // Lets them look at the watermarks. Cheap when they have been woken already.
@@ -113,6 +117,7 @@ class Reclaimer final : public ReclaimHooks {
 
   Pool& pool_;
   const std::function<void(GuestMemory&)> out_of_memory_;
+  std::function<PageCount(PageCount)> shrink_;
 
   mutable absl::Mutex lock_;
   Queues all_ ABSL_GUARDED_BY(lock_){&Block::links};

@@ -14,6 +14,9 @@
 //   kDropped     nowhere; a copy is being written,    -
 //                and whoever writes frees the slot
 //   kBacked      in swap area `area`                  offset in units of 16 bytes
+//   kForgotten   nowhere: a copy that was dropped     -
+//
+// `refs` is the number of pages whose content the slot is: 0 for a copy that was kept when its page came back.
 //
 // Four bytes are saved against natural alignment, a tenth of a percent of what is stored.
 #ifndef QUIRE_GUEST_SWAP_SLOT_RECORD_H_
@@ -26,7 +29,7 @@
 
 namespace quire {
 
-enum class SlotKind : uint8_t { kFree, kSameFilled, kCompressed, kWriting, kDropped, kBacked };
+enum class SlotKind : uint8_t { kFree, kSameFilled, kCompressed, kWriting, kDropped, kBacked, kForgotten };
 
 class SlotRecord {
  public:
@@ -53,6 +56,11 @@ class SlotRecord {
     place_high_ = static_cast<uint16_t>(place >> 32);
   }
 
+  // The copy of a page that has a frame, or was one.
+  bool is_kept() const {
+    return refs_ == 0 && (kind() == SlotKind::kCompressed || kind() == SlotKind::kBacked || is_forgotten());
+  }
+  bool is_forgotten() const { return kind() == SlotKind::kForgotten; }
   uint16_t refs() const { return refs_; }
   void set_refs(uint16_t refs) { refs_ = refs; }
   uint8_t area() const { return area_; }

@@ -40,6 +40,11 @@ bool SwapArea::HasRoom() const {
   return free_ > kKeptForCleaning || !empty_.empty();
 }
 
+bool SwapArea::IsHalfFree() const {
+  absl::MutexLock lock(&lock_);
+  return (free_ + empty_.size()) * 2 >= clusters_.size();
+}
+
 bool SwapArea::IsAwaited() const {
   const int64_t since = away_since_.load(std::memory_order_relaxed);
   return !failed() && since != 0 && absl::Nanoseconds(Now() - since) < await_for_;

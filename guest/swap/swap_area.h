@@ -70,6 +70,7 @@ class SwapArea {
   bool MayWrite() const;
   // The same, and there are clusters to write to.
   bool HasRoom() const ABSL_LOCKS_EXCLUDED(lock_);
+  bool IsHalfFree() const ABSL_LOCKS_EXCLUDED(lock_);
   // It is away, and not yet for so long that nobody should count on it any more.
   bool IsAwaited() const;
   // "is full", "has failed", ...: what to say when there is no memory.

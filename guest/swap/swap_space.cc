@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "lz4.h"
@@ -31,8 +32,6 @@ constexpr uint32_t kLookAfter = 256;
 
 // Less than a few slabs' worth is not worth waking a thread for.
 constexpr PageCount kLeastReclaimable{64};
-
-uint64_t HashOf(const std::byte* page) { return XXH3_64bits(page, kPageSize); }
 
 SlabObject ObjectOf(const SlotRecord& record) {
   return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
@@ -62,7 +61,10 @@ CompressionScratch::CompressionScratch()
 CompressionScratch::~CompressionScratch() = default;
 
 SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for)
-    : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool) {
+    : pool_(pool),
+      hash_seed_(absl::Uniform<uint64_t>(absl::BitGen())),
+      share_(PageCount(pool.budget().limit().in_pages() / 2)),
+      zone_(pool) {
   QUIRE_CHECK(areas.size() <= UINT8_MAX);
   for (std::unique_ptr<BackingStore>& store : areas) {
     areas_.push_back(std::make_unique<SwapArea>(std::move(store), await_for));
@@ -71,7 +73,9 @@ SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> area
 
 bool SwapSpace::IsZero(const std::byte* page) { return FillWord(page) == uint64_t{0}; }
 
-SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0); }
+SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0 && kept_.value() == 0); }
+
+uint64_t SwapSpace::HashOf(const std::byte* page) const { return XXH3_64bits_withSeed(page, kPageSize, hash_seed_); }
 
 // --- In.
 
@@ -145,7 +149,7 @@ void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch
 bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch) {
   SwapArea::Clusters cluster = area.TakeClusters(1, /*cleaning=*/false);
   if (cluster.empty()) {
-    area.DiscardEmpty();
+    MakeRoomIn(area);
     cluster = area.TakeClusters(1, /*cleaning=*/false);
   }
   if (cluster.empty() && CleanIfIdle(area)) cluster = area.TakeClusters(1, /*cleaning=*/false);
@@ -309,8 +313,12 @@ void SwapSpace::Free(SwapSlot slot) {
   {
     absl::MutexLock lock(&slots_.LockOf(slot));
     SlotRecord& record = slots_[slot];
-    QUIRE_CHECK(record.refs() > 0);
-    stored_.Subtract();
+    QUIRE_CHECK(record.refs() > 0 || record.is_kept());
+    if (record.is_kept()) {
+      if (!record.is_forgotten()) DropCopy(record);
+    } else {
+      stored_.Subtract();
+    }
     record.set_refs(0);
     if (record.kind() == SlotKind::kSameFilled) same_filled_.Subtract();
     if (record.kind() == SlotKind::kBacked) areas_[record.area()]->Drop(record.place(), record.length());
@@ -330,6 +338,92 @@ void SwapSpace::FreeBytes(const SlotRecord& record) {
   in_pool_.Subtract();
   stored_bytes_.Subtract(record.length());
   zone_.Free(ObjectOf(record));
+}
+
+// --- Copies.
+
+bool SwapSpace::Keep(SwapSlot slot) {
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  SlotRecord& record = slots_[slot];
+  if (record.refs() != 1 || !HasRoomToKeep(record)) return false;
+  record.set_refs(0);
+  stored_.Subtract();
+  kept_.Add();
+  if (record.in_pool()) kept_in_pool_.Add();
+  return true;
+}
+
+// In the pool as long as nobody has to be taken out for it; in an area as long as half of it is free, like Linux
+// (vm_swap_full). What is being written is about to move.
+bool SwapSpace::HasRoomToKeep(const SlotRecord& record) const {
+  if (record.kind() == SlotKind::kBacked) return areas_[record.area()]->IsHalfFree();
+  return record.kind() == SlotKind::kCompressed && !IsOverShare() && pool_.FreePages() > pool_.watermarks().high;
+}
+
+bool SwapSpace::IsKept(SwapSlot slot) const {
+  if (slot.value() >= slots_.capacity()) return false;
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  return slots_[slot].is_kept();
+}
+
+bool SwapSpace::Holds(SwapSlot kept, const std::byte* page) const {
+  SlotRecord record;
+  {
+    absl::MutexLock lock(&slots_.LockOf(kept));
+    record = slots_[kept];
+  }
+  return !record.is_forgotten() && HashOf(page) == record.hash();
+}
+
+bool SwapSpace::Revive(SwapSlot kept) {
+  absl::MutexLock lock(&slots_.LockOf(kept));
+  SlotRecord& record = slots_[kept];
+  QUIRE_CHECK(record.is_kept());
+  if (record.is_forgotten()) return false;
+  record.set_refs(1);
+  if (record.kind() == SlotKind::kCompressed) {
+    record.set_age(generation_.load(std::memory_order_relaxed));
+    kept_in_pool_.Subtract();
+  }
+  kept_.Subtract();
+  stored_.Add();
+  return true;
+}
+
+PageCount SwapSpace::DropKept(PageCount wanted) {
+  const PageCount before = zone_.held();
+  const auto freed = [&] { return before - std::min(before, zone_.held()); };
+  DropKept(nullptr, [&] { return kept_in_pool_.value() > 0 && freed() < wanted; });
+  zone_.Drain();
+  return freed();
+}
+
+void SwapSpace::DropKept(const SwapArea* area, absl::FunctionRef<bool()> more) {
+  for (uint64_t first = 0; first < slots_.capacity() && more(); first += SlotTable::kCluster) {
+    uint32_t dropped = 0;
+    {
+      absl::MutexLock lock(&slots_.LockOf(SwapSlot(first)));
+      for (uint64_t i = first; i < first + SlotTable::kCluster; ++i) {
+        SlotRecord& record = slots_[SwapSlot(i)];
+        if (!record.is_kept() || record.is_forgotten()) continue;
+        if ((record.in_pool() ? nullptr : areas_[record.area()].get()) != area) continue;
+        DropCopy(record);
+        ++dropped;
+      }
+    }
+    if (dropped > 0) NoticeFreed(dropped);
+  }
+}
+
+void SwapSpace::DropCopy(SlotRecord& record) {
+  kept_.Subtract();
+  if (record.in_pool()) {
+    kept_in_pool_.Subtract();
+    FreeBytes(record);
+  } else {
+    areas_[record.area()]->Drop(record.place(), record.length());
+  }
+  record.set_kind(SlotKind::kForgotten);
 }
 
 // --- Together.
@@ -438,7 +532,7 @@ ByteCount SwapSpace::WriteOut(ByteCount wanted) {
   AllocateBuffer();
   ByteCount written;
   for (const std::unique_ptr<SwapArea>& area : areas_) {
-    area->DiscardEmpty();
+    MakeRoomIn(*area);
     written += WriteOutTo(*area, written < wanted ? wanted - written : ByteCount());
   }
   // Cleaning costs more than writing: for areas in which nothing is free.
@@ -448,6 +542,13 @@ ByteCount SwapSpace::WriteOut(ByteCount wanted) {
     }
   }
   return written;
+}
+
+// What costs nobody anything: pages that are gone, and copies.
+void SwapSpace::MakeRoomIn(SwapArea& area) {
+  area.DiscardEmpty();
+  DropKept(&area, [&] { return kept_.value() > 0 && area.MayWrite() && !area.HasRoom(); });
+  area.DiscardEmpty();
 }
 
 ByteCount SwapSpace::WriteOutTo(SwapArea& area, ByteCount wanted) {
@@ -487,13 +588,13 @@ bool SwapSpace::CollectFromCluster(SwapSlot first, uint8_t generation, Batch& ba
       const SwapSlot slot(first.value() + i);
       const SlotRecord& record = slots_[slot];
       const uint8_t age = static_cast<uint8_t>(generation - record.age());
-      if (record.kind() == SlotKind::kCompressed && age >= least_age_) old.push_back(slot);
+      if (record.kind() == SlotKind::kCompressed && record.refs() > 0 && age >= least_age_) old.push_back(slot);
     }
   }
   for (const SwapSlot slot : old) {
     absl::MutexLock lock(&slots_.LockOf(slot));
     SlotRecord& record = slots_[slot];
-    if (record.kind() != SlotKind::kCompressed) continue;
+    if (record.kind() != SlotKind::kCompressed || record.refs() == 0) continue;
     std::byte* const to = batch.Add(slot, record);
     if (to == nullptr) return false;
     CopyBytes(record, to);
@@ -597,10 +698,14 @@ void SwapSpace::CollectFromVictims(SwapSlot first, SwapArea& area, absl::Span<co
   absl::MutexLock lock(&slots_.LockOf(first));
   for (uint64_t i = 0; i < SlotTable::kCluster; ++i) {
     const SwapSlot slot(first.value() + i);
-    const SlotRecord& record = slots_[slot];
+    SlotRecord& record = slots_[slot];
     if (record.kind() != SlotKind::kBacked || record.area() != NumberOf(area)) continue;
     const auto victim = std::find(victims.begin(), victims.end(), SwapArea::ClusterOf(record.place()));
     if (victim == victims.end()) continue;
+    if (record.is_kept()) {
+      DropCopy(record);
+      continue;
+    }
     std::byte* const to = batch.Add(slot, record);
     if (to == nullptr) return;
     const size_t inside = SwapArea::OffsetOf(record.place()).in_bytes() % SwapArea::kClusterBytes;
@@ -643,6 +748,7 @@ SwapSpace::Statistics SwapSpace::statistics() const {
   zone_.Drain();
   return {.stored = PageCount(stored_.value()),
           .same_filled = PageCount(same_filled_.value()),
+          .kept = PageCount(kept_.value()),
           .in_pool = PageCount(in_pool_.value()),
           .stored_bytes = ByteCount::Bytes(stored_bytes_.value()),
           .held = zone_.held(),
@@ -655,9 +761,9 @@ absl::Status SwapSpace::Check() {
     if (absl::Status status = area->Check(); !status.ok()) return status;
     backed += area->counters().pages.value();
   }
-  if (backed != stored_.value()) {
-    return absl::InternalError(
-        absl::StrCat("swap space: ", stored_.value(), " pages are stored, but ", backed, " lie in its stores"));
+  if (backed != stored_.value() + kept_.value()) {
+    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, and copies of ",
+                                            kept_.value(), " kept, but ", backed, " lie in its stores"));
   }
   return zone_.Check();
 }

@@ -26,6 +26,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -51,6 +52,7 @@ namespace quire {
 enum class StoreOutcome : uint8_t {
   kStored,
   kStoredAsIs,      // it does not compress, and takes a whole page of the pool
+  kUnchanged,       // a copy that was kept is as it is; no answer of Store's
   kZero,            // nothing to store: the page reads as zero
   kIncompressible,  // it would save less than a tenth of a page
   kNoRoom,          // there is no memory left for it
@@ -117,6 +119,19 @@ class SwapSpace {
   absl::StatusOr<FetchedPages> Fetch(absl::Span<const SwapSlot> slots);
   void Free(SwapSlot slot);
 
+  // --- Copies of pages that have frames again. The owner keeps the slot, and frees it some time; its bytes may be
+  // dropped before.
+
+  // The slot's page has been loaded. False: memory or room are too dear for a copy, and the slot is as it was.
+  bool Keep(SwapSlot slot);
+  bool IsKept(SwapSlot slot) const;
+  // Whether the copy is still there, and equal to the 4 KiB at `page`, as far as its hash says.
+  bool Holds(SwapSlot kept, const std::byte* page) const;
+  // Makes the copy the page's content again. False: it has been dropped.
+  bool Revive(SwapSlot kept);
+  // Drops copies in the pool until about so many frames are free, or there are no more. Returns how many it was.
+  PageCount DropKept(PageCount wanted);
+
   // Writes the pages that were stored longest ago to areas, at least so many bytes if there are, and returns how many
   // it was, or for how many there is room now. Waits for the transfers, and for others who do the same.
   ByteCount WriteOut(ByteCount wanted) ABSL_LOCKS_EXCLUDED(write_lock_);
@@ -153,7 +168,8 @@ class SwapSpace {
   struct Statistics {
     PageCount stored;        // pages, wherever they are
     PageCount same_filled;   // of them: of one word
-    PageCount in_pool;       // of them: whose bytes are in the pool
+    PageCount kept;          // copies of other pages, which have frames
+    PageCount in_pool;       // pages and copies whose bytes are in the pool
     ByteCount stored_bytes;  // bytes that those take, compressed or not
     PageCount held;          // frames that hold them
     uint64_t errors;         // damaged pages found in the pool
@@ -185,6 +201,11 @@ class SwapSpace {
   absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
   absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
 
+  uint64_t HashOf(const std::byte* page) const;
+  bool HasRoomToKeep(const SlotRecord& record) const;
+  // Drops copies that lie there: in the pool, or in an area; as long as `more` says so.
+  void DropKept(const SwapArea* area, absl::FunctionRef<bool()> more);
+  void DropCopy(SlotRecord& record);
   void FreeBytes(const SlotRecord& record);
   // The bytes in the pool; `buffer` has room for SlabZone::kMaxObject, or as many as there are.
   const std::byte* CopyBytes(const SlotRecord& record, std::byte* buffer) const;
@@ -208,6 +229,7 @@ class SwapSpace {
   // Writes the batch, and leaves its pages where they are if that fails: false.
   bool WriteBatch(SwapArea& area, Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   void Settle(SwapSlot slot, uint64_t from, uint64_t to, SwapArea& area, bool written);
+  void MakeRoomIn(SwapArea& area);
   ByteCount WriteOutTo(SwapArea& area, ByteCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
   // False: nothing is to be won by it.
   bool Clean(SwapArea& area) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
@@ -218,6 +240,8 @@ class SwapSpace {
                           Batch& batch);
   void AllocateBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
 
+  Pool& pool_;
+  const uint64_t hash_seed_;  // so that no guest can make two pages that look equal
   const PageCount share_;
   std::function<void()> over_share_;
   std::function<void()> scattered_;
@@ -226,6 +250,8 @@ class SwapSpace {
   std::vector<std::unique_ptr<SwapArea>> areas_;
   Gauge stored_;
   Gauge same_filled_;
+  Gauge kept_;          // copies that have not been dropped
+  Gauge kept_in_pool_;  // of them
   Gauge in_pool_;
   Gauge stored_bytes_;
   mutable Counter errors_;

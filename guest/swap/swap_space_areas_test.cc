@@ -1,4 +1,5 @@
 // Stored pages in swap areas: written out, fetched, cleaned, lost.
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -118,6 +119,74 @@ class SwapAreasTest : public ::testing::Test {
   std::map<uint64_t, Page> pages_;
   uint64_t seed_ = 0;
 };
+
+TEST_F(SwapAreasTest, CopiesAreKeptWhileHalfOfTheAreaIsFreeAndGoWhenItsRoomIsWanted) {
+  MakeSpace({ByteCount::MiB(2)});
+  const std::vector<SwapSlot> slots = PutMany(200);
+  ASSERT_GT(space_->WriteOut(kEverything), ByteCount());
+  ASSERT_EQ(PagesIn(0), 200u);
+  for (const SwapSlot slot : slots) ASSERT_TRUE(space_->Keep(slot));
+  EXPECT_EQ(space_->Check(), absl::OkStatus());
+
+  uint64_t in_area = 0;
+  while (in_area + 1 < PagesIn(0)) {
+    in_area = PagesIn(0);
+    PutMany(100);
+    space_->WriteOut(kEverything);
+  }
+  EXPECT_EQ(space_->statistics().kept, PageCount()) << "the area is full";
+  EXPECT_EQ(space_->Check(), absl::OkStatus());
+  for (const SwapSlot slot : slots) Free(slot);
+  ASSERT_FALSE(pages_.empty());
+  const auto full = std::find_if(pages_.begin(), pages_.end(),
+                                 [&](const auto& page) { return space_->IsInArea(SwapSlot(page.first)); });
+  ASSERT_NE(full, pages_.end());
+  EXPECT_FALSE(space_->Keep(SwapSlot(full->first)));
+  ExpectAll();
+}
+
+// Cleaning moves what lives, and drops what is a copy.
+TEST_F(SwapAreasTest, CopiesStayCorrectOrGoWhileTheAreaIsCleaned) {
+  MakeSpace({ByteCount::MiB(2)});
+  std::mt19937 random(1);
+  std::map<uint64_t, Page> kept;
+  for (int round = 0; round < 60; ++round) {
+    for (const SwapSlot slot : PutMany(60)) {
+      if (random() % 3 != 0) continue;
+      const Page page = pages_[slot.value()];
+      if (space_->Keep(slot)) {
+        kept[slot.value()] = page;
+        pages_.erase(slot.value());
+      }
+    }
+    space_->WriteOut(kEverything);
+    for (auto page = pages_.begin(); page != pages_.end();) {
+      if (random() % 3 == 0 && space_->Keep(SwapSlot(page->first))) {
+        kept.insert(pages_.extract(page++));
+      } else if (random() % 4 == 0) {
+        space_->Free(SwapSlot(page->first));
+        page = pages_.erase(page);
+      } else {
+        ++page;
+      }
+    }
+    for (auto page = kept.begin(); page != kept.end();) {
+      const SwapSlot slot(page->first);
+      if (space_->Holds(slot, page->second.data()) && space_->Revive(slot)) {
+        pages_.insert(kept.extract(page++));
+      } else if (random() % 4 == 0) {
+        space_->Free(slot);
+        page = kept.erase(page);
+      } else {
+        ++page;
+      }
+    }
+    ASSERT_EQ(space_->Check(), absl::OkStatus());
+  }
+  EXPECT_GT(area().counters().cleaned_clusters.value(), 0u);
+  ExpectAll();
+  for (const auto& [slot, page] : kept) space_->Free(SwapSlot(slot));
+}
 
 TEST_F(SwapAreasTest, WhatIsWrittenOutFreesThePoolAndComesBack) {
   const std::vector<SwapSlot> slots = PutMany(1000);

@@ -115,5 +115,24 @@ void BM_Load(benchmark::State& state) {
 }
 BENCHMARK(BM_Load)->ThreadRange(1, 2)->UseRealTime();
 
+// A page that came back goes out again as it was.
+void BM_StoreUnchanged(benchmark::State& state) {
+  SpaceWithPages& shared = SharedSpace();
+  CompressionScratch scratch;
+  std::vector<SwapSlot> slots;
+  for (const RealPage& page : shared.pages) slots.push_back(shared.space.Store(page.data(), scratch).slot);
+  size_t next = 0;
+  for (auto _ : state) {
+    const size_t i = next++ % slots.size();
+    if (!shared.space.Keep(slots[i]) || !shared.space.Holds(slots[i], shared.pages[i].data()) ||
+        !shared.space.Revive(slots[i])) {
+      state.SkipWithError("not kept");
+    }
+  }
+  for (const SwapSlot slot : slots) shared.space.Free(slot);
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_StoreUnchanged)->UseRealTime();
+
 }  // namespace
 }  // namespace quire

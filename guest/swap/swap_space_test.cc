@@ -67,6 +67,40 @@ TEST_F(SwapSpaceTest, APageComesBackByteForByteUntilItIsFreed) {
   EXPECT_FALSE(store_.IsLive(slot));
 }
 
+TEST_F(SwapSpaceTest, ACopyIsHeldUntilItsPageChangesOrItIsDropped) {
+  const Page page = MakePage(Content::kCompressible, 1);
+  Page changed = page;
+  changed.back() ^= std::byte{1};
+  const SwapSlot slot = StoreOrDie(page);
+  ASSERT_TRUE(store_.Keep(slot));
+  EXPECT_TRUE(store_.IsKept(slot));
+  EXPECT_FALSE(store_.IsLive(slot));
+  EXPECT_TRUE(store_.Holds(slot, page.data()));
+  EXPECT_FALSE(store_.Holds(slot, changed.data()));
+  EXPECT_EQ(store_.Check(), absl::OkStatus());
+
+  ASSERT_TRUE(store_.Revive(slot));
+  EXPECT_FALSE(store_.IsKept(slot));
+  EXPECT_EQ(Load(slot), page);
+
+  ASSERT_TRUE(store_.Keep(slot));
+  EXPECT_GE(store_.DropKept(kOnePage), kOnePage);
+  EXPECT_EQ(store_.statistics().held, PageCount());
+  EXPECT_FALSE(store_.Holds(slot, page.data()));
+  EXPECT_FALSE(store_.Revive(slot));
+  const SwapSlot other = StoreOrDie(page);
+  EXPECT_NE(other, slot) << "its number is its owner's until that frees it";
+  store_.Free(slot);
+  store_.Free(other);
+  EXPECT_EQ(store_.Check(), absl::OkStatus());
+}
+
+TEST_F(SwapSpaceTest, NoCopyIsKeptOfWhatCostsNothingToStore) {
+  const SwapSlot slot = StoreOrDie(MakePage(Content::kSameFilled, 5));
+  EXPECT_FALSE(store_.Keep(slot));
+  store_.Free(slot);
+}
+
 TEST_F(SwapSpaceTest, ZeroPagesTakeNoSlot) {
   EXPECT_EQ(Store(MakePage(Content::kZero, 0)).outcome, StoreOutcome::kZero);
   EXPECT_EQ(store_.statistics().stored, PageCount());

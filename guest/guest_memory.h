@@ -8,6 +8,9 @@
 //     Reclaimer's queue lock
 //     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
 //
+// The class is in four files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
+// takes pages out or elsewhere (guest_memory_reclaim.cc), and the rest.
+//
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
 #define QUIRE_GUEST_GUEST_MEMORY_H_
@@ -229,6 +232,11 @@ class GuestMemory final : public FaultHandler {
     int pool_rooms = 0;                           // times that the pool made room, for the guest to store pages in
     FetchedPages fetched = {};
   };
+  // Why a try did not succeed. That the guest is at its own limit is what frames_ says; outside of this class it is
+  // Unavailable, as for a pool that is full.
+  static bool IsAtLimit(const absl::Status& status) { return absl::IsOutOfRange(status); }
+  static absl::Status InSwapArea() { return absl::UnavailableError("it lies in a swap area"); }
+
   // One try at a fault. Unavailable: the plan has slots to fetch; or frames were wanted, and free memory is at its min
   // watermark. OutOfRange: frames were wanted, and the guest is at its own limit. Aborted: a whole block was wanted,
   // free memory is scattered, and the plan is to compact then.

@@ -41,7 +41,7 @@ GuestMemory::~GuestMemory() {
   services_.prefetch.Forget(*this);
   services_.reclaim.Forget(*this);
   Discard(GfnRange(Gfn(0), size()));
-  QUIRE_CHECK(frames_held() == PageCount() && counts()[PageState::kSwapped] == PageCount());
+  QUIRE_CHECK(counts()[PageState::kAbsent] == size());
 }
 
 // --- Advice.
@@ -76,6 +76,7 @@ void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
       const PageEntry entry = map_->Get(block, gfn);
       if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
       FreeKept(entry);
+      LeaveShared(entry);
       if (entry.state() == PageState::kSwapped) {
         services_.store.Free(entry.slot());
         swapped_limit_.Uncharge(kOnePage);
@@ -187,6 +188,10 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
     }
     if (entry.kept().has_value() && !services_.store.IsKept(*entry.kept())) {
       return broken(5, gfn, "has a copy in a slot that is not kept for it");
+    }
+    if (entry.state() == PageState::kShared &&
+        !services_.shared.Has(entry.frame(), entry.link(), {.guest = id_, .gfn = gfn})) {
+      return broken(14, gfn, "shares a frame that does not know of it");
     }
     if (entry.state() == PageState::kInTransit) return broken(6, gfn, "is in transit, and nobody is at work");
     if (entry.incompressible() && entry.state() != PageState::kOut) return broken(8, gfn, "is marked but not out");

@@ -8,8 +8,8 @@
 //     Reclaimer's queue lock
 //     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
 //
-// The class is in four files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), and the rest.
+// The class is in five files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
+// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
@@ -26,6 +26,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/inlined_vector.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -42,6 +43,7 @@
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
 #include "guest/memory_map.h"
+#include "guest/merge/shared_frames.h"
 #include "guest/reclaim/reclaim_hooks.h"
 #include "guest/swap/swap_space.h"
 #include "notifiers/notifier_chain.h"
@@ -55,6 +57,7 @@ struct FaultCounters {
   Counter zero_fill;
   Counter second_chance;
   Counter swap_in;
+  Counter unshare;           // written to while they shared a frame
   Counter already_resident;  // another vCPU was faster, or the MMU had dropped it by itself
   // Faults for which a whole block was brought in, and blocks that were made whole while pages of them were in use.
   Counter whole;
@@ -80,6 +83,7 @@ struct SwapCounters {
 struct GuestServices {
   Pool& pool;
   SwapSpace& store;
+  SharedFrames& shared;
   ReclaimHooks& reclaim;
   PrefetchHooks& prefetch;
   FaultCounters& faults;
@@ -176,6 +180,43 @@ class GuestMemory final : public FaultHandler {
   // nothing if memory is not plentiful or somebody else has the block.
   void Prefetch(BlockNumber number);
 
+  // --- For the merger.
+
+  // What the content of a page looked like a moment ago; it may have changed since.
+  struct PageSample {
+    Gfn gfn;
+    uint64_t hash;  // XXH3 with the merger's seed; of no meaning for zero pages
+    bool zero;
+  };
+  using Samples = absl::InlinedVector<PageSample, kPagesPerBlock>;
+  // Looks at the pages of a block that have frames of their own, but for those that `skip` is true of.
+  void SamplePages(BlockNumber number, uint64_t seed, absl::FunctionRef<bool(Gfn)> skip, Samples& samples);
+
+  // What is to become of a page if its content is still what it was, and whether it did.
+  struct Merge {
+    Gfn gfn;
+    enum class Into : uint8_t {
+      kNothing,   // it is zero, and needs no frame
+      kNewFrame,  // it is the first to share its content
+      kFrame,     // it shares the frame `hold`
+    } into;
+    uint64_t hash = 0;
+    const SharedFrames::Hold* hold = nullptr;
+    enum class Outcome : uint8_t { kMerged, kBusy, kChanged, kFull, kNoMemory } outcome = Outcome::kBusy;
+  };
+  // Pages of one block, in ascending order; those that lie near each other are invalidated together. Takes a whole
+  // block apart.
+  void MergePages(BlockNumber number, uint64_t seed, absl::Span<Merge> merges);
+  // Whether the block is whole; it may have changed since.
+  bool IsWhole(BlockNumber number);
+
+  // A shared frame is to be given up: this page goes over to another one with the same content, or into the store,
+  // where `slot` has it and one more reference. False: the page does not share the frame, or may not.
+  bool MoveShared(Gfn gfn, const SharedFrames::Hold& from, const SharedFrames::Hold& to);
+  bool EvictShared(Gfn gfn, const SharedFrames::Hold& from, SwapSlot slot);
+  // Nobody maps the shared frame for this page any more, until the next fault.
+  void UnmapShared(Gfn gfn, const SharedFrames::Hold& frame);
+
   // --- For compaction.
 
   // As FrameMigrator::Migrate, for frames that are pages of one block of this guest. They are invalidated together;
@@ -223,6 +264,7 @@ class GuestMemory final : public FaultHandler {
 
   // What a fault keeps from one try to the next.
   struct FaultPlan {
+    Access access = Access::kWrite;
     std::optional<Granularity> granularity = {};  // how much to bring in, decided by the first try
     bool may_compact = false;                     // whether a block is worth another try, with compaction before it
     std::vector<SwapSlot> to_fetch = {};          // from swap areas, before another try
@@ -306,6 +348,9 @@ class GuestMemory final : public FaultHandler {
 
   Resolution AlreadyResident(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> TakeBack(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The frame that the page shares, or for a write one of its own.
+  absl::StatusOr<Resolution> ResolveShared(Block& block, Gfn gfn, Access access)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> FillZero(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // `address` is the manager's view of the frame that serves best. Error: what is stored is damaged; the page stays as
@@ -329,6 +374,19 @@ class GuestMemory final : public FaultHandler {
   GfnRange RunAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Those of them that lie in consecutive frames; the page has one.
   Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  // Merges pages that lie near each other, in one invalidation.
+  void MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // What becomes of the merge: under the invalidation, or before it as far as can be seen then (kMerged: it may).
+  Merge::Outcome LooksLike(const Block& block, uint64_t seed, const Merge& merge)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  Merge::Outcome MergePage(Block& block, uint64_t seed, const Merge& merge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Gives a page up that has a frame of its own, which is freed by ReleaseFrames.
+  void ReplacePage(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the page shares this frame.
+  bool Shares(const Block& block, Gfn gfn, FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void LeaveShared(PageEntry entry);
+  Sharer AsSharer(Gfn gfn) const { return {.guest = id_, .gfn = gfn}; }
 
   void MigrateLocked(Block& block, absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);

@@ -14,12 +14,12 @@ namespace quire {
 // --- Faults.
 
 absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wait) {
-  (void)access;  // every private page is writable: there is nothing yet that a read would get and a write would not
   if (gfn >= Gfn(0) + size()) {
     return absl::OutOfRangeError(
         absl::StrCat("guest ", id(), " has no page ", gfn.value(), ": its memory ends at page ", size().in_pages()));
   }
-  FaultPlan plan{.granularity = {}, .may_compact = wait == Wait::kMay && services_.compactor.in_fault()};
+  FaultPlan plan{
+      .access = access, .granularity = {}, .may_compact = wait == Wait::kMay && services_.compactor.in_fault()};
   for (int made_room = 0;;) {
     absl::StatusOr<Resolution> resolution = TryResolve(gfn, plan);
     if (resolution.ok()) {
@@ -154,8 +154,9 @@ bool GuestMemory::PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& 
 
 absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan) {
   const Granularity granularity = *plan.granularity;
-  const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
-  if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
+  const PageState state = map_->Get(block, gfn).state();
+  if (state == PageState::kShared) return ResolveShared(block, gfn, plan.access);
+  if (state != PageState::kResident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
     absl::StatusOr<Resolution> whole = ResolveBlock(block, gfn, plan);
     const bool in_pieces =
         absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);
@@ -172,6 +173,8 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
       return FillZero(block, gfn);
     case PageState::kSwapped:
       return SwapIn(block, gfn, plan);
+    case PageState::kShared:
+      return ResolveShared(block, gfn, plan.access);
     case PageState::kPoisoned:
       break;
   }
@@ -237,8 +240,8 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
 // By what is not held: pages move between the states of those that are all the time.
 void GuestMemory::NoteHeld(PageCount acquired) {
   if (is_limited()) return;
-  const PageCount others =
-      counts()[PageState::kAbsent] + counts()[PageState::kSwapped] + counts()[PageState::kPoisoned];
+  const PageCount others = counts()[PageState::kAbsent] + counts()[PageState::kSwapped] + counts()[PageState::kShared] +
+                           counts()[PageState::kPoisoned];
   held_peak_.Note((size() - std::min(others, size()) + acquired).in_pages());
 }
 

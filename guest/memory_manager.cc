@@ -1,8 +1,9 @@
 #include "guest/memory_manager.h"
 
 #include <algorithm>
+#include <optional>
 
-#include "absl/container/flat_hash_set.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -21,6 +22,11 @@ constexpr PageCount kWorthAnotherTry{64};
 // Frames that are won from the compressed store before the thread looks whether it is to stop.
 constexpr PageCount kCompactAtOnce{256};
 
+// Shared frames that reclaim looks at in one go when it finds nothing else; and after each batch of private pages, if
+// all of the pool were shared.
+constexpr uint64_t kMostSharedLooked = 256;
+constexpr uint64_t kSharedShare = 128;
+
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
 
@@ -36,21 +42,29 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
     if (!opened.ok()) return opened.status();
     swap = *std::move(opened);
   }
-  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), options));
+  absl::StatusOr<CandidateTable> candidates = CandidateTable::Create(options.limit);
+  if (!candidates.ok()) return candidates.status();
+  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
 }
 
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
-                             const MemoryManagerOptions& options)
+                             CandidateTable candidates, const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
       store_(*pool_, std::move(swap), options.await_swap),
+      shared_(*pool_),
+      reverse_map_(shared_, store_, [this](GuestId id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindGuest(id); }),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
+      merger_(
+          shared_, std::move(candidates), [this](auto visit) { WithGuests(visit); }, options.merger),
+      merge_(options.merge),
       out_of_memory_advice_(options.out_of_memory_advice),
       granularity_(options.granularity),
       on_stopped_(options.on_stopped) {
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
   reclaimer_.SetShrinker([this](PageCount wanted) { return store_.DropKept(wanted); });
+  reclaimer_.SetSharedReclaim([this](bool many) { return ReclaimShared(many); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
   store_.SetScatteredCallback([this] { zones_.Wake(); });
 }
@@ -73,10 +87,11 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   } else {
     frames = std::make_unique<ArenaFrames>(*pool_, id);
   }
-  absl::StatusOr<std::unique_ptr<GuestMemory>> guest = GuestMemory::Create(
-      id, size, std::move(frames),
-      GuestServices{*pool_, store_, reclaimer_, prefetcher_, faults_, swap_, granularity_, compactor_, on_stopped_},
-      limits);
+  absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
+      GuestMemory::Create(id, size, std::move(frames),
+                          GuestServices{*pool_, store_, shared_, reclaimer_, prefetcher_, faults_, swap_, granularity_,
+                                        compactor_, on_stopped_},
+                          limits);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));
@@ -100,6 +115,8 @@ void MemoryManager::Migrate(absl::Span<Move> moves, WholeBlocks whole) {
     size_t count = 1;
     if (owner.is(FrameKind::kZone)) {
       moves[0].answer = store_.Migrate(moves[0].from, owner, moves[0].to);
+    } else if (owner.is(FrameKind::kShared)) {
+      moves[0].answer = MigrateShared(moves[0]);
     } else {
       const auto alike = [&](FrameDescriptor other) {
         return other.is(FrameKind::kOwned) && other.guest() == owner.guest() &&
@@ -112,11 +129,48 @@ void MemoryManager::Migrate(absl::Span<Move> moves, WholeBlocks whole) {
   }
 }
 
+FrameMigrator::Answer MemoryManager::MigrateShared(const Move& move) {
+  const std::optional<SharedFrames::Hold> frame = shared_.HoldFrame(move.from);
+  const bool refused = !frame.has_value() || reverse_map_.Migrate(*frame, move.to) == ReverseMap::Outcome::kRefused;
+  return refused ? Answer::kBusy : Answer::kMoved;
+}
+
 FrameMigrator::Answer MemoryManager::Evict(FrameNumber frame, FrameDescriptor owner) {
   if (owner.is(FrameKind::kZone)) return Answer::kCannot;
   absl::ReaderMutexLock lock(&guests_lock_);
+  if (owner.is(FrameKind::kShared)) return EvictShared(frame);
   GuestMemory* const guest = FindGuest(owner.guest());
   return guest == nullptr ? Answer::kBusy : guest->EvictPage(owner.gfn(), frame);
+}
+
+FrameMigrator::Answer MemoryManager::EvictShared(FrameNumber frame) {
+  const std::optional<SharedFrames::Hold> shared = shared_.HoldFrame(frame);
+  if (!shared.has_value()) return Answer::kBusy;
+  CompressionScratch scratch;
+  switch (reverse_map_.Evict(*shared, scratch)) {
+    case ReverseMap::Outcome::kDone:
+      return Answer::kMoved;
+    case ReverseMap::Outcome::kTryAgain:
+      return Answer::kBusy;
+    case ReverseMap::Outcome::kRefused:
+      break;
+  }
+  return Answer::kCannot;
+}
+
+// In proportion to what they are of all frames, as Linux scans its lists.
+PageCount MemoryManager::ReclaimShared(bool many) {
+  const uint64_t frames = shared_.frames().in_pages();
+  if (frames == 0) return PageCount();
+  const uint64_t look = many ? kMostSharedLooked : 1 + kSharedShare * frames / pool_->budget().limit().in_pages();
+  CompressionScratch scratch;
+  absl::ReaderMutexLock lock(&guests_lock_);
+  return reverse_map_.Reclaim(PageCount(std::min(look, frames)), scratch);
+}
+
+void MemoryManager::WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) {
+  absl::ReaderMutexLock lock(&guests_lock_);
+  visit(guests_);
 }
 
 GuestMemory* MemoryManager::FindGuest(GuestId id) {
@@ -197,27 +251,41 @@ PageCount MemoryManager::PagesIn(PageState state) {
 }
 
 ByteCount MemoryManager::metadata() {
+  const ByteCount merging = merger_.metadata();  // takes its lock, which comes before that of the guests
   absl::MutexLock lock(&guests_lock_);
-  ByteCount bytes = store_.metadata() + pool_->metadata();
+  ByteCount bytes = store_.metadata() + pool_->metadata() + shared_.metadata() + merging;
   for (const auto& guest : guests_) bytes += guest->metadata();
   return bytes;
 }
 
 absl::Status MemoryManager::CheckSlots() {
-  absl::flat_hash_set<SwapSlot> slots;
+  absl::flat_hash_map<SwapSlot, uint32_t> pages;  // that have a slot
+  uint64_t swapped = 0;
   for (const auto& guest : guests_) {
-    if (guest->counts()[PageState::kSwapped] == PageCount()) continue;
     for (Gfn gfn; gfn < Gfn(0) + guest->size(); ++gfn) {
       const PageEntry entry = guest->EntryOf(gfn);
-      if (entry.state() != PageState::kSwapped || slots.insert(entry.slot()).second) continue;
+      const std::optional<SwapSlot> kept = entry.kept();
+      if (entry.state() != PageState::kSwapped && !kept.has_value()) continue;
+      const SwapSlot slot = kept.has_value() ? *kept : entry.slot();
+      if (!kept.has_value()) ++swapped;
+      if (const uint32_t most = std::max(store_.RefsOf(slot), 1u); ++pages[slot] <= most) continue;
       return absl::InternalError(absl::StrCat("invariant 5: page ", gfn.value(), " of guest ", guest->id(),
-                                              " has slot ", entry.slot().value(), ", which another page has too"));
+                                              " has slot ", slot.value(), ", which enough other pages have"));
     }
   }
   const uint64_t stored = store_.statistics().stored.in_pages();
-  if (slots.size() == stored) return absl::OkStatus();
+  if (swapped == stored) return absl::OkStatus();
   return absl::InternalError(
-      absl::StrCat("invariant 5: guests have ", slots.size(), " swapped pages, but the store holds ", stored));
+      absl::StrCat("invariant 5: guests have ", swapped, " swapped pages, but the store holds ", stored));
+}
+
+// Each shared page belongs to the frame that it names: GuestMemory::Check looks. Here: no frame has others.
+absl::Status MemoryManager::CheckShared() {
+  PageCount sharing;
+  for (const auto& guest : guests_) sharing += guest->counts()[PageState::kShared];
+  if (sharing == shared_.sharers()) return shared_.Check();
+  return absl::InternalError(absl::StrCat("invariant 14: guests have ", sharing.in_pages(),
+                                          " pages that share frames, but these count ", shared_.sharers().in_pages()));
 }
 
 absl::Status MemoryManager::Check() {
@@ -226,6 +294,7 @@ absl::Status MemoryManager::Check() {
     if (absl::Status status = guest->Check(); !status.ok()) return status;
   }
   if (absl::Status status = CheckSlots(); !status.ok()) return status;
+  if (absl::Status status = CheckShared(); !status.ok()) return status;
   if (absl::Status status = store_.Check(); !status.ok()) return status;
   return pool_->Check();
 }

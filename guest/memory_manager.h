@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -25,6 +26,9 @@
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetcher.h"
+#include "guest/merge/merger.h"
+#include "guest/merge/reverse_map.h"
+#include "guest/merge/shared_frames.h"
 #include "guest/reclaim/reclaimer.h"
 #include "guest/swap/backing_store.h"
 #include "guest/swap/swap_area.h"
@@ -45,6 +49,9 @@ struct MemoryManagerOptions {
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
   int reclaim_threads = 1;
+  // Whether guests' equal pages come to share frames while the threads run.
+  bool merge = false;
+  MergerOptions merger = {};
   // Opens the stores that compressed pages go to when there are too many of them, in their order. Called once, after
   // what has to be done before there are threads. Null: there are none.
   std::function<absl::StatusOr<std::vector<std::unique_ptr<BackingStore>>>()> open_swap = nullptr;
@@ -76,8 +83,10 @@ class MemoryManager final : private FrameMigrator {
     prefetcher_.Start();
     writer_.Start();
     zones_.Start();
+    if (merge_) merger_.Start();
   }
   void StopReclaim() {
+    merger_.Stop();
     zones_.Stop();
     writer_.Stop();
     prefetcher_.Stop();
@@ -87,9 +96,12 @@ class MemoryManager final : private FrameMigrator {
 
   Pool& pool() { return *pool_; }
   SwapSpace& store() { return store_; }
+  SharedFrames& shared() { return shared_; }
+  const SharedReclaimCounters& shared_reclaim() const { return reverse_map_.counters(); }
   Reclaimer& reclaimer() { return reclaimer_; }
   Prefetcher& prefetcher() { return prefetcher_; }
   Compactor& compactor() { return compactor_; }
+  Merger& merger() { return merger_; }
   // CPU time of the thread that writes to swap areas, while it runs.
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   // CPU time of the thread that moves stored bytes together, while it runs.
@@ -109,16 +121,21 @@ class MemoryManager final : private FrameMigrator {
   absl::Status Check();
 
  private:
-  MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
+  MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap, CandidateTable candidates,
                 const MemoryManagerOptions& options);
 
   // The reverse map: asks the owners that the descriptors name, guests or the store. Pages of one guest's block go
   // together.
   void Migrate(absl::Span<Move> moves, WholeBlocks whole) override;
   Answer Evict(FrameNumber frame, FrameDescriptor owner) override;
+  Answer MigrateShared(const Move& move) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+  Answer EvictShared(FrameNumber frame) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
   // Null: it is being removed.
   GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
 
+  void WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) ABSL_LOCKS_EXCLUDED(guests_lock_);
+  // Reclaimer's: looks at some shared frames, or at many.
+  PageCount ReclaimShared(bool many) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // The work of the thread that writes to swap areas: until stored pages keep to their share of the pool.
   void WriteOutSurplus();
   // The work of the thread that moves stored bytes together.
@@ -128,16 +145,21 @@ class MemoryManager final : private FrameMigrator {
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest(const SwapSpace::Statistics& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
-  // Each slot of the store belongs to exactly one page.
+  // Each slot of the store belongs to as many pages as it counts.
+  absl::Status CheckShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   absl::Status CheckSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   // What a guest takes of the pool, its compressed pages at the average size.
   static PageCount Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored);
 
   const std::unique_ptr<Pool> pool_;
   SwapSpace store_;
+  SharedFrames shared_;
+  ReverseMap reverse_map_;
   Reclaimer reclaimer_;
   Prefetcher prefetcher_;
   Compactor compactor_;
+  Merger merger_;
+  const bool merge_;
   FaultCounters faults_;
   SwapCounters swap_;
   const std::string out_of_memory_advice_;

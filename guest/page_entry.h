@@ -2,12 +2,13 @@
 //
 //    63                            32 31                          4   3    2    0
 //   +--------------------------------+-----------------------------+-----+-------+
-//   |           slot, or 0           |        frame number         |  i  | state |
+//   |       slot or link, or 0       |        frame number         |  i  | state |
 //   +--------------------------------+-----------------------------+-----+-------+
 //
 //   i      incompressible (out only)
 //   slot   in the swap store, plus one: of a page without a frame its content, of a page with one a copy that was kept
 //          when it came back (SwapSpace::Keep), which may be out of date
+//   link   of a page that shares a frame: its place among those that do (SharedFrames)
 //
 // docs/page_states.md draws the transitions and says who may make them.
 #ifndef QUIRE_GUEST_PAGE_ENTRY_H_
@@ -18,6 +19,7 @@
 
 #include "base/check.h"
 #include "base/units.h"
+#include "guest/merge/share_link.h"
 #include "guest/swap/swap_slot.h"
 
 namespace quire {
@@ -29,8 +31,9 @@ enum class PageState : uint8_t {
   kInTransit,  // out, and a copy of it is being stored; a fault takes it back
   kSwapped,    // has a slot in the swap store and no frame
   kPoisoned,   // its content is lost; the guest has been stopped
+  kShared,     // its content is in a shared frame, which nobody writes, and which a secondary MMU may map read-only
 };
-inline constexpr int kPageStates = 6;
+inline constexpr int kPageStates = 7;
 
 class PageEntry {
  public:
@@ -44,19 +47,29 @@ class PageEntry {
     return entry;
   }
   static PageEntry Swapped(SwapSlot slot) { return PageEntry(PageState::kSwapped, SlotBits(slot)); }
+  static PageEntry Shared(FrameNumber frame, ShareLink link) {
+    return PageEntry(PageState::kShared, frame.value() << kFrameShift | link.value() << kSlotShift);
+  }
   static constexpr PageEntry Poisoned() { return PageEntry(PageState::kPoisoned, 0); }
 
   constexpr PageState state() const { return static_cast<PageState>(bits_ & kStateMask); }
+  // One of its own.
   constexpr bool has_frame() const {
     return state() == PageState::kResident || state() == PageState::kOut || state() == PageState::kInTransit;
   }
+  // Its own frame, or the one that it shares.
   FrameNumber frame() const {
-    QUIRE_CHECK(has_frame());
+    QUIRE_CHECK(has_frame() || state() == PageState::kShared);
     return FrameNumber(bits_ >> kFrameShift & ((uint64_t{1} << kFrameBits) - 1));
   }
   SwapSlot slot() const {
     QUIRE_CHECK(state() == PageState::kSwapped);
     return SwapSlot((bits_ >> kSlotShift) - 1);
+  }
+
+  ShareLink link() const {
+    QUIRE_CHECK(state() == PageState::kShared);
+    return ShareLink(bits_ >> kSlotShift);
   }
 
   // The same frame and kept slot in another state, or another frame with the same kept slot. The page has a frame.

@@ -20,7 +20,9 @@ constexpr FrameNumber AlignDown(FrameNumber frame, PageCount n) {
 }
 constexpr FrameNumber AlignUp(FrameNumber frame, PageCount n) { return AlignDown(frame + (n - kOnePage), n); }
 
-bool IsMovable(FrameDescriptor frame) { return frame.is(FrameKind::kOwned) || frame.is(FrameKind::kZone); }
+bool IsMovable(FrameDescriptor frame) {
+  return frame.is(FrameKind::kOwned) || frame.is(FrameKind::kZone) || frame.is(FrameKind::kShared);
+}
 
 // How many frames from this one on are not in use: a whole run, or one in a per-CPU list.
 uint64_t UnusedFrom(FrameDescriptor frame) {

@@ -64,7 +64,8 @@ class FrameMigrator {
   enum class WholeBlocks : uint8_t { kKeep, kTakeApart };
 
   // The content of frame `from` of the arena goes to frame `to`. `owner` is the descriptor that was read of `from`,
-  // owned or zone; it may be out of date, and is confirmed under the lock of the owner that it names. `to` is allocated
+  // owned, zone or shared; it may be out of date, and is confirmed under the lock of the owner that it names. `to` is
+  // allocated
   // ("busy") and the caller's, unless the answer is kMoved.
   struct Move {
     FrameNumber from;

@@ -28,6 +28,8 @@ const char* FrameKindName(FrameKind kind) {
       return "zone";
     case FrameKind::kWired:
       return "wired";
+    case FrameKind::kShared:
+      return "shared";
   }
   return "unknown";
 }

@@ -17,7 +17,9 @@
 //     |           value (32)           |            0            | order | zone |  a slab of the compressed store
 //     +--------------------------------+-------------------------+-------+------+
 //     |                                0                                 |wired |  never moved, never reclaimed
-//     +------------------------------------------------------------------+------+
+//     +--------------------------------+-------------------------+-------+------+
+//     |          number (32)           |                 0               |shared|  what several pages map: SharedFrames
+//     +--------------------------------+---------------------------------+------+
 //
 // A table of zeroes says that every block is absent: the table is a mapping that is touched lazily, and the
 // descriptors of one block fill exactly one page of it. So its memory follows the blocks that were ever live.
@@ -41,7 +43,7 @@
 
 namespace quire {
 
-enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kIsolated, kBusy, kOwned, kZone, kWired };
+enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kIsolated, kBusy, kOwned, kZone, kWired, kShared };
 const char* FrameKindName(FrameKind kind);
 
 // Which guest owns a page, as the reverse map names it.
@@ -73,6 +75,10 @@ class FrameDescriptor {
     return FrameDescriptor(FrameKind::kZone, Order(order) | uint64_t{value} << 32);
   }
 
+  static constexpr FrameDescriptor Shared(uint32_t number) {
+    return FrameDescriptor(FrameKind::kShared, uint64_t{number} << 32);
+  }
+
   constexpr FrameKind kind() const { return static_cast<FrameKind>(bits_ & 0xf); }
   constexpr bool is(FrameKind k) const { return kind() == k; }
   // Neither absent nor in the allocator's hands; a busy frame may also be the inside of a free run.
@@ -83,6 +89,7 @@ class FrameDescriptor {
   constexpr FrameNumber previous() const { return FrameNumber(bits_ >> 36); }                // free
   constexpr Gfn gfn() const { return Gfn(bits_ >> 8 & ((uint64_t{1} << kGfnBits) - 1)); }    // owned
   constexpr GuestId guest() const { return static_cast<GuestId>(bits_ >> 48); }              // owned
+  constexpr uint32_t shared_number() const { return static_cast<uint32_t>(bits_ >> 32); }    // shared
   constexpr uint32_t zone_value() const { return static_cast<uint32_t>(bits_ >> 32); }       // zone
 
   constexpr uint64_t bits() const { return bits_; }

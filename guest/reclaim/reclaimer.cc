@@ -58,7 +58,8 @@ void Reclaimer::ReclaimTo(PageCount enough, EvictionScratch& scratch, Daemon& da
   const PageCount free = pool_.FreePages();
   if (shrink_ && free < enough) shrink_(enough - free);
   while (pool_.FreePages() < enough) {
-    const PageCount freed = Reclaim(kBatch, scratch);
+    PageCount freed = Reclaim(kBatch, scratch);
+    if (reclaim_shared_) freed += reclaim_shared_(freed == PageCount());
     if (daemon.stopping()) return;
     // Nothing to be had now; a fault that needs memory will say so again.
     if (freed == PageCount()) {
@@ -195,6 +196,7 @@ absl::Status Reclaimer::MakeRoom(GuestMemory& guest, PageCount wanted) {
     const Round round = ReclaimRound(std::max(kBatch, wanted), scratch);
     if (round.freed > PageCount()) return absl::OkStatus();
     if (counters_.evicted_pages.value() != seen) return absl::OkStatus();  // somebody else freed something
+    if (reclaim_shared_ && reclaim_shared_(true) > PageCount()) return absl::OkStatus();
     patience -= round.stirred ? kCostOfStirredRound : kCostOfIdleRound;
     if (patience > 0) {
       absl::SleepFor(kLeaveToOthers);

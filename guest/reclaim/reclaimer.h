@@ -62,6 +62,9 @@ class Reclaimer final : public ReclaimHooks {
   // `shrink` gives up to so many pages of memory back that nobody needs, and returns how many it was: it is asked
   // first, as Linux's shrinkers are. Takes no lock of guests' memory.
   void SetShrinker(std::function<PageCount(PageCount)> shrink) { shrink_ = std::move(shrink); }
+  // `reclaim` gives frames back that several pages share, and returns how many. It is asked to look at some after each
+  // batch of private pages, and at many (true) by who finds nothing else. Takes locks of guests' memory.
+  void SetSharedReclaim(std::function<PageCount(bool)> reclaim) { reclaim_shared_ = std::move(reclaim); }
 
   void Start();
   void Stop();
@@ -118,6 +121,7 @@ class Reclaimer final : public ReclaimHooks {
   Pool& pool_;
   const std::function<void(GuestMemory&)> out_of_memory_;
   std::function<PageCount(PageCount)> shrink_;
+  std::function<PageCount(bool)> reclaim_shared_;
 
   mutable absl::Mutex lock_;
   Queues all_ ABSL_GUARDED_BY(lock_){&Block::links};

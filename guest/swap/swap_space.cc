@@ -314,6 +314,12 @@ void SwapSpace::Free(SwapSlot slot) {
     absl::MutexLock lock(&slots_.LockOf(slot));
     SlotRecord& record = slots_[slot];
     QUIRE_CHECK(record.refs() > 0 || record.is_kept());
+    if (record.refs() > 1) {
+      record.set_refs(static_cast<uint16_t>(record.refs() - 1));
+      stored_.Subtract();
+      shared_.Subtract();
+      return;
+    }
     if (record.is_kept()) {
       if (!record.is_forgotten()) DropCopy(record);
     } else {
@@ -331,6 +337,17 @@ void SwapSpace::Free(SwapSlot slot) {
   }
   slots_.Free(slot);
   NoticeFreed(1);
+}
+
+bool SwapSpace::Share(SwapSlot slot) {
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  SlotRecord& record = slots_[slot];
+  QUIRE_CHECK(record.refs() > 0);
+  if (record.refs() == UINT16_MAX) return false;
+  record.set_refs(static_cast<uint16_t>(record.refs() + 1));
+  stored_.Add();
+  shared_.Add();
+  return true;
 }
 
 // The bytes in the pool.
@@ -732,10 +749,10 @@ std::string SwapSpace::DescribeAreas() const {
   return text;
 }
 
-bool SwapSpace::IsLive(SwapSlot slot) const {
-  if (slot.value() >= slots_.capacity()) return false;
+uint32_t SwapSpace::RefsOf(SwapSlot slot) const {
+  if (slot.value() >= slots_.capacity()) return 0;
   absl::MutexLock lock(&slots_.LockOf(slot));
-  return slots_[slot].refs() > 0;
+  return slots_[slot].refs();
 }
 
 ByteCount SwapSpace::metadata() const {
@@ -747,6 +764,7 @@ ByteCount SwapSpace::metadata() const {
 SwapSpace::Statistics SwapSpace::statistics() const {
   zone_.Drain();
   return {.stored = PageCount(stored_.value()),
+          .shared = PageCount(shared_.value()),
           .same_filled = PageCount(same_filled_.value()),
           .kept = PageCount(kept_.value()),
           .in_pool = PageCount(in_pool_.value()),
@@ -761,9 +779,10 @@ absl::Status SwapSpace::Check() {
     if (absl::Status status = area->Check(); !status.ok()) return status;
     backed += area->counters().pages.value();
   }
-  if (backed != stored_.value() + kept_.value()) {
-    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, and copies of ",
-                                            kept_.value(), " kept, but ", backed, " lie in its stores"));
+  if (backed != stored_.value() - shared_.value() + kept_.value()) {
+    return absl::InternalError(absl::StrCat("swap space: ", stored_.value(), " pages are stored, ", shared_.value(),
+                                            " of them with others, and copies of ", kept_.value(), " kept, but ",
+                                            backed, " lie in its stores"));
   }
   return zone_.Check();
 }

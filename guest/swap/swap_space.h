@@ -80,7 +80,7 @@ class CompressionScratch {
   SlotTable::Cursor cursor_;
 };
 
-// Thread safe. A slot has one owner, who neither loads nor frees it from two threads at once.
+// Thread safe. A slot has an owner, or several that share it; none loads or frees it from two threads at once.
 class SwapSpace {
  public:
   // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's.
@@ -118,6 +118,8 @@ class SwapSpace {
   // guests' memory. Errors: those of BackingStore::Read.
   absl::StatusOr<FetchedPages> Fetch(absl::Span<const SwapSlot> slots);
   void Free(SwapSlot slot);
+  // One more page has this content, and is to be freed like the first. False: as many pages have it as can be counted.
+  bool Share(SwapSlot slot);
 
   // --- Copies of pages that have frames again. The owner keeps the slot, and frees it some time; its bytes may be
   // dropped before.
@@ -167,6 +169,7 @@ class SwapSpace {
 
   struct Statistics {
     PageCount stored;        // pages, wherever they are
+    PageCount shared;        // of them: beyond the first of each slot
     PageCount same_filled;   // of them: of one word
     PageCount kept;          // copies of other pages, which have frames
     PageCount in_pool;       // pages and copies whose bytes are in the pool
@@ -179,7 +182,9 @@ class SwapSpace {
   std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
   ByteCount metadata() const;
-  bool IsLive(SwapSlot slot) const;
+  bool IsLive(SwapSlot slot) const { return RefsOf(slot) > 0; }
+  // How many pages have this content; 0 for a copy that was kept, and for a slot that is free.
+  uint32_t RefsOf(SwapSlot slot) const;
   // Only while nothing else runs.
   absl::Status Check();
 
@@ -248,7 +253,8 @@ class SwapSpace {
   SlabZone zone_;
   SlotTable slots_;
   std::vector<std::unique_ptr<SwapArea>> areas_;
-  Gauge stored_;
+  Gauge stored_;  // pages
+  Gauge shared_;  // of them: beyond the first of each slot
   Gauge same_filled_;
   Gauge kept_;          // copies that have not been dropped
   Gauge kept_in_pool_;  // of them

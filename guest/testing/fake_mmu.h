@@ -32,9 +32,9 @@ class FakeMmu final : public MmuNotifier {
       const InvalidationTracker::Snapshot snapshot = tracker_.TakeSnapshot();
       {
         absl::MutexLock lock(&lock_);
-        if (const auto known = frames_.find(gfn); known != frames_.end()) {
+        if (const auto known = frames_.find(gfn); known != frames_.end() && Allows(known->second.protection, access)) {
           young_.insert(gfn);
-          use(memory_.HostAddress(known->second));
+          use(memory_.HostAddress(known->second.frame));
           return absl::OkStatus();
         }
         ++faults_;
@@ -66,7 +66,7 @@ class FakeMmu final : public MmuNotifier {
     absl::MutexLock lock(&lock_);
     const auto known = frames_.find(gfn);
     if (known == frames_.end()) return std::nullopt;
-    return known->second;
+    return known->second.frame;
   }
   bool maps(Gfn gfn) const { return Lookup(gfn).has_value(); }
   size_t mapped_pages() const {
@@ -113,14 +113,18 @@ class FakeMmu final : public MmuNotifier {
     absl::MutexLock lock(&lock_);
     if (tracker_.MustRetry(snapshot, resolution.range)) return;
     for (Gfn page = resolution.range.begin(); page < resolution.range.end(); ++page) {
-      frames_[page] = resolution.FrameOf(page);
+      frames_[page] = {.frame = resolution.FrameOf(page), .protection = resolution.protection};
     }
   }
 
   FaultHandler& memory_;
   mutable absl::Mutex lock_;
   InvalidationTracker tracker_;  // guarded by lock_, but for taking snapshots
-  std::map<Gfn, FrameNumber> frames_ ABSL_GUARDED_BY(lock_);
+  struct Leaf {
+    FrameNumber frame;
+    Protection protection = Protection::kReadOnly;
+  };
+  std::map<Gfn, Leaf> frames_ ABSL_GUARDED_BY(lock_);
   std::set<Gfn> young_ ABSL_GUARDED_BY(lock_);
   bool has_access_bits_ ABSL_GUARDED_BY(lock_) = false;
   uint64_t faults_ ABSL_GUARDED_BY(lock_) = 0;

@@ -1,0 +1,217 @@
+// Pages of a guest that share a frame with others of the same content, and how they come to, stop and move.
+//
+// Nobody writes a shared frame, so each page comes and goes by itself, under the lock of its own block alone: two of
+// them never have to change together.
+#include <cstring>
+
+#include "absl/status/statusor.h"
+#include "base/racy_reads.h"
+#include "guest/guest_memory.h"
+#include "xxhash.h"
+
+namespace quire {
+namespace {
+
+// Pages that are looked at under one hold of their block's lock: some microseconds.
+constexpr uint64_t kSampledAtOnce = 16;
+
+// Pages that are merged under one hold.
+constexpr size_t kMergedAtOnce = 64;
+
+// What lies between two pages loses its translations too if they are invalidated together: worth it for so many pages.
+constexpr PageCount kReachAcross{16};
+
+}  // namespace
+
+bool GuestMemory::IsWhole(BlockNumber number) {
+  Block& block = map_->block(number);
+  absl::MutexLock lock(&block.lock);
+  return block.whole;
+}
+
+// Read through the alias while the guest may write: what is found is confirmed before it counts. Under the lock, for a
+// frame that is given back meanwhile would be populated again by reading it.
+void GuestMemory::SamplePages(BlockNumber number, uint64_t seed, absl::FunctionRef<bool(Gfn)> skip, Samples& samples) {
+  Block& block = map_->block(number);
+  const GfnRange pages = map_->Pages(block);
+  for (Gfn first = pages.begin(); first < pages.end(); first = first + PageCount(kSampledAtOnce)) {
+    absl::MutexLock lock(&block.lock);
+    const GfnRange batch = GfnRange(first, PageCount(kSampledAtOnce)).Intersect(pages);
+    for (Gfn gfn = batch.begin(); gfn < batch.end(); ++gfn) {
+      const PageEntry entry = map_->Get(block, gfn);
+      if (!entry.has_frame() || entry.state() == PageState::kInTransit || skip(gfn)) continue;
+      const std::byte* const page = FrameAddress(block, entry.frame());
+      const RacyReads hint;
+      const bool zero = SwapSpace::IsZero(page);
+      samples.push_back({.gfn = gfn, .hash = zero ? 0 : XXH3_64bits_withSeed(page, kPageSize, seed), .zero = zero});
+    }
+  }
+}
+
+void GuestMemory::MergePages(BlockNumber number, uint64_t seed, absl::Span<Merge> merges) {
+  Block& block = map_->block(number);
+  while (!merges.empty()) {
+    size_t count = 1;
+    while (count < merges.size() && count < kMergedAtOnce &&
+           merges[count].gfn - merges[count - 1].gfn <= kReachAcross) {
+      ++count;
+    }
+    if (block.lock.TryLock()) {
+      MergeRun(block, seed, merges.first(count));
+      block.lock.Unlock();
+    }
+    merges.remove_prefix(count);
+  }
+}
+
+void GuestMemory::MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) {
+  GfnRange mapped;
+  bool any = false;
+  for (Merge& merge : run) {
+    {
+      const RacyReads hint;
+      merge.outcome = LooksLike(block, seed, merge);
+    }
+    if (merge.outcome != Merge::Outcome::kMerged) continue;
+    any = true;
+    mapped = mapped.Hull(MappedPart(block, merge.gfn));
+  }
+  if (!any || stopped()) return;
+  FrameRuns old;
+  {
+    const std::optional<ScopedInvalidation> invalidation = Unmap(mapped);
+    for (Merge& merge : run) {
+      if (merge.outcome != Merge::Outcome::kMerged) continue;
+      const FrameNumber frame = map_->Get(block, merge.gfn).frame();
+      merge.outcome = MergePage(block, seed, merge);
+      if (merge.outcome == Merge::Outcome::kMerged) AddToRuns(old, merge.gfn, frame);
+    }
+  }
+  ReleaseFrames(block, old);
+}
+
+GuestMemory::Merge::Outcome GuestMemory::LooksLike(const Block& block, uint64_t seed, const Merge& merge) {
+  const PageEntry entry = map_->Get(block, merge.gfn);
+  if (!entry.has_frame()) return Merge::Outcome::kChanged;
+  if (entry.state() == PageState::kInTransit) return Merge::Outcome::kBusy;
+  const std::byte* const page = FrameAddress(block, entry.frame());
+  bool same = false;
+  switch (merge.into) {
+    case Merge::Into::kNothing:
+      same = SwapSpace::IsZero(page);
+      break;
+    case Merge::Into::kNewFrame:
+      same = XXH3_64bits_withSeed(page, kPageSize, seed) == merge.hash;
+      break;
+    case Merge::Into::kFrame:
+      same = std::memcmp(page, HostAddress(merge.hold->frame()), kPageSize) == 0;
+      break;
+  }
+  return same ? Merge::Outcome::kMerged : Merge::Outcome::kChanged;
+}
+
+// Nobody can write the page any more.
+GuestMemory::Merge::Outcome GuestMemory::MergePage(Block& block, uint64_t seed, const Merge& merge) {
+  const Merge::Outcome looks = LooksLike(block, seed, merge);
+  if (looks != Merge::Outcome::kMerged) return looks;
+  if (merge.into == Merge::Into::kNothing) {
+    ReplacePage(block, merge.gfn, PageEntry::Absent());
+    return Merge::Outcome::kMerged;
+  }
+  if (merge.into == Merge::Into::kFrame) {
+    const std::optional<ShareLink> link = services_.shared.Join(*merge.hold, AsSharer(merge.gfn));
+    if (!link.has_value()) return Merge::Outcome::kFull;
+    ReplacePage(block, merge.gfn, PageEntry::Shared(merge.hold->frame(), *link));
+    return Merge::Outcome::kMerged;
+  }
+  const absl::StatusOr<FrameNumber> frame = services_.shared.Allocate();
+  if (!frame.ok()) return Merge::Outcome::kNoMemory;
+  std::memcpy(HostAddress(*frame), FrameAddress(block, map_->Get(block, merge.gfn).frame()), kPageSize);
+  const SharedFrames::Hold hold = services_.shared.Publish(*frame, merge.hash);
+  ReplacePage(block, merge.gfn, PageEntry::Shared(*frame, *services_.shared.Join(hold, AsSharer(merge.gfn))));
+  return Merge::Outcome::kMerged;
+}
+
+void GuestMemory::ReplacePage(Block& block, Gfn gfn, PageEntry entry) {
+  FreeKept(map_->Get(block, gfn));
+  map_->Set(block, gfn, entry);
+}
+
+// --- Faults.
+
+absl::StatusOr<Resolution> GuestMemory::ResolveShared(Block& block, Gfn gfn, Access access) {
+  const PageEntry entry = map_->Get(block, gfn);
+  services_.shared.NoteUsed(entry.frame());
+  if (access == Access::kRead) {
+    Resolution resolution = ConsecutiveAround(block, gfn);
+    resolution.protection = Protection::kReadOnly;
+    return resolution;
+  }
+  const absl::StatusOr<FrameNumber> own = AcquireFrames(GfnRange(gfn, kOnePage));
+  if (!own.ok()) return own.status();
+  std::memcpy(HostAddress(*own), HostAddress(entry.frame()), kPageSize);
+  {
+    const ScopedInvalidation invalidation(
+        notifiers_, {.range = GfnRange(gfn, kOnePage), .event = InvalidateEvent::kProtectionPage});
+    MakeResident(block, GfnRange(gfn, kOnePage), *own);
+  }
+  LeaveShared(entry);
+  services_.faults.unshare.Add();
+  return Resolution{.range = GfnRange(gfn, kOnePage), .frame = *own};
+}
+
+void GuestMemory::LeaveShared(PageEntry entry) {
+  if (entry.state() == PageState::kShared) services_.shared.Leave(entry.frame(), entry.link());
+}
+
+// --- A shared frame is given up.
+
+bool GuestMemory::Shares(const Block& block, Gfn gfn, FrameNumber frame) const {
+  const PageEntry entry = map_->Get(block, gfn);
+  return entry.state() == PageState::kShared && entry.frame() == frame;
+}
+
+bool GuestMemory::MoveShared(Gfn gfn, const SharedFrames::Hold& from, const SharedFrames::Hold& to) {
+  Block& block = map_->block(BlockOf(gfn));
+  absl::MutexLock lock(&block.lock);
+  if (!Shares(block, gfn, from.frame())) return false;
+  const std::optional<ShareLink> link = services_.shared.Join(to, AsSharer(gfn));
+  if (!link.has_value()) return false;
+  const PageEntry entry = map_->Get(block, gfn);
+  {
+    const std::optional<ScopedInvalidation> invalidation = Unmap(GfnRange(gfn, kOnePage));
+    map_->Set(block, gfn, PageEntry::Shared(to.frame(), *link));
+  }
+  LeaveShared(entry);
+  return true;
+}
+
+bool GuestMemory::EvictShared(Gfn gfn, const SharedFrames::Hold& from, SwapSlot slot) {
+  Block& block = map_->block(BlockOf(gfn));
+  absl::MutexLock lock(&block.lock);
+  if (!Shares(block, gfn, from.frame())) return false;
+  if (!swapped_limit_.TryCharge(kOnePage)) {
+    services_.swap.refused_limit.Add();
+    return false;
+  }
+  if (!services_.store.Share(slot)) {
+    swapped_limit_.Uncharge(kOnePage);
+    return false;
+  }
+  const PageEntry entry = map_->Get(block, gfn);
+  {
+    const std::optional<ScopedInvalidation> invalidation = Unmap(GfnRange(gfn, kOnePage));
+    map_->Set(block, gfn, PageEntry::Swapped(slot));
+  }
+  LeaveShared(entry);
+  NoteSwapped();
+  return true;
+}
+
+void GuestMemory::UnmapShared(Gfn gfn, const SharedFrames::Hold& frame) {
+  Block& block = map_->block(BlockOf(gfn));
+  absl::MutexLock lock(&block.lock);
+  if (Shares(block, gfn, frame.frame())) Unmap(GfnRange(gfn, kOnePage));
+}
+
+}  // namespace quire

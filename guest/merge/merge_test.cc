@@ -1,0 +1,340 @@
+// Pages of equal content come to share frames, stop when they are written to, and stay ordinary pages meanwhile.
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "base/units.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "guest/frames/compaction.h"
+#include "guest/frames/frame_table.h"
+#include "guest/frames/pool.h"
+#include "guest/guest_memory.h"
+#include "guest/memory_manager.h"
+#include "guest/merge/merger.h"
+#include "guest/merge/reverse_map.h"
+#include "guest/merge/shared_frames.h"
+#include "guest/swap/swap_space.h"
+#include "guest/testing/fake_mmu.h"
+#include "guest/testing/page_content.h"
+
+namespace quire {
+namespace {
+
+constexpr PageCount kSize = PageCount::OfBlocks(2);
+
+class MergeTest : public ::testing::Test {
+ protected:
+  struct Guest {
+    GuestMemory* memory = nullptr;
+    std::unique_ptr<FakeMmu> mmu;
+  };
+
+  void SetUp() override { MakeGuests(3, {.blocks = false}); }
+  void MakeGuests(size_t count, const GranularityOptions& granularity) {
+    RemoveGuests();
+    manager_ =
+        MemoryManager::Create(
+            {.limit = PageCount::OfBlocks(16), .reservations = {}, .use_memfd = true, .granularity = granularity})
+            .value();
+    guests_.resize(count);
+    for (Guest& guest : guests_) {
+      guest.memory = manager_->AddGuest(kSize, Placement::kArena).value();
+      guest.mmu = std::make_unique<FakeMmu>(*guest.memory);
+    }
+  }
+  void TearDown() override { RemoveGuests(); }
+  void RemoveGuests() {
+    if (manager_ == nullptr) return;
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+    for (Guest& guest : guests_) {
+      guest.mmu.reset();
+      manager_->RemoveGuest(guest.memory);
+    }
+    guests_.clear();
+    EXPECT_EQ(manager_->shared().frames(), PageCount());
+    EXPECT_EQ(manager_->store().statistics().stored, PageCount());
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  }
+
+  void Write(size_t guest, uint64_t gfn, uint64_t seed, Content content = Content::kCompressible) {
+    FillPage(guests_[guest].mmu->Page(Gfn(gfn)).value(), content, seed);
+  }
+  bool Has(size_t guest, uint64_t gfn, uint64_t seed, Content content = Content::kCompressible) {
+    return HasContent(guests_[guest].mmu->Page(Gfn(gfn), Access::kRead).value(), content, seed);
+  }
+  PageState StateOf(size_t guest, uint64_t gfn) { return guests_[guest].memory->EntryOf(Gfn(gfn)).state(); }
+  FrameNumber FrameOf(size_t guest, uint64_t gfn) { return guests_[guest].memory->EntryOf(Gfn(gfn)).frame(); }
+  const MergeCounters& counters() { return manager_->merger().counters(); }
+  void Pass() {
+    manager_->merger().Pass();
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  }
+
+  std::unique_ptr<MemoryManager> manager_;
+  std::vector<Guest> guests_;
+  EvictionScratch scratch_;
+};
+
+TEST_F(MergeTest, EqualPagesOfAllGuestsShareOneFrame) {
+  for (size_t g = 0; g < 3; ++g) Write(g, 100 + g, 7);
+  Write(0, 5, 7);
+  Write(0, 6, 8);
+  Pass();
+  EXPECT_EQ(manager_->shared().frames(), kOnePage);
+  EXPECT_EQ(manager_->shared().sharers(), PageCount(4));
+  EXPECT_EQ(counters().merged.value(), 3u);
+  EXPECT_EQ(StateOf(0, 6), PageState::kResident);
+  for (size_t g = 0; g < 3; ++g) {
+    EXPECT_EQ(StateOf(g, 100 + g), PageState::kShared);
+    EXPECT_EQ(FrameOf(g, 100 + g), FrameOf(0, 5));
+    EXPECT_FALSE(guests_[g].mmu->maps(Gfn(100 + g)));
+    EXPECT_TRUE(Has(g, 100 + g, 7));
+  }
+  EXPECT_EQ(guests_[1].memory->frames_held(), PageCount());
+}
+
+TEST_F(MergeTest, AWriteBreaksTheSharingForThatPageOnly) {
+  for (size_t g = 0; g < 3; ++g) Write(g, 1, 7);
+  Pass();
+  for (size_t g = 0; g < 3; ++g) EXPECT_TRUE(Has(g, 1, 7));  // all map the shared frame
+  Write(1, 1, 9);
+  EXPECT_EQ(StateOf(1, 1), PageState::kResident);
+  EXPECT_TRUE(Has(1, 1, 9));
+  for (const size_t g : {0u, 2u}) {
+    EXPECT_EQ(StateOf(g, 1), PageState::kShared);
+    EXPECT_TRUE(Has(g, 1, 7));
+  }
+  EXPECT_EQ(manager_->faults().unshare.value(), 1u);
+}
+
+TEST_F(MergeTest, TheLastPageTakesTheFrameAlong) {
+  for (size_t g = 0; g < 2; ++g) Write(g, 1, 7);
+  Pass();
+  guests_[0].memory->Discard(GfnRange(Gfn(1), kOnePage));
+  EXPECT_EQ(manager_->shared().frames(), kOnePage);
+  Write(1, 1, 8);
+  EXPECT_EQ(manager_->shared().frames(), PageCount());
+  EXPECT_EQ(guests_[0].mmu->Read(Gfn(1)), 0u);
+}
+
+TEST_F(MergeTest, ZeroPagesGiveTheirFramesUp) {
+  for (uint64_t gfn = 0; gfn < 10; ++gfn) Write(0, gfn, gfn);
+  for (uint64_t gfn = 0; gfn < 5; ++gfn) Write(0, gfn, 0, Content::kZero);
+  const PageCount held = guests_[0].memory->frames_held();
+  Pass();
+  EXPECT_GE(counters().zero.value(), 5u);
+  EXPECT_LE(guests_[0].memory->frames_held() + PageCount(5), held);
+  EXPECT_EQ(StateOf(0, 4), PageState::kAbsent);
+  EXPECT_TRUE(Has(0, 4, 0, Content::kZero));
+  EXPECT_TRUE(Has(0, 5, 5));
+}
+
+TEST_F(MergeTest, APageThatWasSampledAndThenWrittenIsNotMerged) {
+  Write(0, 1, 7);
+  Write(1, 1, 7);
+  GuestMemory::Samples samples;
+  guests_[1].memory->SamplePages(
+      BlockNumber(0), 1, [](Gfn gfn) { return gfn != Gfn(1); }, samples);
+  ASSERT_EQ(samples.size(), 1u);
+  std::array<GuestMemory::Merge, 1> merge = {
+      {{.gfn = Gfn(1), .into = GuestMemory::Merge::Into::kNewFrame, .hash = samples[0].hash}}};
+  Write(1, 1, 8);
+  guests_[1].memory->MergePages(BlockNumber(0), 1, absl::MakeSpan(merge));
+  EXPECT_EQ(merge[0].outcome, GuestMemory::Merge::Outcome::kChanged);
+  EXPECT_EQ(StateOf(1, 1), PageState::kResident);
+  EXPECT_TRUE(guests_[1].mmu->maps(Gfn(1))) << "nobody had to be told";
+  Write(1, 1, 7);
+  guests_[1].memory->MergePages(BlockNumber(0), 1, absl::MakeSpan(merge));
+  EXPECT_EQ(merge[0].outcome, GuestMemory::Merge::Outcome::kMerged);
+  EXPECT_TRUE(Has(1, 1, 7));
+}
+
+TEST_F(MergeTest, ChainsAreBoundedAndAFullOneBeginsASecondFrame) {
+  for (uint64_t gfn = 0; gfn < SharedFrames::kMaxSharing + 10; ++gfn) Write(0, gfn, 7);
+  Pass();
+  Pass();
+  Pass();
+  EXPECT_EQ(manager_->shared().frames(), PageCount(2));
+  EXPECT_EQ(manager_->shared().sharers(), PageCount(SharedFrames::kMaxSharing + 10));
+  for (uint64_t gfn = 0; gfn < SharedFrames::kMaxSharing + 10; ++gfn) EXPECT_TRUE(Has(0, gfn, 7));
+}
+
+TEST_F(MergeTest, APageThatIsWrittenWhileSharedIsLeftAloneForAWhile) {
+  for (size_t g = 0; g < 3; ++g) Write(g, 1, 7);
+  Pass();
+  ASSERT_EQ(StateOf(1, 1), PageState::kShared);
+  Write(1, 1, 8);
+  Write(1, 1, 7);
+  Pass();
+  EXPECT_EQ(StateOf(1, 1), PageState::kResident);
+  EXPECT_EQ(counters().refused_broken.value(), 1u);
+  for (int pass = 0; pass < 20; ++pass) Pass();
+  EXPECT_EQ(StateOf(1, 1), PageState::kShared);
+}
+
+TEST_F(MergeTest, PagesThatChangeFromPassToPassAreLeftAlone) {
+  Write(0, 1, 1);
+  Write(1, 1, 2);
+  for (uint64_t pass = 0; pass < 10; ++pass) {
+    Pass();
+    // Equal for a moment, but other than the last time.
+    Write(0, 1, 100 + pass);
+    Write(1, 1, 100 + pass);
+  }
+  EXPECT_GT(counters().refused_changed.value(), 0u);
+  EXPECT_EQ(counters().merged.value(), 0u);
+}
+
+TEST_F(MergeTest, PagesThatNeverMergeAreSkippedEverLonger) {
+  for (uint64_t gfn = 0; gfn < 100; ++gfn) Write(0, gfn, gfn + 1);
+  for (int pass = 0; pass < 40; ++pass) Pass();
+  EXPECT_GT(counters().skipped.value(), counters().scanned.value() * 2);
+  Write(1, 1, 50);
+  for (int pass = 0; pass < 10; ++pass) Pass();
+  EXPECT_EQ(StateOf(0, 49), PageState::kShared) << "they are looked at again some time";
+}
+
+TEST_F(MergeTest, AWholeBlockIsTakenApartOnlyIfThatPays) {
+  MakeGuests(2, {});
+  for (size_t g = 0; g < 2; ++g) {
+    for (uint64_t gfn = 0; gfn < kPagesPerBlock; ++gfn) Write(g, gfn, 1000 * g + gfn + 1);
+  }
+  ASSERT_TRUE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  Write(0, 3, 5000);
+  Write(1, 3, 5000);
+  Pass();
+  EXPECT_TRUE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  EXPECT_TRUE(guests_[1].memory->IsWhole(BlockNumber(0)));
+  EXPECT_GT(counters().refused_whole_block.value(), 0u);
+
+  for (uint64_t gfn = 0; gfn < kPagesPerBlock; ++gfn) Write(1, gfn, gfn + 1);
+  for (int pass = 0; pass < 20; ++pass) Pass();
+  EXPECT_FALSE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  EXPECT_GT(manager_->shared().frames(), PageCount(400));
+  for (uint64_t gfn = 10; gfn < kPagesPerBlock; ++gfn) {
+    EXPECT_TRUE(Has(0, gfn, gfn + 1));
+    EXPECT_TRUE(Has(1, gfn, gfn + 1));
+  }
+}
+
+// --- Shared pages are ordinary pages.
+
+TEST_F(MergeTest, ASharedFrameIsStoredOnceForAllItsPages) {
+  for (size_t g = 0; g < 3; ++g) Write(g, 1, 7);
+  Pass();
+  // Once to unmap it, and once to find that nobody has used it since.
+  manager_->reclaimer().MakeRoom(*guests_[0].memory, kOnePage).IgnoreError();
+  manager_->reclaimer().MakeRoom(*guests_[0].memory, kOnePage).IgnoreError();
+  EXPECT_EQ(manager_->shared().frames(), PageCount());
+  EXPECT_EQ(manager_->shared_reclaim().evicted.value(), 1u);
+  EXPECT_EQ(manager_->store().statistics().stored, PageCount(3));
+  EXPECT_EQ(manager_->store().statistics().shared, PageCount(2));
+  EXPECT_EQ(manager_->store().statistics().in_pool, kOnePage);
+  for (size_t g = 0; g < 3; ++g) {
+    EXPECT_EQ(StateOf(g, 1), PageState::kSwapped);
+    EXPECT_EQ(guests_[g].memory->EntryOf(Gfn(1)).slot(), guests_[0].memory->EntryOf(Gfn(1)).slot());
+  }
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  Write(0, 1, 8);
+  EXPECT_TRUE(Has(1, 1, 7));
+  EXPECT_TRUE(Has(2, 1, 7));
+  EXPECT_TRUE(Has(0, 1, 8));
+}
+
+TEST_F(MergeTest, ASharedFrameThatIsUsedStays) {
+  for (size_t g = 0; g < 2; ++g) Write(g, 1, 7);
+  Pass();
+  ReverseMap map(manager_->shared(), manager_->store(),
+                 [&](GuestId id) { return guests_[static_cast<size_t>(id)].memory; });
+  CompressionScratch scratch;
+  for (int round = 0; round < 5; ++round) {
+    EXPECT_EQ(map.Reclaim(kOnePage, scratch), PageCount());
+    EXPECT_FALSE(guests_[1].mmu->maps(Gfn(1)));
+    EXPECT_TRUE(Has(1, 1, 7));
+  }
+  EXPECT_EQ(StateOf(1, 1), PageState::kShared);
+  EXPECT_EQ(map.Reclaim(kOnePage, scratch), PageCount());
+  EXPECT_EQ(map.Reclaim(kOnePage, scratch), kOnePage);
+  EXPECT_EQ(StateOf(1, 1), PageState::kSwapped);
+}
+
+TEST_F(MergeTest, CompactionMovesASharedFrameWithAllItsPages) {
+  for (uint64_t gfn = 0; gfn < 600; ++gfn) {
+    for (size_t g = 0; g < 3; ++g) Write(g, gfn, gfn + 1);
+  }
+  Pass();
+  ASSERT_EQ(manager_->shared().frames(), PageCount(600));
+  // Single frames are left here and there.
+  for (uint64_t gfn = 0; gfn < 600; ++gfn) {
+    if (gfn % 8 == 0) continue;
+    for (size_t g = 0; g < 3; ++g) guests_[g].memory->Discard(GfnRange(Gfn(gfn), kOnePage));
+  }
+  const uint64_t moved = manager_->pool().compaction()->counters().migrated_pages.value();
+  ASSERT_GT(manager_->pool().compaction()->MakeFreeBlocks(1), 0u);
+  EXPECT_GT(manager_->pool().compaction()->counters().migrated_pages.value(), moved);
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
+  EXPECT_EQ(manager_->shared().frames(), PageCount(75));
+  for (uint64_t gfn = 0; gfn < 600; gfn += 8) {
+    for (size_t g = 0; g < 3; ++g) EXPECT_TRUE(Has(g, gfn, gfn + 1));
+  }
+}
+
+TEST_F(MergeTest, AGuestThatEndsLeavesTheOthersTheirPages) {
+  for (size_t g = 0; g < 3; ++g) Write(g, 1, 7);
+  Pass();
+  guests_[0].mmu.reset();
+  manager_->RemoveGuest(guests_[0].memory);
+  guests_.erase(guests_.begin());
+  EXPECT_TRUE(Has(0, 1, 7));
+  EXPECT_TRUE(Has(1, 1, 7));
+}
+
+// Guests write and read while their pages are merged, compacted and evicted: each finds what it wrote.
+TEST_F(MergeTest, NothingIsLostWhileGuestsWriteAndPagesAreMergedMovedAndEvicted) {
+  constexpr uint64_t kPages = 64;
+  constexpr uint64_t kContents = 4;
+  constexpr uint64_t kEnough = 200;
+  std::atomic<int> running = static_cast<int>(guests_.size());
+  std::vector<std::thread> threads;
+  for (size_t g = 0; g < guests_.size(); ++g) {
+    threads.emplace_back([&, g] {
+      std::mt19937 random(static_cast<uint32_t>(g));
+      std::array<uint64_t, kPages> seeds = {};
+      while (counters().merged.value() < kEnough || manager_->faults().unshare.value() < kEnough) {
+        const uint64_t gfn = random() % kPages;
+        bool right = true;
+        const bool write = random() % 4 == 0;
+        const absl::Status status =
+            guests_[g].mmu->WithPage(Gfn(gfn), write ? Access::kWrite : Access::kRead, [&](std::byte* page) {
+              right = seeds[gfn] == 0 ? HasContent(page, Content::kZero, 0)
+                                      : HasContent(page, Content::kCompressible, seeds[gfn]);
+              if (write) FillPage(page, Content::kCompressible, seeds[gfn] = random() % kContents + 1);
+            });
+        ASSERT_EQ(status, absl::OkStatus());
+        ASSERT_TRUE(right) << "page " << gfn << " of guest " << g;
+      }
+      --running;
+    });
+  }
+  threads.emplace_back([&] {
+    EvictionScratch scratch;
+    while (running > 0) {
+      manager_->reclaimer().Reclaim(PageCount(8), scratch);
+      manager_->reclaimer().MakeRoom(*guests_[0].memory, kOnePage).IgnoreError();
+      manager_->pool().compaction()->MakeFreeBlocks(1);
+    }
+  });
+  while (running > 0) manager_->merger().Pass();
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace
+}  // namespace quire

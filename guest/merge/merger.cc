@@ -1,0 +1,267 @@
+#include "guest/merge/merger.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/random/random.h"
+#include "base/thread.h"
+
+namespace quire {
+namespace {
+
+// Pages of a whole block that have to be merged together to make up for the 2 MiB page that it loses: an eighth.
+constexpr size_t kSplittingPays = kPagesPerBlock / 8;
+
+// A pass in which less than one page in fifty was gained makes the next one slower.
+constexpr uint64_t kGoodYield = 50;
+
+// How long the scanner works before it rests, about.
+constexpr absl::Duration kAtATime = absl::Milliseconds(2);
+
+// The least time from pass to pass, for guests of which nothing is looked at.
+constexpr absl::Duration kBetweenPasses = absl::Milliseconds(50);
+
+// How many passes leave a page out that did not merge in so many (mm/ksm.c, skip_age).
+int SkipFor(int age) {
+  if (age < 3) return 0;
+  if (age < 5) return 1;
+  return age < 8 ? 2 : 8;
+}
+
+constexpr int kMostAge = 15;
+Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
+  return {.guest = GuestId{static_cast<uint16_t>(guest.id())}, .gfn = gfn};
+}
+
+// A page that was written to while it was shared counts as one that did not merge for so many passes.
+constexpr int kAgeOfBroken = 8;
+
+}  // namespace
+
+Merger::Merger(SharedFrames& shared, CandidateTable candidates, WithGuests with_guests, const MergerOptions& options)
+    : shared_(shared),
+      with_guests_(std::move(with_guests)),
+      options_(options),
+      seed_(absl::Uniform<uint64_t>(absl::BitGen())),
+      candidates_(std::move(candidates)),
+      cpu_(options.most_cpu) {}
+
+// --- The thread.
+
+void Merger::Run() {
+  while (!daemon_.stopping()) {
+    const absl::Duration begin = ThreadCpuTime();
+    bool more = true;
+    double share;
+    do {
+      absl::MutexLock lock(&lock_);
+      with_guests_([&](Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { more = ScanNext(guests); });
+      share = cpu_;
+    } while (more && ThreadCpuTime() - begin < kAtATime && !daemon_.stopping());
+    const absl::Duration rest = (ThreadCpuTime() - begin) * ((1 - share) / share);
+    daemon_.Rest(more ? rest : std::max(rest, kBetweenPasses));
+  }
+}
+
+void Merger::Pass() {
+  absl::MutexLock lock(&lock_);
+  bool more = true;
+  while (more) {
+    with_guests_([&](Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { more = ScanNext(guests); });
+  }
+}
+
+bool Merger::ScanNext(Guests guests) {
+  auto guest = std::lower_bound(guests.begin(), guests.end(), guest_,
+                                [](const auto& g, unsigned wanted) { return g->id() < wanted; });
+  if (guest != guests.end() && ((*guest)->id() != guest_ || block_ >= BlockNumber((*guest)->size().in_blocks_ceil()))) {
+    if ((*guest)->id() == guest_) ++guest;
+    block_ = BlockNumber(0);
+  }
+  if (guest == guests.end()) {
+    EndPass(guests);
+    return false;
+  }
+  guest_ = (*guest)->id();
+  ScanBlock(guests, **guest, block_);
+  ++block_;
+  return true;
+}
+
+void Merger::EndPass(Guests guests) {
+  counters_.passes.Add();
+  candidates_.Clear();
+  guest_ = 0;
+  block_ = BlockNumber(0);
+  absl::erase_if(marks_, [&](const auto& marks) { return FindGuest(guests, GuestId(marks.first)) == nullptr; });
+  const uint64_t scanned = counters_.scanned.value() - std::exchange(scanned_before_, counters_.scanned.value());
+  const uint64_t gained = counters_.merged.value() + counters_.zero.value();
+  const bool good = (gained - std::exchange(gained_before_, gained)) * kGoodYield >= scanned && scanned > 0;
+  cpu_ = good ? options_.most_cpu : std::max(cpu_ / 2, options_.least_cpu);
+}
+
+// --- A block.
+
+void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
+  if (guest.stopped()) return;
+  std::vector<Mark>& marks = marks_[guest.id()];
+  if (marks.empty()) marks.resize(guest.size().in_pages());
+  samples_.clear();
+  guest.SamplePages(
+      number, seed_,
+      [&](Gfn gfn) {
+        Mark& mark = marks[gfn.value()];
+        if (mark.skip == 0) return false;
+        --mark.skip;
+        counters_.skipped.Add();
+        return true;
+      },
+      samples_);
+  counters_.scanned.Add(samples_.size());
+
+  // What may be gained in this block, and by which earlier pages.
+  pairs_.clear();
+  size_t found = 0;
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    const GuestMemory::PageSample& sample = samples_[i];
+    Mark& mark = marks[sample.gfn.value()];
+    if (!IsSettled(mark, sample)) continue;
+    if (sample.zero || shared_.Find(sample.hash).has_value()) {
+      ++found;
+      continue;
+    }
+    const Sharer page = PageOf(guest, sample.gfn);
+    const std::optional<Sharer> other = candidates_.FindOrInsert(sample.hash, page);
+    if (other.has_value() && *other != page) {
+      pairs_.push_back({.sample = i, .other = *other});
+      ++found;
+    } else {
+      Postpone(mark, 1);
+    }
+  }
+  if (found == 0) return;
+  if (found < kSplittingPays && guest.IsWhole(number)) {
+    counters_.refused_whole_block.Add(found);
+    return;
+  }
+  ShareOthers(guests, pairs_);
+  for (const Pair& pair : pairs_) {
+    const GuestMemory::PageSample& sample = samples_[pair.sample];
+    // The other page has changed: this one stands for the content now.
+    if (!shared_.Find(sample.hash).has_value()) candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
+  }
+
+  Merges merges;
+  std::vector<SharedFrames::Hold> holds;
+  holds.reserve(samples_.size());
+  for (const GuestMemory::PageSample& sample : samples_) {
+    const Mark mark = marks[sample.gfn.value()];
+    if (mark.skip > 0 || mark.merged) continue;
+    if (sample.zero) {
+      merges.push_back({.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kNothing});
+    } else if (std::optional<SharedFrames::Hold> hold = shared_.Find(sample.hash)) {
+      holds.push_back(*std::move(hold));
+      merges.push_back(
+          {.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kFrame, .hash = sample.hash, .hold = &holds.back()});
+    }
+  }
+  guest.MergePages(number, seed_, absl::MakeSpan(merges));
+  Count(merges);
+  for (const GuestMemory::Merge& merge : merges) {
+    Mark& mark = marks[merge.gfn.value()];
+    if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) continue;
+    mark = Mark{};
+    mark.merged = merge.into == GuestMemory::Merge::Into::kFrame;
+  }
+}
+
+bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
+  const bool changed = mark.seen && mark.hash != (sample.hash & 0x3f);
+  const bool broken = mark.merged;
+  mark.hash = sample.hash & 0x3f;
+  mark.seen = true;
+  mark.merged = false;
+  if (broken) counters_.refused_broken.Add();
+  if (changed) counters_.refused_changed.Add();
+  if (broken || changed) Postpone(mark, broken ? kAgeOfBroken : 1);
+  return !broken && !changed;
+}
+
+void Merger::Postpone(Mark& mark, int passes) {
+  mark.age = static_cast<uint16_t>(std::min<int>(mark.age + passes, kMostAge));
+  mark.skip = static_cast<uint16_t>(SkipFor(mark.age));
+}
+
+void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
+  struct Other {
+    Sharer page;
+    uint64_t hash;
+  };
+  std::vector<Other> others;
+  for (const Pair& pair : pairs) others.push_back({.page = pair.other, .hash = samples_[pair.sample].hash});
+  std::sort(others.begin(), others.end(), [](const Other& a, const Other& b) {
+    return std::pair(a.page.guest, a.page.gfn) < std::pair(b.page.guest, b.page.gfn);
+  });
+  for (size_t begin = 0; begin < others.size();) {
+    const Sharer first = others[begin].page;
+    Merges merges;
+    size_t end = begin;
+    for (; end < others.size() && others[end].page.guest == first.guest &&
+           BlockOf(others[end].page.gfn) == BlockOf(first.gfn);
+         ++end) {
+      if (!merges.empty() && merges.back().gfn == others[end].page.gfn) continue;
+      merges.push_back(
+          {.gfn = others[end].page.gfn, .into = GuestMemory::Merge::Into::kNewFrame, .hash = others[end].hash});
+    }
+    begin = end;
+    GuestMemory* const guest = FindGuest(guests, first.guest);
+    if (guest == nullptr) continue;
+    if (merges.size() < kSplittingPays && guest->IsWhole(BlockOf(first.gfn))) {
+      counters_.refused_whole_block.Add(merges.size());
+      continue;
+    }
+    guest->MergePages(BlockOf(first.gfn), seed_, absl::MakeSpan(merges));
+    Count(merges);
+    std::vector<Mark>& marks = marks_[guest->id()];
+    for (const GuestMemory::Merge& merge : merges) {
+      if (merge.outcome == GuestMemory::Merge::Outcome::kMerged) marks[merge.gfn.value()].merged = true;
+    }
+  }
+}
+
+void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
+  using Outcome = GuestMemory::Merge::Outcome;
+  for (const GuestMemory::Merge& merge : merges) {
+    switch (merge.outcome) {
+      case Outcome::kMerged:
+        if (merge.into == GuestMemory::Merge::Into::kNothing) counters_.zero.Add();
+        if (merge.into == GuestMemory::Merge::Into::kFrame) counters_.merged.Add();
+        break;
+      case Outcome::kBusy:
+      case Outcome::kFull:
+        counters_.refused_busy.Add();
+        break;
+      case Outcome::kChanged:
+        counters_.refused_changed.Add();
+        break;
+      case Outcome::kNoMemory:
+        counters_.refused_no_memory.Add();
+        break;
+    }
+  }
+}
+
+GuestMemory* Merger::FindGuest(Guests guests, GuestId id) {
+  const auto place = std::lower_bound(guests.begin(), guests.end(), static_cast<unsigned>(id),
+                                      [](const auto& guest, unsigned wanted) { return guest->id() < wanted; });
+  return place != guests.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
+}
+
+ByteCount Merger::metadata() const {
+  absl::MutexLock lock(&lock_);
+  uint64_t marks = 0;
+  for (const auto& [guest, of_guest] : marks_) marks += of_guest.size() * sizeof(Mark);
+  return candidates_.metadata() + ByteCount::Bytes(marks);
+}
+
+}  // namespace quire

@@ -1,0 +1,139 @@
+// Finds pages of the same content, in all guests, and has them share one frame; zero pages have none.
+//
+// A pass goes through all guests' pages that have frames of their own, block by block:
+//
+//     hash each page ---> zero?                                  give its frame up
+//       (XXH3, racily)    a shared frame has that content?       compare, and share it
+//                         an earlier page of this pass had it?   that page's frame becomes shared; the same
+//                         else                                   remember the page
+//
+// As in KSM, what is hashed is only a hint: a page changes hands after it has been invalidated and compared byte by
+// byte under its block's lock. Unlike KSM's trees, a lookup costs one cache miss or two, and pages are merged in the
+// first pass.
+//
+// A page that did not merge is skipped by later passes, ever more of them; one that was written to while it was shared
+// is left alone for longer (KSM's smart scan). The scanner works for a share of one CPU, which grows while it finds
+// something and shrinks while it does not (KSM's advisor).
+#ifndef QUIRE_GUEST_MERGE_MERGER_H_
+#define QUIRE_GUEST_MERGE_MERGER_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/function_ref.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "base/counters.h"
+#include "base/daemon.h"
+#include "base/units.h"
+#include "guest/guest_memory.h"
+#include "guest/merge/candidate_table.h"
+#include "guest/merge/shared_frames.h"
+
+namespace quire {
+
+struct MergerOptions {
+  // The share of one CPU that it works for while it finds something, and the least that it always may.
+  double most_cpu = 0.25;
+  double least_cpu = 0.005;
+};
+
+struct MergeCounters {
+  Counter passes;
+  Counter scanned;  // pages that were hashed
+  Counter skipped;  // pages that were not, because they did not merge before
+  Counter merged;   // pages that gave up their frames for a shared one
+  Counter zero;     // pages that gave up their frames
+  // Why a page was not merged, though it looked like another:
+  Counter refused_changed;      // it changes
+  Counter refused_broken;       // it was written to while it was shared
+  Counter refused_whole_block;  // too few pages of its block would be merged for taking that apart
+  Counter refused_busy;         // the page or its block was in other hands
+  Counter refused_no_memory;
+};
+
+// Thread safe.
+class Merger {
+ public:
+  // `with_guests` calls what it is given with all guests, by ascending number, none of which goes away meanwhile.
+  using Guests = absl::Span<const std::unique_ptr<GuestMemory>>;
+  using WithGuests = std::function<void(absl::FunctionRef<void(Guests)>)>;
+  Merger(SharedFrames& shared, CandidateTable candidates, WithGuests with_guests, const MergerOptions& options = {});
+
+  // The thread runs between the two.
+  void Start() {
+    daemon_.Start();
+    daemon_.Wake();
+  }
+  void Stop() { daemon_.Stop(); }
+
+  // What is left of the pass, or a whole one if none has begun.
+  void Pass() ABSL_LOCKS_EXCLUDED(lock_);
+
+  const MergeCounters& counters() const { return counters_; }
+  absl::Duration cpu_time() { return daemon_.cpu_time(); }
+  ByteCount metadata() const ABSL_LOCKS_EXCLUDED(lock_);
+
+ private:
+  // What is remembered of a page from pass to pass.
+  struct Mark {
+    uint16_t hash : 6;    // some bits of it
+    uint16_t seen : 1;    // the hash is known
+    uint16_t merged : 1;  // it was made to share a frame
+    uint16_t age : 4;     // passes in which it did not merge
+    uint16_t skip : 4;    // passes to come in which it is not looked at
+  };
+  static_assert(sizeof(Mark) == 2);
+
+  // A page of the block in hand, and an earlier one with the same hash.
+  struct Pair {
+    size_t sample;
+    Sharer other;
+  };
+  using Merges = std::vector<GuestMemory::Merge>;
+
+  void Run();
+  // The next block; false: the pass is over.
+  bool ScanNext(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Whether what was sampled may be merged at all, by what is remembered of the page.
+  bool IsSettled(Mark& mark, const GuestMemory::PageSample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Has the earlier pages' frames shared, block by block.
+  void ShareOthers(Guests guests, absl::Span<const Pair> pairs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void Count(absl::Span<const GuestMemory::Merge> merges);
+  void EndPass(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  static GuestMemory* FindGuest(Guests guests, GuestId id);
+  static void Postpone(Mark& mark, int passes);
+
+  SharedFrames& shared_;
+  const WithGuests with_guests_;
+  const MergerOptions options_;
+  const uint64_t seed_;
+  MergeCounters counters_;
+  Daemon daemon_{"quire-merge", [this] { Run(); }};
+
+  mutable absl::Mutex lock_;  // one scanner at a time; taken before all locks of guests' memory
+  CandidateTable candidates_ ABSL_GUARDED_BY(lock_);
+  absl::flat_hash_map<unsigned, std::vector<Mark>> marks_ ABSL_GUARDED_BY(lock_);  // by the guest's number
+  unsigned guest_ ABSL_GUARDED_BY(lock_) = 0;                                      // the next block's
+  BlockNumber block_ ABSL_GUARDED_BY(lock_);
+  double cpu_ ABSL_GUARDED_BY(lock_);  // share of one
+  uint64_t scanned_before_ ABSL_GUARDED_BY(lock_) = 0;
+  uint64_t gained_before_ ABSL_GUARDED_BY(lock_) = 0;
+  // Kept from block to block:
+  GuestMemory::Samples samples_ ABSL_GUARDED_BY(lock_);
+  std::vector<Pair> pairs_ ABSL_GUARDED_BY(lock_);
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_GUEST_MERGE_MERGER_H_

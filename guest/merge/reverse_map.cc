@@ -1,0 +1,71 @@
+#include "guest/merge/reverse_map.h"
+
+#include <cstring>
+#include <optional>
+
+namespace quire {
+
+bool ReverseMap::TestAndClearReferenced(const SharedFrames::Hold& frame) {
+  bool referenced = shared_.WasUsed(frame);
+  for (const Sharer& sharer : shared_.SharersOf(frame)) {
+    GuestMemory* const guest = find_(sharer.guest);
+    if (guest != nullptr) referenced |= guest->notifiers().ClearFlushYoung(GfnRange(sharer.gfn, kOnePage));
+  }
+  return referenced;
+}
+
+void ReverseMap::UnmapAll(const SharedFrames::Hold& frame) {
+  for (const Sharer& sharer : shared_.SharersOf(frame)) {
+    if (GuestMemory* const guest = find_(sharer.guest)) guest->UnmapShared(sharer.gfn, frame);
+  }
+}
+
+ReverseMap::Outcome ReverseMap::Evict(const SharedFrames::Hold& frame, CompressionScratch& scratch) {
+  const StoreResult stored = store_.Store(shared_.AddressOf(frame), scratch);
+  if (stored.outcome != StoreOutcome::kStored) {
+    counters_.refused_store.Add();
+    return Outcome::kRefused;
+  }
+  shared_.Retire(frame);
+  bool all = true;
+  for (const Sharer& sharer : shared_.SharersOf(frame)) {
+    GuestMemory* const guest = find_(sharer.guest);
+    all &= guest != nullptr && guest->EvictShared(sharer.gfn, frame, stored.slot);
+  }
+  store_.Free(stored.slot);  // the pages have a reference each
+  if (!all) return Outcome::kTryAgain;
+  counters_.evicted.Add();
+  return Outcome::kDone;
+}
+
+ReverseMap::Outcome ReverseMap::Migrate(const SharedFrames::Hold& frame, FrameNumber to) {
+  const SharedFrames::Sharers sharers = shared_.SharersOf(frame);
+  if (sharers.empty()) return Outcome::kRefused;  // the last one has just left
+  std::memcpy(shared_.AddressOf(to), shared_.AddressOf(frame), kPageSize);
+  shared_.Retire(frame);
+  const SharedFrames::Hold moved = shared_.Publish(to, shared_.HashOf(frame));
+  bool all = true;
+  for (const Sharer& sharer : sharers) {
+    GuestMemory* const guest = find_(sharer.guest);
+    all &= guest != nullptr && guest->MoveShared(sharer.gfn, frame, moved);
+  }
+  return all ? Outcome::kDone : Outcome::kTryAgain;
+}
+
+PageCount ReverseMap::Reclaim(PageCount look, CompressionScratch& scratch) {
+  PageCount freed;
+  for (PageCount looked; looked < look; looked += kOnePage) {
+    const std::optional<SharedFrames::Hold> frame = shared_.Next();
+    if (!frame.has_value()) break;
+    counters_.looked.Add();
+    if (TestAndClearReferenced(*frame)) {
+      UnmapAll(*frame);
+      counters_.unmapped.Add();
+    } else if (Evict(*frame, scratch) == Outcome::kDone) {
+      freed += kOnePage;
+    }
+  }
+  return freed;
+}
+
+}  // namespace quire

@@ -202,7 +202,7 @@ class GuestMemory final : public FaultHandler {
     } into;
     uint64_t hash = 0;
     const SharedFrames::Hold* hold = nullptr;
-    enum class Outcome : uint8_t { kMerged, kBusy, kChanged, kFull, kNoMemory } outcome = Outcome::kBusy;
+    enum class Outcome : uint8_t { kMerged, kBusy, kChanged, kFull, kNoMemory, kCannot } outcome = Outcome::kBusy;
   };
   // Pages of one block, in ascending order; those that lie near each other are invalidated together. Takes a whole
   // block apart.
@@ -383,6 +383,8 @@ class GuestMemory final : public FaultHandler {
   Merge::Outcome MergePage(Block& block, uint64_t seed, const Merge& merge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives a page up that has a frame of its own, which is freed by ReleaseFrames.
   void ReplacePage(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the guest's pages may lie in frames that are not its own.
+  bool MayShare() const { return frames_->reservation().empty(); }
   // Whether the page shares this frame.
   bool Shares(const Block& block, Gfn gfn, FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void LeaveShared(PageEntry entry);

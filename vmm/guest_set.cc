@@ -107,6 +107,7 @@ absl::Status GuestSet::PrepareManager() {
                        .concentration_window = static_cast<uint16_t>(options_.huge_policy.window)},
        .compaction = options_.defrag,
        .reclaim_threads = options_.reclaim_threads,
+       .merge = options_.merge == Merge::kOn,
        .open_swap = [this] { return OpenSwap(options_.swap, SwapFileSize(options_), options_.swap_retry); },
        .await_swap = options_.swap_retry,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",

@@ -31,6 +31,9 @@ ABSL_FLAG(
     quire::Huge, huge, quire::Huge::kAlways,
     "always, advise or never: whether the guests' memory may come and go by whole 2 MiB blocks, mapped by one entry "
     "each; advise: only where a guest asks for them, as the workloads do by their key advise");
+ABSL_FLAG(quire::Merge, merge, quire::Merge::kOn,
+          "on or off: whether pages of equal content, of all guests, come to share one frame of memory until one of "
+          "them is written to");
 ABSL_FLAG(quire::CompactionMode, defrag, quire::CompactionMode::kBackground,
           "fault, background or off: who moves pages together when free memory is scattered and a whole 2 MiB block is "
           "wanted: the fault that wants it, a thread, or nobody");
@@ -233,6 +236,7 @@ absl::string_view Name(CompactionMode mode) {
   return "";
 }
 
+absl::string_view Name(Merge merge) { return merge == Merge::kOn ? "on" : "off"; }
 absl::string_view Name(Overcommit overcommit) { return overcommit == Overcommit::kAllow ? "allow" : "strict"; }
 
 absl::string_view Name(Huge huge) {
@@ -261,6 +265,7 @@ const std::vector<FlagGroup>& RunFlags() {
         {"overcommit", "WHETHER", "write allow or strict"},
         {"engine", "WHO", "write quire or kernel"},
         {"huge", "WHEN", "write always, advise or never"},
+        {"merge", "WHETHER", "write on or off"},
         {"huge_stream", "N", "write a whole number such as 2"},
         {"huge_faults", "N", "write a whole number such as 12"},
         {"huge_window", "N", "write a whole number such as 128"},
@@ -291,6 +296,7 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.accel = absl::GetFlag(FLAGS_accel);
   options.engine = absl::GetFlag(FLAGS_engine);
   options.huge = absl::GetFlag(FLAGS_huge);
+  options.merge = absl::GetFlag(FLAGS_merge);
   options.defrag = absl::GetFlag(FLAGS_defrag);
   options.huge_policy = {.stream = absl::GetFlag(FLAGS_huge_stream),
                          .faults = absl::GetFlag(FLAGS_huge_faults),
@@ -400,6 +406,10 @@ bool AbslParseFlag(absl::string_view text, Overcommit* overcommit, std::string*)
   return ParseName(text, {Overcommit::kAllow, Overcommit::kStrict}, overcommit);
 }
 std::string AbslUnparseFlag(Overcommit overcommit) { return std::string(Name(overcommit)); }
+bool AbslParseFlag(absl::string_view text, Merge* merge, std::string*) {
+  return ParseName(text, {Merge::kOn, Merge::kOff}, merge);
+}
+std::string AbslUnparseFlag(Merge merge) { return std::string(Name(merge)); }
 
 bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string*) {
   return ParseName(text, {CompactionMode::kFault, CompactionMode::kBackground, CompactionMode::kOff}, mode);

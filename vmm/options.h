@@ -30,11 +30,15 @@ enum class Huge : uint8_t { kAlways, kAdvise, kNever };
 // What becomes of guests that could want more memory than there is: they may, or the run does not start.
 enum class Overcommit : uint8_t { kAllow, kStrict };
 
+// Whether guests' equal pages share memory.
+enum class Merge : uint8_t { kOn, kOff };
+
 absl::string_view Name(Accel accel);
 absl::string_view Name(Engine engine);
 absl::string_view Name(Huge huge);
 absl::string_view Name(CompactionMode mode);
 absl::string_view Name(Overcommit overcommit);
+absl::string_view Name(Merge merge);
 
 // When a fault brings in a whole block: GranularityOptions.
 struct HugePolicy {
@@ -54,6 +58,7 @@ struct RunOptions {
   Accel accel = Accel::kAuto;  // never kAuto once the run has begun
   Engine engine = Engine::kQuire;
   Huge huge = Huge::kAlways;
+  Merge merge = Merge::kOn;
   CompactionMode defrag = CompactionMode::kBackground;
   HugePolicy huge_policy = {};
   int reclaim_threads = 1;
@@ -118,6 +123,8 @@ bool AbslParseFlag(absl::string_view text, CompactionMode* mode, std::string* er
 std::string AbslUnparseFlag(CompactionMode mode);
 bool AbslParseFlag(absl::string_view text, Overcommit* overcommit, std::string* error);
 std::string AbslUnparseFlag(Overcommit overcommit);
+bool AbslParseFlag(absl::string_view text, Merge* merge, std::string* error);
+std::string AbslUnparseFlag(Merge merge);
 
 }  // namespace quire
 

@@ -54,6 +54,7 @@ TEST(OptionsTest, TheDefaultIsFourGuestsInHalfOfTheirMemoryForTenSeconds) {
   EXPECT_EQ(options->accel, Accel::kAuto);
   EXPECT_EQ(options->engine, Engine::kQuire);
   EXPECT_EQ(options->huge, Huge::kAlways);
+  EXPECT_EQ(options->merge, Merge::kOn);
   EXPECT_EQ(options->workload, "zipf");
   EXPECT_EQ(options->duration, absl::Seconds(10));
   EXPECT_EQ(options->seed, 1u);
@@ -64,7 +65,7 @@ TEST(OptionsTest, FlagsAreTaken) {
   const absl::StatusOr<RunOptions> options = Options(
       {"--guests=2", "--memory=1.5G", "--pool=1G", "--vcpus=3", "--accel=kvm", "--engine=kernel", "--huge=never",
        "--defrag=fault", "--huge_stream=3", "--huge_faults=20", "--huge_window=200", "--reclaim_threads=3",
-       "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
+       "--merge=off", "--payload=/p", "--compressibility=2.5", "--seed=7", "--seconds=0.5", "--json=-"});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->guests, 2);
   EXPECT_EQ(options->memory, ByteCount::MiB(1536));
@@ -77,6 +78,7 @@ TEST(OptionsTest, FlagsAreTaken) {
   EXPECT_EQ(options->huge_policy.faults, 20);
   EXPECT_EQ(options->huge_policy.window, 200);
   EXPECT_EQ(options->reclaim_threads, 3);
+  EXPECT_EQ(options->merge, Merge::kOff);
   EXPECT_EQ(options->defrag, CompactionMode::kFault);
   EXPECT_EQ(options->payload, "/p");
   EXPECT_EQ(options->compressibility, 2.5);

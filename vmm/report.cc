@@ -101,9 +101,14 @@ Json RefusedJson(const std::map<std::string, uint64_t>& refused) {
 }
 
 Json MergeJson(const MergeReport& merge) {
-  return Json{{"scanned_pages", merge.scanned_pages},    {"merged_pages", merge.merged_pages},
-              {"zero_pages", merge.zero_pages},          {"shared_frames", merge.shared_frames},
-              {"saved_bytes", Bytes(merge.saved_bytes)}, {"broken_pages", merge.broken_pages},
+  return Json{{"scanned_pages", merge.scanned_pages},
+              {"skipped_pages", merge.skipped_pages},
+              {"passes", merge.passes},
+              {"merged_pages", merge.merged_pages},
+              {"zero_pages", merge.zero_pages},
+              {"shared_frames", merge.shared_frames},
+              {"saved_bytes", Bytes(merge.saved_bytes)},
+              {"broken_pages", merge.broken_pages},
               {"refused", RefusedJson(merge.refused)}};
 }
 

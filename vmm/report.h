@@ -99,6 +99,8 @@ inline constexpr int kZonesVersion = 1;
 
 struct MergeReport {
   uint64_t scanned_pages = 0;
+  uint64_t skipped_pages = 0;  // not looked at in a pass, because they did not merge before
+  uint64_t passes = 0;         // through all guests' memory
   uint64_t merged_pages = 0;
   uint64_t zero_pages = 0;
   uint64_t shared_frames = 0;  // gauge

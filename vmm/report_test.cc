@@ -78,6 +78,8 @@ Report Example() {
                    .failures = 95,
                    .frames = 96}};
   report.merge = {.scanned_pages = 51,
+                  .skipped_pages = 58,
+                  .passes = 59,
                   .merged_pages = 52,
                   .zero_pages = 53,
                   .shared_frames = 54,
@@ -215,7 +217,9 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));
-  EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,
+  EXPECT_EQ(
+      json["merge"],
+      Json::parse(R"({"scanned_pages": 51, "skipped_pages": 58, "passes": 59, "merged_pages": 52, "zero_pages": 53,
       "shared_frames": 54, "saved_bytes": 56320, "broken_pages": 56, "refused": {"mapping_limit": 57}})"));
   EXPECT_EQ(
       json["huge"],

@@ -46,6 +46,7 @@ class GuestRun {
 
   GuestReport ReportGuest(size_t number) const;
   void ReportManager(Report& report);
+  void ReportMerging(Report& report);
   void ReportCompaction(Report& report);
   void ReportTiers(SwapReport& swap);
   void ReportTranslations(Report& report);
@@ -212,6 +213,7 @@ void GuestRun::ReportManager(Report& report) {
   report.huge.promotions = faults.promotions.value();
   report.huge.prefetched_blocks = faults.prefetched.value();
   ReportCompaction(report);
+  ReportMerging(report);
 
   const SwapCounters& swap = set_.manager()->swap();
   report.swap.pages_out = swap.pages_out.value();
@@ -258,6 +260,31 @@ void GuestRun::ReportTiers(SwapReport& swap) {
                           .read_bytes = ByteCount::Bytes(counters.bytes_read.value())});
   }
   for (const SwapTierReport& tier : swap.tiers) swap.stored_bytes += tier.bytes;
+}
+
+void GuestRun::ReportMerging(Report& report) {
+  MemoryManager& manager = *set_.manager();
+  const SharedFrames& shared = manager.shared();
+  const PageCount frames = shared.frames();
+  const PageCount pages = shared.sharers();
+  report.pool.shared_bytes = frames.bytes();
+  report.faults.unshare = manager.faults().unshare.value();
+  const MergeCounters& counters = manager.merger().counters();
+  report.merge.scanned_pages = counters.scanned.value();
+  report.merge.skipped_pages = counters.skipped.value();
+  report.merge.passes = counters.passes.value();
+  report.merge.merged_pages = counters.merged.value();
+  report.merge.zero_pages = counters.zero.value();
+  report.merge.shared_frames = frames.in_pages();
+  report.merge.saved_bytes = (std::max(pages, frames) - frames).bytes() + manager.store().statistics().shared.bytes();
+  report.merge.broken_pages = manager.faults().unshare.value();
+  report.merge.refused["it changes"] = counters.refused_changed.value();
+  report.merge.refused["it was written to while it was shared"] = counters.refused_broken.value();
+  report.merge.refused["its block is whole"] = counters.refused_whole_block.value();
+  report.merge.refused["it was in other hands"] = counters.refused_busy.value();
+  report.merge.refused["mapping_limit"] = counters.refused_mapping.value();
+  report.merge.refused["no memory for a shared frame"] = counters.refused_no_memory.value();
+  report.cpu_seconds.merge = absl::ToDoubleSeconds(manager.merger().cpu_time());
 }
 
 void GuestRun::ReportCompaction(Report& report) {

@@ -99,6 +99,13 @@ std::string SwapLine(const SwapReport& swap) {
   return text;
 }
 
+std::string MergeLine(const MergeReport& merge) {
+  if (merge.merged_pages + merge.zero_pages == 0) return "";
+  return absl::StrCat("merge     ", FormatCount(merge.merged_pages), " pages shared frames, ",
+                      FormatCount(merge.zero_pages), " were zero; ", FormatSize(merge.saved_bytes), " saved now, ",
+                      FormatCount(merge.broken_pages), " were written to\n");
+}
+
 std::string CompactionLine(const HugeReport& huge) {
   if (huge.migrated_pages == 0) return "";
   return absl::StrCat("compact   ", FormatCount(huge.compactions), " blocks or ranges made free, ",
@@ -150,7 +157,7 @@ std::string Summary(const Report& report, const Terminal& terminal) {
   std::string text = GuestTable(report);
   if (report.engine == Engine::kQuire) {
     absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), FaultLine(report.faults), SwapLine(report.swap),
-                    CompactionLine(report.huge), ContentLine(report.content_ratio));
+                    MergeLine(report.merge), CompactionLine(report.huge), ContentLine(report.content_ratio));
   }
   return absl::StrCat(text, "\n", Failures(report), Meaning(report, totals));
 }

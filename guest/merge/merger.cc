@@ -247,6 +247,9 @@ void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
       case Outcome::kNoMemory:
         counters_.refused_no_memory.Add();
         break;
+      case Outcome::kCannot:
+        counters_.refused_mapping.Add();
+        break;
     }
   }
 }

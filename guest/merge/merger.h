@@ -59,6 +59,7 @@ struct MergeCounters {
   Counter refused_whole_block;  // too few pages of its block would be merged for taking that apart
   Counter refused_busy;         // the page or its block was in other hands
   Counter refused_no_memory;
+  Counter refused_mapping;  // its guest cannot map frames that are not its own
 };
 
 // Thread safe.

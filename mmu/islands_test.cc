@@ -13,6 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
@@ -278,13 +279,18 @@ TEST_F(IslandsTest, AStoppedGuestSeesNeitherIslandsNorItsOwn) {
 // have been left. Another thread has the kernel read them, which is never refused for another reason than a remapping.
 TEST_F(IslandsTest, NoIncrementIsLostWhilePagesAreSharedAgainAndAgain) {
   constexpr uint64_t kPages = 4;
-  constexpr uint64_t kUnshared = 10'000;
+  constexpr uint64_t kUnshared = 2'000;
   on_left = [this](FrameNumber frame) { Scribble(frame); };
   memory().set_around(PageCount(4));
   std::atomic<bool> stop = false;
   uint64_t increments = 0, reads = 0, retries = 0;
   std::thread writer([&] {
-    for (; !stop; ++increments) Word(increments % kPages) = Word(increments % kPages) + 1;
+    std::array<uint64_t, kPages> written = {};
+    for (uint64_t page = 0; !stop; page = (page + 1) % kPages) {
+      ASSERT_EQ(Word(page), written[page]) << "in page " << page;
+      Word(page) = ++written[page];
+      ++increments;
+    }
   });
   std::thread reader([&] {
     uint64_t last = 0;
@@ -301,14 +307,14 @@ TEST_F(IslandsTest, NoIncrementIsLostWhilePagesAreSharedAgainAndAgain) {
       }
     }
   });
-  for (uint64_t round = 0; memory().unshared() < kUnshared; ++round) {
+  for (uint64_t round = 0; memory().unshared() < kUnshared && !HasFailure(); ++round) {
     const uint64_t before = memory().unshared();
     if (round % 2 == 0) {
-      memory().Share(Pages(0, kPages), FrameNumber(64 + round % 64));
+      memory().Share(Pages(0, kPages), FrameNumber(64 + round % 64 * kPages));
     } else {
       memory().Share(Pages(round / 2 % kPages, 1), FrameNumber(round % 64));
     }
-    while (memory().unshared() == before) std::this_thread::yield();
+    while (memory().unshared() == before && !HasFailure()) std::this_thread::yield();
   }
   stop = true;
   writer.join();

@@ -1,7 +1,6 @@
-// Islands under KVM: a guest increments counters in pages that are shared again and again.
+// Islands under KVM: a guest with two vCPUs increments counters in pages that are shared again and again.
 
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
@@ -17,7 +16,10 @@
 #include <variant>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/mapping.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
@@ -36,6 +38,7 @@ namespace quire {
 namespace {
 
 constexpr PageCount kPages(4);  // of the guest, in a window of one block
+constexpr int kVcpus = 2;       // each has every other page
 constexpr FrameRange kArena(FrameNumber(0), kOneBlock);
 constexpr FrameRange kHome(kArena.end(), kOneBlock);
 
@@ -58,14 +61,18 @@ class KvmIslandsTest : public ::testing::Test {
     if (!window_->can_share()) GTEST_SKIP() << "this kernel does not report writes to protected pages of a file";
     Assemble();
   }
-  void TearDown() override { End(); }
+  void TearDown() override {
+    if (!wired_) return;
+    wired_->RequestStop();
+    Join();
+  }
 
   // A VM whose memory is the window.
   void Assemble() {
     const ElfImage image = *ParseElf("the counter guest", CounterGuestProgram(), ByteCount::MiB(1));
     const WiredLayout layout = *PlanWiredMemory({.image = image,
                                                  .memory = kPages.bytes(),
-                                                 .vcpus = 1,
+                                                 .vcpus = kVcpus,
                                                  .aux = {},
                                                  .physical_address_bits = system_->physical_address_bits()});
     wired_bytes_ = *Mapping::MapAligned(layout.size, ByteCount::Bytes(kBlockSize), PROT_READ | PROT_WRITE,
@@ -77,20 +84,22 @@ class KvmIslandsTest : public ::testing::Test {
         vm_->SetMemslot(Memslot::kMemory, Gpa(0), kPages.bytes(), window_->base(), Protection::kReadWrite).ok());
     ASSERT_TRUE(
         vm_->SetMemslot(Memslot::kWired, layout.gpa, layout.size, wired_bytes_.hva(), Protection::kReadWrite).ok());
-    vcpu_ = *KvmVcpu::Create(*vm_, *wired_, 0);
+    for (int i = 0; i < kVcpus; ++i) vcpus_[i].cpu = *KvmVcpu::Create(*vm_, *wired_, i);
   }
 
   void Start() {
-    thread_ = std::thread([this] {
-      end_ = RunToEnd();
-      ended_ = true;
-    });
+    for (Vcpu& vcpu : vcpus_) {
+      vcpu.thread = std::thread([this, &vcpu] {
+        vcpu.end = RunToEnd(*vcpu.cpu);
+        ended_ = true;
+      });
+    }
   }
   // An access that KVM cannot translate ends this guest at once, unless the window says that it was for a remapping.
-  std::string RunToEnd() {
+  std::string RunToEnd(KvmVcpu& cpu) {
     for (;;) {
       const KvmWindow::RemapSequence before = window_->remappings();
-      const VcpuExit exit = vcpu_->Run();
+      const VcpuExit exit = cpu.Run();
       if (const auto* end = std::get_if<GuestExit>(&exit)) return "exit " + std::to_string(end->status);
       if (const auto* death = std::get_if<Death>(&exit)) return death->sentence;
       if (std::holds_alternative<MemoryFault>(exit)) {
@@ -99,14 +108,30 @@ class KvmIslandsTest : public ::testing::Test {
       }
     }
   }
+  // How both vCPUs ended.
   std::string Join() {
-    if (thread_.joinable()) thread_.join();
-    return end_;
+    for (Vcpu& vcpu : vcpus_) {
+      if (vcpu.thread.joinable()) vcpu.thread.join();
+    }
+    return vcpus_[0].end == vcpus_[1].end ? vcpus_[0].end : vcpus_[0].end + ", " + vcpus_[1].end;
   }
-  void End() {
-    if (!wired_) return;
+  // Until each vCPU has been in each of its pages after this was called.
+  void AwaitARound() {
+    uint64_t before[kVcpus];
+    for (int i = 0; i < kVcpus; ++i) before[i] = wired_->ReadProgress(i).operations;
+    for (int i = 0; i < kVcpus; ++i) {
+      while (wired_->ReadProgress(i).operations < before[i] + 2 && !ended_) absl::SleepFor(absl::Microseconds(20));
+    }
+  }
+
+  void ExpectThatNothingWasLost() {
+    EXPECT_FALSE(ended_);
     wired_->RequestStop();
-    Join();
+    EXPECT_EQ(Join(), "exit 0");
+    for (int i = 0; i < kVcpus; ++i) EXPECT_EQ(wired_->ReadProgress(i).mismatched_pages, 0u);
+    memory_->Unshare(GfnRange(Gfn(0), kPages));
+    EXPECT_EQ(AnonymousKiBAndMappings(), std::make_pair(uint64_t{0}, 1));
+    RecordProperty("remappings_that_vcpus_met", std::to_string(retries_));
   }
 
   // "Anonymous" of the window's mappings, and how many there are.
@@ -134,10 +159,13 @@ class KvmIslandsTest : public ::testing::Test {
   Mapping wired_bytes_;
   std::optional<WiredMemory> wired_;
   std::unique_ptr<KvmVm> vm_;
-  std::unique_ptr<KvmVcpu> vcpu_;
-  std::thread thread_;
-  std::string end_;  // written before `ended_`
-  std::atomic<bool> ended_ = false;
+  struct Vcpu {
+    std::unique_ptr<KvmVcpu> cpu;
+    std::thread thread;
+    std::string end;
+  };
+  Vcpu vcpus_[kVcpus];
+  std::atomic<bool> ended_ = false;  // one of them
   std::atomic<uint64_t> retries_ = 0;
 };
 
@@ -156,43 +184,28 @@ TEST_F(KvmIslandsTest, NoIncrementIsLostInPagesThatAreSharedAgainAndAgain) {
     }
     while (memory_->unshared() == before && !ended_) absl::SleepFor(absl::Microseconds(20));
   }
-  EXPECT_FALSE(ended_);
-  wired_->RequestStop();
-  EXPECT_EQ(Join(), "exit 0");
-  EXPECT_EQ(wired_->ReadProgress(0).mismatched_pages, 0u);
-  memory_->Unshare(GfnRange(Gfn(0), kPages));
-  EXPECT_EQ(AnonymousKiBAndMappings(), std::make_pair(uint64_t{0}, 1));
-  RecordProperty("remappings_that_the_vcpu_met", std::to_string(retries_));
+  ExpectThatNothingWasLost();
 }
 
-// The same, shared and taken back before or after the guest comes to write, as reclaim would.
+// The same with islands that are taken back before or after the guest comes to write to them, as reclaim would.
 TEST_F(KvmIslandsTest, NoIncrementIsLostInIslandsThatAreTakenBackByOthers) {
-  const uint64_t rounds = Times(5'000, 500);
+  const uint64_t rounds = Times(2'000, 200);
   memory_->set_around(kPages);
   Start();
   for (uint64_t round = 0; round < rounds && !ended_; ++round) {
-    const uint64_t operations = wired_->ReadProgress(0).operations;
     memory_->Share(GfnRange(Gfn(0), kPages), FrameNumber(64 + round % 64 * kPages.in_pages()));
     if (round % 2 == 0) absl::SleepFor(absl::Microseconds(20));
     memory_->Invalidate(GfnRange(Gfn(0), kOneBlock));
     memory_->Unshare(GfnRange(Gfn(1), PageCount(2)));
-    // Until all pages have been written to: none is shared.
-    while (wired_->ReadProgress(0).operations < operations + 2 && !ended_) absl::SleepFor(absl::Microseconds(20));
+    AwaitARound();  // so that none is shared any more
   }
-  EXPECT_FALSE(ended_);
-  wired_->RequestStop();
-  EXPECT_EQ(Join(), "exit 0");
-  EXPECT_EQ(wired_->ReadProgress(0).mismatched_pages, 0u);
-  EXPECT_EQ(AnonymousKiBAndMappings(), std::make_pair(uint64_t{0}, 1));
+  ExpectThatNothingWasLost();
 }
 
 TEST_F(KvmIslandsTest, AStoppedGuestWithIslandsEnds) {
   Start();
-  while (wired_->ReadProgress(0).operations == 0 && !ended_) absl::SleepFor(absl::Milliseconds(1));
-  memory_->Share(GfnRange(Gfn(0), PageCount(2)), FrameNumber(64));
-  // Shared pages that the guest writes to, and is answered: it has met its islands when it has come round twice.
-  const uint64_t operations = wired_->ReadProgress(0).operations;
-  while (wired_->ReadProgress(0).operations < operations + 2 && !ended_) absl::SleepFor(absl::Milliseconds(1));
+  AwaitARound();
+  // Islands by now, or about to be.
   memory_->Share(GfnRange(Gfn(0), PageCount(2)), FrameNumber(64));
   memory_->Stop();
   EXPECT_EQ(Join(), "memory fault");

@@ -3,7 +3,9 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <utility>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 
@@ -35,8 +37,9 @@ absl::Status Protect(HvaRange place, int protection) {
 absl::Status Islands::Make(GfnRange range, FrameNumber frame) {
   if (closed_) return absl::OkStatus();
   const HvaRange place = Place(range);
+  absl::Status status = KeepSpare();
   // Fails without having changed anything.
-  absl::Status status = MapOver(place, PROT_READ, MAP_PRIVATE, pool_fd_, frame);
+  if (status.ok()) status = MapOver(place, PROT_READ, MAP_PRIVATE, pool_fd_, frame);
   if (status.ok()) {
     Mark(range, true);
     status = Finish(place);
@@ -62,9 +65,23 @@ absl::Status Islands::Unmake(GfnRange range) {
   const GfnRange hull = HullIn(range);
   if (hull.empty()) return absl::OkStatus();
   absl::Status status = PutHome(hull);
-  // To cut a piece out of a mapping takes more mappings for a moment; to replace whole ones does not.
+  // To cut a piece out of a mapping takes more mappings; to replace whole ones does not, and is refused only to a
+  // process that has one more than it may. The kernel lets it get there.
   if (!status.ok()) status = PutHome(Around(hull));
+  if (!status.ok()) {
+    spare_.Unmap();
+    status = PutHome(Around(hull));
+    (void)KeepSpare();
+  }
   return status.ok() ? status : absl::ResourceExhaustedError(status.message());
+}
+
+// Of a kind that the kernel joins with no other, so that it counts.
+absl::Status Islands::KeepSpare() {
+  if (spare_.valid()) return absl::OkStatus();
+  absl::StatusOr<Mapping> spare = Mapping::Map(kOnePage.bytes(), PROT_NONE, MAP_SHARED | MAP_NORESERVE, pool_fd_, 0);
+  if (spare.ok()) spare_ = *std::move(spare);
+  return spare.status();
 }
 
 // No access before it is registered: a touch of a hole would fill it, and nobody would know.

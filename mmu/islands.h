@@ -21,7 +21,9 @@
 // the home back.
 //
 // Each island may cost two mappings of the process, of which the kernel allows 65530 as it comes: who decides to share a
-// page charges it to an IslandBudget first (guest/island_budget.h).
+// page charges it to an IslandBudget first (guest/island_budget.h). Should they run out all the same, no island is made,
+// and those that are there can be unmade: whole mappings of neighbours are replaced together then, and a spare one is
+// given up.
 #ifndef QUIRE_MMU_ISLANDS_H_
 #define QUIRE_MMU_ISLANDS_H_
 
@@ -29,6 +31,7 @@
 #include <map>
 
 #include "absl/status/status.h"
+#include "base/mapping.h"
 #include "base/units.h"
 #include "mmu/userfaultfd.h"
 
@@ -67,6 +70,7 @@ class Islands {
 
  private:
   absl::Status Finish(HvaRange place);
+  absl::Status KeepSpare();
   absl::Status PutHome(GfnRange range);
   GfnRange Around(GfnRange range) const;
   bool Contains(Gfn gfn) const;
@@ -78,6 +82,7 @@ class Islands {
   const FrameNumber home_;
   Userfaultfd& uffd_;
   bool closed_ = false;
+  Mapping spare_;  // to be given up for an island that cannot be unmade otherwise; there when one is made
   PageCount size_;
   // Blocks that have any.
   std::map<BlockNumber, std::bitset<kPagesPerBlock>> blocks_;

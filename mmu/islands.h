@@ -20,10 +20,10 @@
 // same reason MADV_DONTNEED alone makes sure that nobody sees the old frame any more, when there is no memory to put
 // the home back.
 //
-// Each island may cost two mappings of the process, of which the kernel allows 65530 as it comes: who decides to share a
-// page charges it to an IslandBudget first (guest/island_budget.h). Should they run out all the same, no island is made,
-// and those that are there can be unmade: whole mappings of neighbours are replaced together then, and a spare one is
-// given up.
+// Each island may cost two mappings of the process, of which the kernel allows 65530 as it comes: who decides to share
+// a page charges it to an IslandBudget first (guest/island_budget.h). Should they run out all the same, no island is
+// made, and those that are there can be unmade: whole mappings of neighbours are replaced together then, and a spare
+// one is given up.
 #ifndef QUIRE_MMU_ISLANDS_H_
 #define QUIRE_MMU_ISLANDS_H_
 

@@ -1,8 +1,6 @@
 // What an island costs: to make it and to put its home back, with the process otherwise idle and with another thread at
 // work on another CPU, which each change of a mapping must interrupt.
 
-#include "mmu/islands.h"
-
 #include <sys/mman.h>
 
 #include <atomic>
@@ -14,6 +12,7 @@
 #include "base/units.h"
 #include "benchmark/benchmark.h"
 #include "guest/frames/pool_file.h"
+#include "mmu/islands.h"
 #include "mmu/userfaultfd.h"
 
 namespace quire {

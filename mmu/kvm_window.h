@@ -10,14 +10,14 @@
 //                                     | would have to wait
 //                                     +--> slow thread: Resolve with reclaim, Continue
 //
-// A resolution that is read-only, to frames which may be anybody's, becomes an *island*: those frames are mapped over the
-// guest's own, protected against writes (mmu/islands.h). A write to it is a fault like any other. `memory` answers it
-// with the page's own frame, having invalidated the page, on which its own mapping has been put back; so does every
+// A resolution that is read-only, to frames which may be anybody's, becomes an *island*: those frames are mapped over
+// the guest's own, protected against writes (mmu/islands.h). A write to it is a fault like any other. `memory` answers
+// it with the page's own frame, having invalidated the page, on which its own mapping has been put back; so does every
 // invalidation of an island. Where the process has no mapping left to make one, a read is resolved as if it were a
 // write, so that the guest gets a page of its own.
 //
-// While an island is made a guest's write to it, and while one is unmade any access, ends KVM_RUN with EFAULT and without
-// an address. A vCPU's thread tells that from an error so:
+// While an island is made a guest's write to it, and while one is unmade any access, ends KVM_RUN with EFAULT and
+// without an address. A vCPU's thread tells that from an error so:
 //
 //   const KvmWindow::RemapSequence before = window.remappings();
 //   ... KVM_RUN: EFAULT ...

@@ -92,12 +92,8 @@ Report Example() {
                  .unusable_free_index = 68,
                  .fragmentation_index = -1000,
                  .refused = {{"no_block", 66}}};
-  report.notifier = {.invalidations = 71,
-                     .pages = 72,
-                     .retries = 73,
-                     .islands_made = 74,
-                     .islands_unmade = 75,
-                     .homes_refused = 76};
+  report.notifier = {
+      .invalidations = 71, .pages = 72, .retries = 73, .islands_made = 74, .islands_unmade = 75, .homes_refused = 76};
   report.cpu_seconds = {.vcpus = 8.1, .fault = 8.2, .reclaim = 8.3, .swap = 8.4, .merge = 8.5};
   return report;
 }

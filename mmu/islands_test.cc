@@ -73,6 +73,8 @@ class IslandsTest : public ::testing::Test {
     ASSERT_EQ(sigaction(SIGSEGV, &action, &before_), 0);
     const PageCount size = kArena.size() + kSize * kGuests;
     file_.emplace(PoolFile::Create({.size = size, .arena = kArena.size(), .limit = size}).value());
+    // As the manager's arena is: what is shared is a piece of a 2 MiB page.
+    ASSERT_EQ(file_->PopulateBlock(kArena), absl::OkStatus());
     for (int i = 0; i < kGuests; ++i) {
       const FrameRange home(kArena.end() + kSize * static_cast<uint64_t>(i), kSize);
       guests_[i].memory = std::make_unique<SharingMemory>(*file_, home);
@@ -202,6 +204,22 @@ TEST_F(IslandsTest, ARunIsOneMappingAndWhenAllIsWrittenTheWindowIsOneAgain) {
   EXPECT_EQ(Mappings(), 1);
   EXPECT_EQ(window().counters().islands_unmade.value(), 16u);
   for (uint64_t i = 0; i < 16; ++i) EXPECT_EQ(Word(32 + i), i == 8 ? 0 : i + 1);
+}
+
+TEST_F(IslandsTest, AWholeBlockCanBeOneIsland) {
+  memory().set_around(kOneBlock);
+  for (uint64_t i = 0; i < 512; ++i) Word(i) = i + 1;
+  memory().Share(Pages(0, 512), kArena.begin());
+  for (uint64_t i = 0; i < 512; ++i) ASSERT_EQ(Word(i), i + 1);
+  EXPECT_EQ(window().counters().islands_made.value(), 512u);
+  EXPECT_EQ(Mappings(), 2);
+  memory().set_around(kOnePage);
+  Word(100, 1) = 1;
+  EXPECT_EQ(Mappings(), 4);
+  for (uint64_t i = 0; i < 512; ++i) ASSERT_EQ(Word(i), i + 1);
+  memory().Unshare(Pages(0, 512));
+  EXPECT_EQ(Mappings(), 1);
+  for (uint64_t i = 0; i < 512; ++i) ASSERT_EQ(Word(i), i + 1);
 }
 
 TEST_F(IslandsTest, NeighboursWithFramesThatDoNotFollowAreIslandsOfTheirOwn) {

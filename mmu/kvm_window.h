@@ -66,7 +66,7 @@ struct WindowCounters {
   Counter blocks_refused;    // by the host kernel; mapped page by page
   Counter islands_made;      // pages
   Counter islands_unmade;    // pages: written to, or invalidated for another reason
-  Counter islands_refused;   // times that there was no mapping left for one; the guest got a page of its own
+  Counter islands_refused;   // times that one could not be made, for want of mappings; the guest got a page of its own
   Counter homes_refused;     // times that there was no mapping left to put a home back; tried again later
   LatencyHistogram latency;  // from an event's read to its wake-up
 };

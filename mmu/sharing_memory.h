@@ -28,9 +28,7 @@ namespace quire {
 class SharingMemory final : public FaultHandler {
  public:
   // `file` outlives it. The guest is as large as `home`, whole blocks of the file.
-  SharingMemory(PoolFile& file, FrameRange home) ABSL_NO_THREAD_SAFETY_ANALYSIS : file_(file),
-                                                                                  home_(home),
-                                                                                  shared_(home.size().in_pages()) {}
+  SharingMemory(PoolFile& file, FrameRange home) : file_(file), home_(home), shared_(home.size().in_pages()) {}
 
   // From now on the pages are shared, in the frames from `frame` on. Their content is copied there. Their own frames
   // become holes.

@@ -55,6 +55,8 @@ class KvmIslandsTest : public ::testing::Test {
     system_.emplace(*std::move(system));
     const PageCount size = kArena.size() + kHome.size();
     file_.emplace(PoolFile::Create({.size = size, .arena = kArena.size(), .limit = size}).value());
+    // As the manager's arena is: what is shared is a piece of a 2 MiB page.
+    ASSERT_EQ(file_->PopulateBlock(kArena), absl::OkStatus());
     memory_.emplace(*file_, kHome);
     memory_->on_left = [this](FrameNumber frame) { std::memset(file_->SmallAlias(frame), 0xdb, kPageSize); };
     window_ = KvmWindow::Create(*memory_, file_->fd(), kHome).value();

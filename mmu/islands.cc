@@ -51,8 +51,8 @@ absl::Status Islands::Make(GfnRange range, FrameNumber frame) {
   return absl::ResourceExhaustedError(status.message());
 }
 
-// The mapping admits no writes before each of its pages is mapped and protected against them: a page that is not mapped
-// would be copied by the first write.
+// The mapping admits no writes before each of its pages is mapped and protected against them. A page that is mapped and
+// not protected would be copied by the first write.
 absl::Status Islands::Finish(HvaRange place) {
   absl::Status status = uffd_.Register(place, Userfaultfd::Reports::kTouchesAndWrites);
   if (status.ok()) status = uffd_.ContinueAsleep(place);

@@ -12,8 +12,8 @@
 //                               frame f                   frames g, g + 1
 //
 // A write to it is a fault that userfaultfd reports. It must never get further: the kernel would copy the page for
-// itself, outside the pool, where nobody finds it. So an island is made in an order in which no write gets through (see
-// Make), and it is never unprotected; to let the guest write, its home is put back.
+// itself, outside the pool, where nobody finds it. So an island is made in an order in which no write gets through
+// (docs/locking.md), and it is never unprotected; to let the guest write, its home is put back.
 //
 // An island is registered for touches too. If the host kernel unmaps a page of it (to swap it, or to split a 2 MiB page
 // of the file), a touch is reported before the kernel would copy or map anything, and the island is made again. For the
@@ -40,8 +40,8 @@ namespace quire {
 // The islands of one window. Not thread safe: the window's lock guards it.
 class Islands {
  public:
-  // None yet. `window` is mapped and registered as Unmake does it, to the frames from `home` on of the file
-  // `pool_fd`. What is given outlives the islands.
+  // None yet. `window` is a shared mapping of the frames from `home` on of the file `pool_fd`, registered for touches.
+  // What is given outlives the islands.
   Islands(HvaRange window, int pool_fd, FrameNumber home, Userfaultfd& uffd)
       : window_(window), pool_fd_(pool_fd), home_(home), uffd_(uffd) {}
   Islands(const Islands&) = delete;

@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "absl/memory/memory.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/thread.h"
@@ -22,6 +23,10 @@ namespace {
 // How long the fault thread looks for the next fault before it sleeps: about what it takes to wake it, so that it never
 // costs more than twice as much as the better choice would have (Karlin et al., "Competitive Snoopy Caching", 1988).
 constexpr absl::Duration kSpin = absl::Microseconds(50);
+
+// How long a fault that needs a mapping waits before it looks for one again. It waits for other threads of the process,
+// and nobody tells it when they are done.
+constexpr absl::Duration kUntilMappingsAreGivenBack = absl::Milliseconds(1);
 
 }  // namespace
 
@@ -40,12 +45,19 @@ absl::StatusOr<std::unique_ptr<KvmWindow>> KvmWindow::Create(FaultHandler& memor
   if (absl::Status status = uffd->Register({window->hva(), window->size()}); !status.ok()) return status;
   UniqueFd stop(eventfd(0, EFD_CLOEXEC));
   if (!stop.valid()) return absl::ErrnoToStatus(errno, "create an eventfd");
-  return absl::WrapUnique(new KvmWindow(memory, *std::move(window), *std::move(uffd), std::move(stop), options));
+  return absl::WrapUnique(new KvmWindow(memory, pool_fd, reservation.begin(), *std::move(window), *std::move(uffd),
+                                        std::move(stop), options));
 }
 
-KvmWindow::KvmWindow(FaultHandler& memory, Mapping window, Userfaultfd uffd, UniqueFd stop,
-                     const KvmWindowOptions& options)
-    : memory_(memory), options_(options), window_(std::move(window)), uffd_(std::move(uffd)), stop_(std::move(stop)) {
+KvmWindow::KvmWindow(FaultHandler& memory, int pool_fd, FrameNumber home, Mapping window, Userfaultfd uffd,
+                     UniqueFd stop, const KvmWindowOptions& options)
+    : memory_(memory),
+      options_(options),
+      window_(std::move(window)),
+      uffd_(std::move(uffd)),
+      stop_(std::move(stop)),
+      home_(home),
+      islands_({window_.hva(), window_.size()}, pool_fd, home, uffd_) {
   memory_.notifiers().Register(this);
   fault_thread_ = std::thread([this] { ServeFaults(); });
   slow_thread_ = std::thread([this] { ServeSlowly(); });
@@ -105,37 +117,57 @@ void KvmWindow::ServeSlowly() {
       fault = slow_.front();
       slow_.pop_front();
     }
-    Serve(fault, Wait::kMay);
+    if (Serve(fault, Wait::kMay)) continue;
+    absl::SleepFor(kUntilMappingsAreGivenBack);
+    absl::MutexLock lock(&slow_lock_);
+    slow_.push_back(fault);
   }
 }
 
 bool KvmWindow::Serve(const Pending& fault, Wait wait) {
-  for (;;) {
+  Access access = fault.access;
+  for (bool retry = false;; retry = true) {
     const InvalidationTracker::Snapshot snapshot = tracker_.TakeSnapshot();
-    const absl::StatusOr<Resolution> resolution = memory_.Resolve(fault.gfn, fault.access, wait);
+    const absl::StatusOr<Resolution> resolution = memory_.Resolve(fault.gfn, access, wait);
     if (!resolution.ok()) {
       if (absl::IsUnavailable(resolution.status())) return false;
       uffd_.Wake(Place(GfnRange(fault.gfn, kOnePage)));  // to find the window closed
       return true;
     }
+    QUIRE_CHECK(Allows(resolution->protection, access));
     absl::Status installed;
     {
       absl::MutexLock lock(&lock_);
       installed = tracker_.MustRetry(snapshot, resolution->range) ? absl::UnavailableError("invalidated meanwhile")
-                                                                  : Install(resolution->range);
+                                                                  : Install(*resolution);
     }
     if (installed.ok()) break;
+    if (absl::IsResourceExhausted(installed)) {
+      if (resolution->protection == Protection::kReadWrite) return false;
+      access = Access::kWrite;
+      continue;
+    }
     QUIRE_CHECK(absl::IsUnavailable(installed));
     counters_.retries.Add();
-    std::this_thread::yield();  // to whoever invalidates
+    // The first time it may have been this thread: Resolve invalidates a shared page that is to be written.
+    if (retry) std::this_thread::yield();  // to whoever invalidates
   }
   counters_.latency.Record(RealClock().Now() - fault.since);
   return true;
 }
 
+absl::Status KvmWindow::Install(const Resolution& resolution) {
+  if (resolution.protection == Protection::kReadOnly) return InstallIsland(resolution.range, resolution.frame);
+  // The kernel lets a guest write its own frames only.
+  QUIRE_CHECK(resolution.frame == home_ + (resolution.range.begin() - Gfn(0)));
+  return InstallHome(resolution.range);
+}
+
 // MADV_COLLAPSE maps a 2 MiB page of the file that is all there by one entry, and first makes one of small pages. It
 // may refuse for many reasons, none of which is an error here: the pages are there, and can be mapped one by one.
-absl::Status KvmWindow::Install(GfnRange range) {
+absl::Status KvmWindow::InstallHome(GfnRange range) {
+  // None is left, unless an invalidation could not unmake it.
+  if (absl::Status status = UnmakeIslands(range); !status.ok()) return status;
   const HvaRange place = Place(range);
   if (range.size() == kOneBlock) {
     if (madvise(place.begin.pointer(), place.size.in_bytes(), MADV_COLLAPSE) == 0) {
@@ -148,25 +180,73 @@ absl::Status KvmWindow::Install(GfnRange range) {
   return uffd_.Continue(place);
 }
 
+// An island that is there already is made again: two vCPUs may have waited for it, or the host kernel has unmapped it.
+absl::Status KvmWindow::InstallIsland(GfnRange range, FrameNumber frame) {
+  absl::Status status = absl::ResourceExhaustedError("this host cannot make islands");
+  if (can_share()) {
+    const PageCount before = islands_.size();
+    status = islands_.Make(range, frame);
+    NoteRemapping(before);
+  }
+  if (status.ok()) {
+    uffd_.Wake(Place(range));
+  } else {
+    counters_.islands_refused.Add();
+  }
+  return status;
+}
+
+absl::Status KvmWindow::UnmakeIslands(GfnRange range) {
+  if (islands_.HullIn(range).empty()) return absl::OkStatus();
+  const PageCount before = islands_.size();
+  const absl::Status status = islands_.Unmake(range);
+  NoteRemapping(before);
+  if (!status.ok()) counters_.homes_refused.Add();
+  return status;
+}
+
+void KvmWindow::NoteRemapping(PageCount before) {
+  const PageCount now = islands_.size();
+  if (now > before) counters_.islands_made.Add((now - before).in_pages());
+  if (now < before) counters_.islands_unmade.Add((before - now).in_pages());
+  remappings_.store(remappings_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
+}
+
+bool KvmWindow::AwaitRemapping(RemapSequence before) {
+  absl::MutexLock lock(&lock_);  // held for as long as a mapping is being replaced
+  return !closed_ && remappings() != before;
+}
+
 HvaRange KvmWindow::Place(GfnRange range) const {
   return {.begin = base() + (range.begin() - Gfn(0)).bytes(), .size = range.size().bytes()};
 }
 
 absl::Status KvmWindow::InvalidateRangeStart(const Invalidation& invalidation) {
+  const GfnRange range = invalidation.range;
+  GfnRange unmade(range.begin(), range.begin());
   {
-    // From here on nothing of the range is installed; what is installed is dropped below.
+    // From here on nothing of the range is installed; what is installed is dropped here, where there are islands, or
+    // below.
     absl::MutexLock lock(&lock_);
     tracker_.Begin();
-    tracker_.AddRange(invalidation.range);
+    tracker_.AddRange(range);
+    const GfnRange islands = islands_.HullIn(range);
+    if (!islands.empty() && UnmakeIslands(range).ok()) unmade = islands;
   }
   counters_.invalidations.Add();
-  const HvaRange place = Place(invalidation.range);
+  Drop(GfnRange(range.begin(), unmade.begin()));
+  Drop(GfnRange(unmade.end(), range.end()));
+  return absl::OkStatus();
+}
+
+void KvmWindow::Drop(GfnRange range) {
+  if (range.empty()) return;
+  const HvaRange place = Place(range);
   int result;
   do {
     result = madvise(place.begin.pointer(), place.size.in_bytes(), MADV_DONTNEED);
   } while (result != 0 && (errno == EAGAIN || errno == EINTR));
   QUIRE_CHECK(result == 0);
-  return absl::OkStatus();
 }
 
 void KvmWindow::InvalidateRangeEnd(const Invalidation&) {
@@ -175,7 +255,10 @@ void KvmWindow::InvalidateRangeEnd(const Invalidation&) {
 }
 
 void KvmWindow::Release() {
-  // The whole window, in one piece. What is mapped in it stays out of reach.
+  absl::MutexLock lock(&lock_);
+  closed_ = true;
+  islands_.Close();
+  // The whole window at once, whatever it is made of. What is mapped in it stays out of reach.
   QUIRE_CHECK(mprotect(window_.data(), window_.size().in_bytes(), PROT_NONE) == 0);
 }
 

@@ -1,8 +1,9 @@
-// A userfaultfd for one window: creation with clear errors, and the four calls that a window makes.
+// A userfaultfd for one window: creation with clear errors, and the calls that a window makes.
 #ifndef QUIRE_MMU_USERFAULTFD_H_
 #define QUIRE_MMU_USERFAULTFD_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -25,13 +26,17 @@ class Userfaultfd {
   static absl::StatusOr<Userfaultfd> Create();
 
   int fd() const { return fd_.get(); }  // readable when a fault waits; never blocks
+  // Whether pages of a file can be protected against writes so that the writes are reported (Linux 5.19 or newer).
+  bool can_write_protect() const { return can_write_protect_; }
 
-  // From now on, touching a hole of the range (MISSING) or a page that is there but not mapped (MINOR) is reported.
-  absl::Status Register(HvaRange range);
+  // What is reported of a range. Touching a hole of the file (MISSING) and touching a page that is there but not mapped
+  // (MINOR) always are; writing to a page that WriteProtect protects, if so wanted.
+  enum class Reports : uint8_t { kTouches, kTouchesAndWrites };
+  absl::Status Register(HvaRange range, Reports reports = Reports::kTouches);
 
   struct Fault {
     Hva address;  // of the page
-    bool write;
+    bool write;   // to a page that is not mapped, or that is protected against writes
   };
   // Appends the faults that wait, a few at most. False when there are none.
   bool Read(std::vector<Fault>& faults);
@@ -39,11 +44,20 @@ class Userfaultfd {
   // Maps the file's pages in the range and wakes whoever waits for one. Pages that are mapped already stay.
   // Unavailable: the address space is changing, try again. Internal: anything else, which is a bug of the caller.
   absl::Status Continue(HvaRange range);
+  // The same, and wakes nobody.
+  absl::Status ContinueAsleep(HvaRange range);
+  // Protects the range's pages, which are mapped, against writes. Errors: those of the system call.
+  absl::Status WriteProtect(HvaRange range);
   void Wake(HvaRange range);
 
  private:
-  explicit Userfaultfd(UniqueFd fd) : fd_(std::move(fd)) {}
+  Userfaultfd(UniqueFd fd, bool can_write_protect) : fd_(std::move(fd)), can_write_protect_(can_write_protect) {}
+
+  // `mode`: UFFDIO_CONTINUE's. Returns whether it found a page that was mapped already.
+  absl::StatusOr<bool> Map(HvaRange range, uint64_t mode);
+
   UniqueFd fd_;
+  bool can_write_protect_;
 };
 
 }  // namespace quire

@@ -126,7 +126,12 @@ Json HugeJson(const HugeReport& huge) {
 }
 
 Json NotifierJson(const NotifierReport& notifier) {
-  return Json{{"invalidations", notifier.invalidations}, {"pages", notifier.pages}, {"retries", notifier.retries}};
+  return Json{{"invalidations", notifier.invalidations},
+              {"pages", notifier.pages},
+              {"retries", notifier.retries},
+              {"islands_made", notifier.islands_made},
+              {"islands_unmade", notifier.islands_unmade},
+              {"homes_refused", notifier.homes_refused}};
 }
 
 Json CpuSecondsJson(const CpuSecondsReport& cpu) {

@@ -127,6 +127,10 @@ struct NotifierReport {
   uint64_t invalidations = 0;
   uint64_t pages = 0;
   uint64_t retries = 0;
+  // Of windows, in pages:
+  uint64_t islands_made = 0;    // mapped, from a frame that is not the guest's own
+  uint64_t islands_unmade = 0;  // written to, or invalidated for another reason
+  uint64_t homes_refused = 0;   // times that the process had no mapping left to unmake some, and tried again later
 };
 
 // By kind of thread.

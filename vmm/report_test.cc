@@ -96,7 +96,8 @@ Report Example() {
                  .unusable_free_index = 68,
                  .fragmentation_index = -1000,
                  .refused = {{"no_block", 66}}};
-  report.notifier = {.invalidations = 71, .pages = 72, .retries = 73};
+  report.notifier = {
+      .invalidations = 71, .pages = 72, .retries = 73, .islands_made = 74, .islands_unmade = 75, .homes_refused = 76};
   report.cpu_seconds = {.vcpus = 8.1, .fault = 8.2, .reclaim = 8.3, .swap = 8.4, .merge = 8.5};
   return report;
 }
@@ -184,6 +185,9 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/notifier/invalidations",
                            "/notifier/pages",
                            "/notifier/retries",
+                           "/notifier/islands_made",
+                           "/notifier/islands_unmade",
+                           "/notifier/homes_refused",
                            "/cpu_seconds/vcpus",
                            "/cpu_seconds/fault",
                            "/cpu_seconds/reclaim",
@@ -226,7 +230,8 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       Json::parse(R"({"blocks_mapped": 61, "whole_faults": 62, "promotions": 63, "prefetched_blocks": 69, "splits": 64,
       "compactions": 65, "migrated_pages": 67, "unusable_free_index": 68, "fragmentation_index": -1000,
       "refused": {"no_block": 66}})"));
-  EXPECT_EQ(json["notifier"], Json::parse(R"({"invalidations": 71, "pages": 72, "retries": 73})"));
+  EXPECT_EQ(json["notifier"], Json::parse(R"({"invalidations": 71, "pages": 72, "retries": 73, "islands_made": 74,
+      "islands_unmade": 75, "homes_refused": 76})"));
   EXPECT_EQ(json["cpu_seconds"],
             Json::parse(R"({"vcpus": 8.1, "fault": 8.2, "reclaim": 8.3, "swap": 8.4, "merge": 8.5})"));
 }

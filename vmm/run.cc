@@ -315,6 +315,10 @@ void GuestRun::ReportTranslations(Report& report) {
       KvmWindow& window = *guest.kvm->window();
       report.faults.slow += window.counters().slow.value();
       report.notifier.retries += window.counters().retries.value();
+      report.notifier.islands_made += window.counters().islands_made.value();
+      report.notifier.islands_unmade += window.counters().islands_unmade.value();
+      report.notifier.homes_refused += window.counters().homes_refused.value();
+      report.merge.refused["the process had no mapping left to show it"] += window.counters().islands_refused.value();
       report.huge.refused["the host kernel would not map it whole"] += window.counters().blocks_refused.value();
       report.cpu_seconds.fault += absl::ToDoubleSeconds(window.cpu_time());
       latency.Add(window.counters().latency);

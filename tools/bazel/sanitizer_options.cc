@@ -13,6 +13,7 @@ const char* __tsan_default_options() { return "halt_on_error=1:second_deadlock_s
 
 // A thread that waits for an absl::Mutex the first time allocates its identity with mmap while the mutex tells tsan to
 // ignore what it does. The mmap is recorded as a write all the same, and races with the thread that wakes this one.
-const char* __tsan_default_suppressions() { return "race:synchronization_internal::Waiter::Post\n"; }
+// So is the mmap that replaces a part of a window, of which whoever touches the window is told by the kernel alone.
+const char* __tsan_default_suppressions() { return "race:synchronization_internal::Waiter::Post\nrace:MapOver\n"; }
 
 }  // extern "C"

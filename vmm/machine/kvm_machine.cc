@@ -116,9 +116,12 @@ absl::Status KvmMachine::RunVcpu(int vcpu) {
   KvmVcpu& cpu = *vcpus_[static_cast<size_t>(vcpu)];
   int memory_faults = 0;
   while (!killed()) {
+    const auto before = window_ != nullptr ? window_->remappings() : KvmWindow::RemapSequence{};
     const VcpuExit exit = cpu.Run();
     if (!std::holds_alternative<MemoryFault>(exit)) {
       memory_faults = 0;
+    } else if (window_ != nullptr && window_->AwaitRemapping(before)) {
+      continue;
     } else if (++memory_faults < kMostMemoryFaults) {
       absl::SleepFor(absl::Milliseconds(1));
       continue;

@@ -42,6 +42,7 @@
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
+#include "guest/island_budget.h"
 #include "guest/memory_map.h"
 #include "guest/merge/shared_frames.h"
 #include "guest/reclaim/reclaim_hooks.h"
@@ -84,6 +85,7 @@ struct GuestServices {
   Pool& pool;
   SwapSpace& store;
   SharedFrames& shared;
+  IslandBudget& islands;
   ReclaimHooks& reclaim;
   PrefetchHooks& prefetch;
   FaultCounters& faults;
@@ -383,8 +385,14 @@ class GuestMemory final : public FaultHandler {
   Merge::Outcome MergePage(Block& block, uint64_t seed, const Merge& merge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives a page up that has a frame of its own, which is freed by ReleaseFrames.
   void ReplacePage(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // Whether the guest's pages may lie in frames that are not its own.
-  bool MayShare() const { return frames_->reservation().empty(); }
+  // One more page of the guest lies in a frame that is not its own, for which a window needs a mapping. False: no more
+  // are to be had.
+  bool ChargeIsland() { return frames_->reservation().empty() || services_.islands.TryCharge(kOnePage); }
+  void UnchargeIsland() {
+    if (!frames_->reservation().empty()) services_.islands.Uncharge(kOnePage);
+  }
+  // Has the page share a frame: the invalidated one of the merge, or a copy of its own.
+  Merge::Outcome SharePage(Block& block, const Merge& merge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether the page shares this frame.
   bool Shares(const Block& block, Gfn gfn, FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void LeaveShared(PageEntry entry);

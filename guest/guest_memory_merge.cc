@@ -94,7 +94,6 @@ GuestMemory::Merge::Outcome GuestMemory::LooksLike(const Block& block, uint64_t 
   const PageEntry entry = map_->Get(block, merge.gfn);
   if (!entry.has_frame()) return Merge::Outcome::kChanged;
   if (entry.state() == PageState::kInTransit) return Merge::Outcome::kBusy;
-  if (merge.into != Merge::Into::kNothing && !MayShare()) return Merge::Outcome::kCannot;
   const std::byte* const page = FrameAddress(block, entry.frame());
   bool same = false;
   switch (merge.into) {
@@ -119,6 +118,13 @@ GuestMemory::Merge::Outcome GuestMemory::MergePage(Block& block, uint64_t seed, 
     ReplacePage(block, merge.gfn, PageEntry::Absent());
     return Merge::Outcome::kMerged;
   }
+  if (!ChargeIsland()) return Merge::Outcome::kCannot;
+  const Merge::Outcome outcome = SharePage(block, merge);
+  if (outcome != Merge::Outcome::kMerged) UnchargeIsland();
+  return outcome;
+}
+
+GuestMemory::Merge::Outcome GuestMemory::SharePage(Block& block, const Merge& merge) {
   if (merge.into == Merge::Into::kFrame) {
     const std::optional<ShareLink> link = services_.shared.Join(*merge.hold, AsSharer(merge.gfn));
     if (!link.has_value()) return Merge::Outcome::kFull;
@@ -162,7 +168,9 @@ absl::StatusOr<Resolution> GuestMemory::ResolveShared(Block& block, Gfn gfn, Acc
 }
 
 void GuestMemory::LeaveShared(PageEntry entry) {
-  if (entry.state() == PageState::kShared) services_.shared.Leave(entry.frame(), entry.link());
+  if (entry.state() != PageState::kShared) return;
+  services_.shared.Leave(entry.frame(), entry.link());
+  UnchargeIsland();
 }
 
 // --- A shared frame is given up.
@@ -183,7 +191,7 @@ bool GuestMemory::MoveShared(Gfn gfn, const SharedFrames::Hold& from, const Shar
     const std::optional<ScopedInvalidation> invalidation = Unmap(GfnRange(gfn, kOnePage));
     map_->Set(block, gfn, PageEntry::Shared(to.frame(), *link));
   }
-  LeaveShared(entry);
+  services_.shared.Leave(entry.frame(), entry.link());
   return true;
 }
 

@@ -52,12 +52,13 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
     : pool_(std::move(pool)),
       store_(*pool_, std::move(swap), options.await_swap),
       shared_(*pool_),
+      islands_(options.islands),
       reverse_map_(shared_, store_, [this](GuestId id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindGuest(id); }),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
       merger_(
-          shared_, std::move(candidates), [this](auto visit) { WithGuests(visit); }, options.merger),
+          *pool_, shared_, std::move(candidates), [this](auto visit) { WithGuests(visit); }, options.merger),
       merge_(options.merge),
       out_of_memory_advice_(options.out_of_memory_advice),
       granularity_(options.granularity),
@@ -89,8 +90,8 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   }
   absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
       GuestMemory::Create(id, size, std::move(frames),
-                          GuestServices{*pool_, store_, shared_, reclaimer_, prefetcher_, faults_, swap_, granularity_,
-                                        compactor_, on_stopped_},
+                          GuestServices{*pool_, store_, shared_, islands_, reclaimer_, prefetcher_, faults_, swap_,
+                                        granularity_, compactor_, on_stopped_},
                           limits);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
@@ -282,7 +283,17 @@ absl::Status MemoryManager::CheckSlots() {
 // Each shared page belongs to the frame that it names: GuestMemory::Check looks. Here: no frame has others.
 absl::Status MemoryManager::CheckShared() {
   PageCount sharing;
-  for (const auto& guest : guests_) sharing += guest->counts()[PageState::kShared];
+  PageCount islands;
+  for (const auto& guest : guests_) {
+    const PageCount pages = guest->counts()[PageState::kShared];
+    sharing += pages;
+    if (!guest->reservation().empty()) islands += pages;
+  }
+  if (islands != islands_.charged()) {
+    return absl::InternalError(absl::StrCat("invariant 14: ", islands.in_pages(),
+                                            " pages of windows share frames, but ", islands_.charged().in_pages(),
+                                            " are charged"));
+  }
   if (sharing == shared_.sharers()) return shared_.Check();
   return absl::InternalError(absl::StrCat("invariant 14: guests have ", sharing.in_pages(),
                                           " pages that share frames, but these count ", shared_.sharers().in_pages()));

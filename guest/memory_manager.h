@@ -26,6 +26,7 @@
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetcher.h"
+#include "guest/island_budget.h"
 #include "guest/merge/merger.h"
 #include "guest/merge/reverse_map.h"
 #include "guest/merge/shared_frames.h"
@@ -51,6 +52,8 @@ struct MemoryManagerOptions {
   int reclaim_threads = 1;
   // Whether guests' equal pages come to share frames while the threads run.
   bool merge = false;
+  // Pages of guests with Placement::kReservation that may share frames at a time: each takes mappings of the process.
+  PageCount islands = {};
   MergerOptions merger = {};
   // Opens the stores that compressed pages go to when there are too many of them, in their order. Called once, after
   // what has to be done before there are threads. Null: there are none.
@@ -97,6 +100,7 @@ class MemoryManager final : private FrameMigrator {
   Pool& pool() { return *pool_; }
   SwapSpace& store() { return store_; }
   SharedFrames& shared() { return shared_; }
+  const IslandBudget& islands() const { return islands_; }
   const SharedReclaimCounters& shared_reclaim() const { return reverse_map_.counters(); }
   Reclaimer& reclaimer() { return reclaimer_; }
   Prefetcher& prefetcher() { return prefetcher_; }
@@ -154,6 +158,7 @@ class MemoryManager final : private FrameMigrator {
   const std::unique_ptr<Pool> pool_;
   SwapSpace store_;
   SharedFrames shared_;
+  IslandBudget islands_;
   ReverseMap reverse_map_;
   Reclaimer reclaimer_;
   Prefetcher prefetcher_;

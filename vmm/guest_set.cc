@@ -9,6 +9,7 @@
 #include "guest/frames/budget.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_limits.h"
+#include "guest/island_budget.h"
 #include "guest/swap/swap_area.h"
 #include "vmm/files.h"
 #include "vmm/swap_spec.h"
@@ -78,6 +79,7 @@ absl::Status GuestSet::CheckMemoryOffer() {
 absl::Status GuestSet::PrepareContent(const WorkloadSpec& workload) {
   if (options_.payload.has_value()) return absl::OkStatus();
   work_.spec = workload;
+  work_.common_key = options_.seed;
   Content content{.key = options_.seed};
   if (options_.content.has_value()) {
     absl::StatusOr<ContentFile> file = ContentFile::Load(*options_.content);
@@ -97,6 +99,8 @@ absl::Status GuestSet::PrepareManager() {
   if (!managed()) return absl::OkStatus();
   const PageCount memory = PageCount::OfBlocks(PageCount::Ceil(options_.memory).in_blocks_ceil());
   const bool windows = options_.accel == Accel::kKvm;
+  // Without /proc, guests behind windows share nothing.
+  const absl::StatusOr<PageCount> islands = windows ? IslandBudget::LimitOfProcess() : PageCount();
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
@@ -108,6 +112,7 @@ absl::Status GuestSet::PrepareManager() {
        .compaction = options_.defrag,
        .reclaim_threads = options_.reclaim_threads,
        .merge = options_.merge == Merge::kOn,
+       .islands = islands.value_or(PageCount()),
        .open_swap = [this] { return OpenSwap(options_.swap, SwapFileSize(options_), options_.swap_retry); },
        .await_swap = options_.swap_retry,
        .out_of_memory_advice = "raise the limit with --pool, or lower --guests or --memory",

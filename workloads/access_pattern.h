@@ -40,11 +40,19 @@ class AccessPattern {
       : spec_(spec),
         zipf_(zipf),
         count_(count),
+        first_written_(count - static_cast<uint64_t>(spec.written * static_cast<double>(count))),
         set_(AtLeastOne(spec.set * static_cast<double>(count))),
         write_threshold_(static_cast<uint64_t>(spec.writes * 0x1p32)),
         random_(seed) {}
 
   Operation Next() {
+    Operation operation = Choose();
+    operation.write &= operation.index >= first_written_;
+    return operation;
+  }
+
+ private:
+  Operation Choose() {
     switch (spec_.kind) {
       case WorkloadKind::kTouch:
         return Touch();
@@ -62,7 +70,6 @@ class AccessPattern {
     return {0, false};
   }
 
- private:
   static uint64_t AtLeastOne(double value) { return value < 1 ? 1 : static_cast<uint64_t>(value); }
 
   bool Writes() { return random_.Next() >> 32 < write_threshold_; }
@@ -99,6 +106,7 @@ class AccessPattern {
   const WorkloadSpec spec_;
   const ZipfTable& zipf_;
   const uint64_t count_;
+  const uint64_t first_written_;
   const uint64_t set_;  // pages of the working set
   const uint64_t write_threshold_;
   Random random_;

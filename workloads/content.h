@@ -43,7 +43,9 @@ inline constexpr uint64_t kPagesPerZeroPageWithFile = 3;
 
 // What the pages of a guest are filled with.
 struct Content {
-  uint64_t key = 0;           // guests with equal keys hold equal content
+  uint64_t key = 0;         // guests with equal keys hold equal content ...
+  uint64_t common_key = 0;  // ... and this is the key of the first `common_pages` pages
+  uint64_t common_pages = 0;
   uint64_t fresh_pairs = 64;  // 0 to kMostFreshPairs; FreshPairsFor() in content_ratio.h finds it for an LZ4 ratio
   // Pages of a file, as the guest addresses them. Not owned, 16-byte aligned. None: the content is generated.
   const uint64_t* file_pages = nullptr;
@@ -58,12 +60,16 @@ struct PageCheck {
   uint64_t wanted = 0;
 };
 
+constexpr uint64_t KeyOf(const Content& content, uint64_t page) {
+  return page < content.common_pages ? content.common_key : content.key;
+}
+
 namespace content_internal {
 
 typedef uint64_t Pair __attribute__((vector_size(16), may_alias));  // an SSE2 register: two columns
 
 constexpr uint64_t VersionSeed(const Content& content, uint64_t page, uint32_t version) {
-  return Mix64(content.key) ^ (page << 32 | version);  // page < 2^32: 16 TiB of memory
+  return Mix64(KeyOf(content, page)) ^ (page << 32 | version);  // page < 2^32: 16 TiB of memory
 }
 
 // One word of the start of a page. Zero is no state of xorshift64; the one seed that gives it shares another's word.
@@ -146,7 +152,7 @@ inline bool IsFromFile(const Pair* pairs, const Content& content, uint64_t page,
 constexpr bool IsZeroPage(const Content& content, uint64_t page, uint32_t version) {
   if (version == 0) return true;
   const uint64_t pages_per_zero_page = content.file_page_count == 0 ? kPagesPerZeroPage : kPagesPerZeroPageWithFile;
-  return ScaleTo(Mix64(Mix64(content.key) + page), pages_per_zero_page) == 0;
+  return ScaleTo(Mix64(Mix64(KeyOf(content, page)) + page), pages_per_zero_page) == 0;
 }
 
 // Writes the page's content to the kWordsPerPage words at `words`, 16-byte aligned.

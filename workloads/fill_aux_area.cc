@@ -26,6 +26,11 @@ PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory) {
   return std::min(PageCount(static_cast<uint64_t>(advised)), used);
 }
 
+PageCount CommonPages(const WorkloadSpec& spec, PageCount memory) {
+  return PageCount(
+      static_cast<uint64_t>(std::round(spec.common * static_cast<double>(UsedPages(spec, memory).in_pages()))));
+}
+
 ByteCount AuxScratchSize(const AuxParameters& parameters) {
   const uint64_t versions = UsedPages(parameters.spec, parameters.memory).in_pages() * sizeof(uint32_t);
   return PageCount::Ceil(ByteCount::Bytes(kVersionsOffset + versions)).bytes();
@@ -40,6 +45,7 @@ void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::
   area->advised_pages = AdvisedPages(parameters.spec, parameters.memory).in_pages();
   area->spec = parameters.spec;
   area->content = parameters.content;
+  area->content.common_pages = CommonPages(parameters.spec, parameters.memory).in_pages();
   area->versions = reinterpret_cast<uint32_t*>(guest_address + kVersionsOffset);
   if (parameters.spec.kind == WorkloadKind::kZipf)
     BuildZipfTable(PageCountOfVcpu(area->used_pages, 0, parameters.vcpus), parameters.spec.theta, area->zipf);

@@ -25,6 +25,12 @@ WorkloadKey Advise() {
       "share of that, from its beginning, to ask whole blocks for (--huge=advise)";
   return {"advise", kDescription, 0, 1, 1, &WorkloadSpec::advise};
 }
+WorkloadKey Common() {
+  return {"common", "share of that, from its beginning, that all guests fill alike", 0, 1, 0, &WorkloadSpec::common};
+}
+WorkloadKey Written() {
+  return {"written", "share of that, up to its end, that writes go to", 0, 1, 1, &WorkloadSpec::written};
+}
 WorkloadKey Writes(double fallback, absl::string_view description = "share of operations that write") {
   return {"writes", description, 0, 1, fallback, &WorkloadSpec::writes};
 }
@@ -42,13 +48,19 @@ std::vector<WorkloadInfo> MakeTable() {
       {WorkloadKind::kTouch,
        "touch",
        "write all pages in order, then read them in order, over and over",
-       {Touched(), Advise(), Writes(1, "share of the pages that a writing pass writes"), Operations()}},
-      {WorkloadKind::kRandom, "random", "uniformly random pages", {Touched(), Advise(), Writes(0.2), Operations()}},
+       {Touched(), Advise(), Common(), Written(), Writes(1, "share of the pages that a writing pass writes"),
+        Operations()}},
+      {WorkloadKind::kRandom,
+       "random",
+       "uniformly random pages",
+       {Touched(), Advise(), Common(), Written(), Writes(0.2), Operations()}},
       {WorkloadKind::kZipf,
        "zipf",
        "few pages take most operations (Zipf's law)",
        {Touched(),
         Advise(),
+        Common(),
+        Written(),
         Writes(0.2),
         {"theta", "exponent; 0: uniform", 0, 4, 0.99, &WorkloadSpec::theta},
         {"scatter", "1: popular pages lie anywhere; 0: side by side, most popular first", 0, 1, 0,
@@ -59,6 +71,8 @@ std::vector<WorkloadInfo> MakeTable() {
        "uniformly random pages of a working set that moves on",
        {Touched(),
         Advise(),
+        Common(),
+        Written(),
         Writes(0.2),
         {"set", "size of the working set, as a share of the memory that is used", 0.001, 1, 0.25, &WorkloadSpec::set},
         {"period", "operations of a vCPU before its working set moves on", 1, kManyOperations, 100000,
@@ -67,7 +81,7 @@ std::vector<WorkloadInfo> MakeTable() {
       {WorkloadKind::kScan,
        "scan",
        "all pages in order, over and over",
-       {Touched(), Advise(), Writes(0.2), Operations()}},
+       {Touched(), Advise(), Common(), Written(), Writes(0.2), Operations()}},
   };
 }
 

@@ -68,8 +68,8 @@ TEST(ParseWorkload, UnknownNameListsTheKnownOnes) {
 }
 
 TEST(ParseWorkload, UnknownKeyListsThatWorkloadsKeys) {
-  EXPECT_THAT(ErrorOf("random:theta=1"),
-              AllOf(HasSubstr("random has no key 'theta'"), HasSubstr("touched, advise, writes, operations")));
+  EXPECT_THAT(ErrorOf("random:theta=1"), AllOf(HasSubstr("random has no key 'theta'"),
+                                               HasSubstr("touched, advise, common, written, writes, operations")));
 }
 
 TEST(ParseWorkload, ValueOutOfRangeSaysTheRange) {
@@ -155,8 +155,9 @@ TEST(ParseWorkload, AnyBytesGiveASpecInRangeOrOneSentence) {
 
 TEST(FormatWorkload, ParsesBackToTheSameSpec) {
   const WorkloadSpec spec = *ParseWorkload("zipf:theta=1.1,writes=0.30000000000000004,operations=123456789");
-  EXPECT_EQ(FormatWorkload(spec),
-            "zipf:touched=1,advise=1,writes=0.30000000000000004,theta=1.1,scatter=0,operations=123456789");
+  EXPECT_EQ(
+      FormatWorkload(spec),
+      "zipf:touched=1,advise=1,common=0,written=1,writes=0.30000000000000004,theta=1.1,scatter=0,operations=123456789");
   const WorkloadSpec read = *ParseWorkload(FormatWorkload(spec));
   EXPECT_EQ(read.writes, spec.writes);
   EXPECT_EQ(read.theta, spec.theta);

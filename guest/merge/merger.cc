@@ -9,8 +9,10 @@
 namespace quire {
 namespace {
 
-// Pages of a whole block that have to be merged together to make up for the 2 MiB page that it loses: an eighth.
+// Pages of a whole block that have to be merged together to make up for the 2 MiB page that it loses: an eighth of them
+// when memory is short, and nearly all when it is not.
 constexpr size_t kSplittingPays = kPagesPerBlock / 8;
+constexpr size_t kSplittingIsFree = kPagesPerBlock * 7 / 8;
 
 // A pass in which less than one page in fifty was gained makes the next one slower.
 constexpr uint64_t kGoodYield = 50;
@@ -38,8 +40,10 @@ constexpr int kAgeOfBroken = 8;
 
 }  // namespace
 
-Merger::Merger(SharedFrames& shared, CandidateTable candidates, WithGuests with_guests, const MergerOptions& options)
-    : shared_(shared),
+Merger::Merger(Pool& pool, SharedFrames& shared, CandidateTable candidates, WithGuests with_guests,
+               const MergerOptions& options)
+    : pool_(pool),
+      shared_(shared),
       with_guests_(std::move(with_guests)),
       options_(options),
       seed_(absl::Uniform<uint64_t>(absl::BitGen())),
@@ -140,7 +144,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
     }
   }
   if (found == 0) return;
-  if (found < kSplittingPays && guest.IsWhole(number)) {
+  if (found < SplittingPays() && guest.IsWhole(number)) {
     counters_.refused_whole_block.Add(found);
     return;
   }
@@ -171,8 +175,13 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
     Mark& mark = marks[merge.gfn.value()];
     if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) continue;
     mark = Mark{};
-    mark.merged = merge.into == GuestMemory::Merge::Into::kFrame;
+    mark.merged = true;
   }
+}
+
+size_t Merger::SplittingPays() const {
+  const PageCount scarce(pool_.budget().limit().in_pages() / 8);
+  return pool_.FreePages() < std::max(scarce, pool_.watermarks().high) ? kSplittingPays : kSplittingIsFree;
 }
 
 bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
@@ -216,7 +225,7 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
     begin = end;
     GuestMemory* const guest = FindGuest(guests, first.guest);
     if (guest == nullptr) continue;
-    if (merges.size() < kSplittingPays && guest->IsWhole(BlockOf(first.gfn))) {
+    if (merges.size() < SplittingPays() && guest->IsWhole(BlockOf(first.gfn))) {
       counters_.refused_whole_block.Add(merges.size());
       continue;
     }

@@ -35,6 +35,7 @@
 #include "base/counters.h"
 #include "base/daemon.h"
 #include "base/units.h"
+#include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
 #include "guest/merge/candidate_table.h"
 #include "guest/merge/shared_frames.h"
@@ -68,7 +69,8 @@ class Merger {
   // `with_guests` calls what it is given with all guests, by ascending number, none of which goes away meanwhile.
   using Guests = absl::Span<const std::unique_ptr<GuestMemory>>;
   using WithGuests = std::function<void(absl::FunctionRef<void(Guests)>)>;
-  Merger(SharedFrames& shared, CandidateTable candidates, WithGuests with_guests, const MergerOptions& options = {});
+  Merger(Pool& pool, SharedFrames& shared, CandidateTable candidates, WithGuests with_guests,
+         const MergerOptions& options = {});
 
   // The thread runs between the two.
   void Start() {
@@ -89,7 +91,7 @@ class Merger {
   struct Mark {
     uint16_t hash : 6;    // some bits of it
     uint16_t seen : 1;    // the hash is known
-    uint16_t merged : 1;  // it was made to share a frame
+    uint16_t merged : 1;  // it gave up its frame
     uint16_t age : 4;     // passes in which it did not merge
     uint16_t skip : 4;    // passes to come in which it is not looked at
   };
@@ -112,9 +114,11 @@ class Merger {
   void ShareOthers(Guests guests, absl::Span<const Pair> pairs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Count(absl::Span<const GuestMemory::Merge> merges);
   void EndPass(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  size_t SplittingPays() const;
   static GuestMemory* FindGuest(Guests guests, GuestId id);
   static void Postpone(Mark& mark, int passes);
 
+  Pool& pool_;
   SharedFrames& shared_;
   const WithGuests with_guests_;
   const MergerOptions options_;

@@ -12,12 +12,13 @@ namespace quire {
 
 struct Work {
   WorkloadSpec spec;
+  uint64_t common_key = 0;            // of what all guests have alike
   uint64_t fresh_pairs = 64;          // how far generated content compresses
   const ContentFile* file = nullptr;  // or the file that content comes from
 
   // For a guest that sees the content file's pages at `file_pages`.
   AuxParameters ParametersFor(uint64_t key, const uint64_t* file_pages, ByteCount memory, int vcpus) const {
-    Content content{.key = key, .fresh_pairs = fresh_pairs};
+    Content content{.key = key, .common_key = common_key, .fresh_pairs = fresh_pairs};
     if (file != nullptr) {
       content.file_pages = file_pages;
       content.file_page_count = file->size().in_pages();

@@ -113,6 +113,9 @@ class MemoryManager final : private FrameMigrator {
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
+  // Looks at some shared frames, in proportion to all, or at many; returns how many it freed. Part of reclaim.
+  PageCount ReclaimShared(bool many) ABSL_LOCKS_EXCLUDED(guests_lock_);
+
   // Nobody waits any more for stores that are away: guests that need them are stopped.
   void CancelSwap();
 
@@ -138,8 +141,6 @@ class MemoryManager final : private FrameMigrator {
   GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
 
   void WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) ABSL_LOCKS_EXCLUDED(guests_lock_);
-  // Reclaimer's: looks at some shared frames, or at many.
-  PageCount ReclaimShared(bool many) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // The work of the thread that writes to swap areas: until stored pages keep to their share of the pool.
   void WriteOutSurplus();
   // The work of the thread that moves stored bytes together.

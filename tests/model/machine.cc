@@ -81,6 +81,7 @@ Machine::Machine(bool has_swap_area) {
                   .use_memfd = true,
                   .granularity = {.advised_only = true},
                   .compaction = CompactionMode::kFault,
+                  .islands = kIslands,
                   .open_swap = open_swap,
                   .on_stopped = [this](GuestMemory& guest,
                                        const absl::Status&) { stopped_.emplace(&guest, ScatteredFrames()); }})
@@ -246,6 +247,16 @@ absl::Status Machine::Do(const WriteOut& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const MergePass&) {
+  manager_->merger().Pass();
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const ReclaimShared& op) {
+  manager_->ReclaimShared(op.many);
+  return absl::OkStatus();
+}
+
 absl::Status Machine::Do(const Compact& op) {
   Pool& pool = manager_->pool();
   // Looking at what the store holds gives back what its zones keep in buckets.
@@ -394,7 +405,7 @@ absl::Status Machine::CheckMmu(Guest& guest) {
     const std::optional<FrameNumber> mapped = guest.mmu->Lookup(gfn);
     if (!mapped.has_value()) continue;
     const PageEntry entry = guest.memory->EntryOf(gfn);
-    if (entry.state() != PageState::kResident)
+    if (entry.state() != PageState::kResident && entry.state() != PageState::kShared)
       return Wrong(*guest.memory, gfn, "is mapped but not resident (invariant 3)");
     if (entry.frame() != *mapped) return Wrong(*guest.memory, gfn, "is mapped to another frame (invariant 3)");
   }

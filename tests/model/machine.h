@@ -36,6 +36,8 @@ class Machine {
   // Reservations are not used again after their guest: room for many.
   static constexpr PageCount kReservations = PageCount::OfBlocks(4096);
 
+  // So few that they run out.
+  static constexpr PageCount kIslands{4};
   static constexpr ByteCount kSwapArea = ByteCount::MiB(6);
 
   // Three guests, which together have more memory than the pool.
@@ -72,6 +74,8 @@ class Machine {
   absl::Status Do(const Prefetch& op);
   absl::Status Do(const Reclaim& op);
   absl::Status Do(const WriteOut& op);
+  absl::Status Do(const MergePass& op);
+  absl::Status Do(const ReclaimShared& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);

@@ -72,6 +72,10 @@ struct Printer {
     return absl::StrFormat("Evict{.guest = %u, .block = %u}", op.guest, op.block);
   }
   std::string operator()(const Reclaim& op) const { return absl::StrFormat("Reclaim{.pages = %u}", op.pages); }
+  std::string operator()(const MergePass&) const { return "MergePass{}"; }
+  std::string operator()(const ReclaimShared& op) const {
+    return absl::StrFormat("ReclaimShared{.many = %s}", op.many ? "true" : "false");
+  }
   std::string operator()(const WriteOut& op) const { return absl::StrFormat("WriteOut{.kib = %u}", op.kib); }
   std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
   std::string operator()(const AddGuest& op) const {
@@ -93,6 +97,9 @@ Content RandomContent(Dice& dice) {
   if (share < 6) return Content::kNoise;
   return Content::kCompressible;
 }
+
+// Half of the pages that are written have content that others have too.
+uint32_t RandomSeed(Dice& dice) { return dice.Below(2) == 0 ? 1 + dice.Below(8) : 1 + dice.Below(1000); }
 
 }  // namespace
 
@@ -123,8 +130,7 @@ Op RandomOp(Dice& dice) {
   }
   if (kind < 340) return Read{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(64)};
   if (kind < 700) {
-    return Write{
-        .guest = guest, .page = RandomPage(dice), .content = RandomContent(dice), .seed = 1 + dice.Below(1000)};
+    return Write{.guest = guest, .page = RandomPage(dice), .content = RandomContent(dice), .seed = RandomSeed(dice)};
   }
   if (kind < 900) {
     return Poke{.guest = guest, .page = RandomPage(dice), .word = dice.Below(512), .value = dice.Below(3)};
@@ -146,7 +152,9 @@ Op RandomOp(Dice& dice) {
   }
   if (kind < 1012) return RemoveGuest{.guest = guest};
   if (kind < 1015) return Compact{.blocks = 1 + dice.Below(4)};
-  if (kind < 1020) return Wire{.pages = 1 + dice.Below(1200)};
+  if (kind < 1018) return MergePass{};
+  if (kind < 1020) return ReclaimShared{.many = dice.Below(2) == 0};
+  if (kind < 1022) return Wire{.pages = 1 + dice.Below(1200)};
   return Unwire{};
 }
 

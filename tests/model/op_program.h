@@ -73,6 +73,12 @@ struct Reclaim {
 struct WriteOut {
   uint32_t kib;
 };
+// A pass of the merger through all guests.
+struct MergePass {};
+// Looks at shared frames as reclaim does, at few or at many.
+struct ReclaimShared {
+  bool many;
+};
 // Makes so many blocks of the arena free, by moving pages.
 struct Compact {
   uint32_t blocks;
@@ -99,7 +105,7 @@ struct Wire {
 struct Unwire {};
 
 using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut,
-                        Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+                        MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

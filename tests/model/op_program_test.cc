@@ -112,6 +112,19 @@ TEST(MachineTest, PagesReallyGoToTheSwapAreaAndComeBackInRandomPrograms) {
   EXPECT_EQ(machine.CompareAll(), absl::OkStatus());
 }
 
+TEST(MachineTest, PagesReallyShareFramesAndStopInRandomPrograms) {
+  Machine machine(/*has_swap_area=*/true);
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().merger().counters().merged.value(), 100u);
+  EXPECT_GT(machine.manager().faults().unshare.value(), 30u);
+  EXPECT_GT(machine.manager().shared_reclaim().evicted.value(), 2u);
+  EXPECT_GT(machine.manager().islands().refused(), 0u);
+  EXPECT_GT(machine.manager().swap().unchanged.value(), 10u);
+  EXPECT_EQ(machine.Check(), absl::OkStatus());
+  EXPECT_EQ(machine.CompareAll(), absl::OkStatus());
+}
+
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);

@@ -1,6 +1,6 @@
 // Everything at the same time: software vCPUs that fault, write and give pages up; the daemons of reclaim and
-// compaction; a second reclaimer; a thread that compacts all the time; and one that invalidates, ages and wires memory.
-// Meant for ThreadSanitizer above all.
+// compaction; a second reclaimer; a thread that compacts and one that merges all the time; and one that invalidates,
+// ages and wires memory. Meant for ThreadSanitizer above all.
 
 #include <atomic>
 #include <cstdint>
@@ -184,6 +184,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
                              .use_memfd = true,
                              .compaction = CompactionMode::kFault,
                              .reclaim_threads = 2,
+                             .islands = PageCount(500),
                              .open_swap = [] { return SwapAreas(); },
                              .on_stopped =
                                  [](GuestMemory& guest, const absl::Status& status) {
@@ -205,6 +206,12 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     std::thread compactor([&] {
       while (!done) manager->pool().compaction()->MakeFreeBlocks(1);
     });
+    std::thread merger([&] {
+      while (!done) {
+        manager->merger().Pass();
+        manager->ReclaimShared(/*many=*/false);
+      }
+    });
     std::thread disturber([&] { Disturb(*manager, {&smp, &other}, done); });
     std::vector<std::thread> vcpus;
     smp.Start(vcpus);
@@ -213,6 +220,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     done = true;
     reclaimer.join();
     compactor.join();
+    merger.join();
     disturber.join();
     manager->StopReclaim();
 
@@ -220,6 +228,8 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     EXPECT_LE(manager->pool().budget().peak(), manager->pool().budget().limit());
     EXPECT_GT(manager->swap().pages_out.value(), 1'000u);
     EXPECT_GT(manager->swap().pages_in.value(), 1'000u);
+    EXPECT_GT(manager->merger().counters().scanned.value(), 1'000u);
+    EXPECT_GT(manager->merger().counters().zero.value() + manager->merger().counters().merged.value(), 10u);
     if (swaps()) {
       EXPECT_GT(manager->store().areas()[0]->counters().bytes_read.value(), uint64_t{1} << 20);
     }

@@ -138,6 +138,7 @@ GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
   const PageStateCounts& pages = guest.memory->counts();
   s.resident = (pages[PageState::kResident] + pages[PageState::kInTransit]).bytes();
   s.out = pages[PageState::kOut].bytes();
+  s.shared = pages[PageState::kShared].bytes();
   s.compressed = pages[PageState::kSwapped].bytes();
   s.faults = guest.memory->faults();
   return s;

@@ -5,6 +5,8 @@
 #include <cstring>
 #include <memory>
 #include <random>
+#include <set>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -22,6 +24,7 @@
 #include "guest/merge/reverse_map.h"
 #include "guest/merge/shared_frames.h"
 #include "guest/swap/swap_space.h"
+#include "guest/swap/testing/real_pages.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
 
@@ -224,6 +227,90 @@ TEST_F(MergeTest, AWholeBlockIsTakenApartOnlyIfThatPays) {
     EXPECT_TRUE(Has(1, gfn, gfn + 1));
   }
 }
+
+// --- How much is found, and the limit of windows.
+
+// What there is to gain at best, by a look at everything.
+class MergeOracleTest : public MergeTest, public ::testing::WithParamInterface<Placement> {
+ protected:
+  void MakeMachine(PageCount islands) {
+    RemoveGuests();
+    manager_ = MemoryManager::Create({.limit = PageCount::OfBlocks(16),
+                                      .reservations = kSize * 4,
+                                      .use_memfd = true,
+                                      .granularity = {.blocks = false},
+                                      .islands = islands})
+                   .value();
+    guests_.resize(4);
+    for (Guest& guest : guests_) {
+      guest.memory = manager_->AddGuest(kSize, GetParam()).value();
+      guest.mmu = std::make_unique<FakeMmu>(*guest.memory);
+    }
+  }
+  void Fill(size_t guest, uint64_t gfn, uint64_t version) {
+    const RealPage page =
+        Variant(pages_[gfn % pages_.size()], version == 0 ? gfn : gfn + (guest << 20) + (version << 32));
+    std::memcpy(guests_[guest].mmu->Page(Gfn(gfn)).value(), page.data(), kPageSize);
+  }
+  // The frames that could go if all equal pages shared one each.
+  PageCount SavedByOracle(uint64_t first) {
+    std::set<std::string> contents;
+    uint64_t pages = 0;
+    for (Guest& guest : guests_) {
+      for (uint64_t gfn = first; gfn < kSize.in_pages(); ++gfn, ++pages) {
+        const auto* const page = reinterpret_cast<char*>(guest.mmu->Page(Gfn(gfn), Access::kRead).value());
+        contents.emplace(page, kPageSize);
+      }
+    }
+    return PageCount(pages - contents.size());
+  }
+  PageCount Saved() { return manager_->shared().sharers() - manager_->shared().frames(); }
+
+  const std::vector<RealPage> pages_ = RealPages();
+};
+
+TEST_P(MergeOracleTest, TwoPassesFindWhatThereIsWhileGuestsWriteToATwentiethOfThePages) {
+  MakeMachine(kSize * 4);
+  const uint64_t written = kSize.in_pages() / 20;
+  for (size_t g = 0; g < guests_.size(); ++g) {
+    for (uint64_t gfn = 0; gfn < kSize.in_pages(); ++gfn) Fill(g, gfn, 0);
+  }
+  for (uint64_t pass = 1; pass <= 2; ++pass) {
+    for (size_t g = 0; g < guests_.size(); ++g) {
+      for (uint64_t gfn = 0; gfn < written; ++gfn) Fill(g, gfn, pass);
+    }
+    Pass();
+  }
+  const PageCount possible = SavedByOracle(written);
+  ASSERT_GT(possible, PageCount(2'500));
+  EXPECT_GE(Saved() * 100, possible * 95);
+  for (size_t g = 0; g < guests_.size(); ++g) {
+    for (uint64_t gfn = 0; gfn < kSize.in_pages(); ++gfn) {
+      const RealPage page =
+          Variant(pages_[gfn % pages_.size()], gfn < written ? gfn + (g << 20) + (uint64_t{2} << 32) : gfn);
+      ASSERT_EQ(std::memcmp(guests_[g].mmu->Page(Gfn(gfn), Access::kRead).value(), page.data(), kPageSize), 0) << gfn;
+    }
+  }
+}
+
+TEST_P(MergeOracleTest, PastTheIslandLimitWindowsShareNoMoreAndNothingFails) {
+  MakeMachine(PageCount(10));
+  for (size_t g = 0; g < guests_.size(); ++g) {
+    for (uint64_t gfn = 0; gfn < 200; ++gfn) Fill(g, gfn, 0);
+  }
+  Pass();
+  Pass();
+  const bool windows = GetParam() == Placement::kReservation;
+  EXPECT_EQ(manager_->shared().sharers(), PageCount(windows ? 10 : 800));
+  EXPECT_EQ(counters().refused_mapping.value() > 0, windows);
+  // A page that is written to makes place for another.
+  Fill(0, 0, 1);
+  for (int pass = 0; pass < 20; ++pass) Pass();
+  EXPECT_EQ(manager_->islands().charged(), PageCount(windows ? 10 : 0));
+}
+
+INSTANTIATE_TEST_SUITE_P(Placements, MergeOracleTest, ::testing::Values(Placement::kArena, Placement::kReservation),
+                         [](const auto& info) { return info.param == Placement::kArena ? "Arena" : "Reservation"; });
 
 // --- Shared pages are ordinary pages.
 

@@ -21,7 +21,7 @@ constexpr uint64_t kGoodYield = 50;
 constexpr absl::Duration kAtATime = absl::Milliseconds(2);
 
 // The least time from pass to pass, for guests of which nothing is looked at.
-constexpr absl::Duration kBetweenPasses = absl::Milliseconds(50);
+constexpr absl::Duration kBetweenPasses = absl::Milliseconds(200);
 
 // How many passes leave a page out that did not merge in so many (mm/ksm.c, skip_age).
 int SkipFor(int age) {

@@ -76,8 +76,10 @@ class MemoryManager final : private FrameMigrator {
     prefetcher_.Start();
     writer_.Start();
     zones_.Start();
+    recompressor_.Start();
   }
   void StopReclaim() {
+    recompressor_.Stop();
     zones_.Stop();
     writer_.Stop();
     prefetcher_.Stop();
@@ -94,6 +96,8 @@ class MemoryManager final : private FrameMigrator {
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   // CPU time of the thread that moves stored bytes together, while it runs.
   absl::Duration zones_cpu_time() { return zones_.cpu_time(); }
+  // CPU time of the thread that compresses old pages once more, while it runs.
+  absl::Duration recompressor_cpu_time() { return recompressor_.cpu_time(); }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
 
@@ -123,6 +127,9 @@ class MemoryManager final : private FrameMigrator {
   void WriteOutSurplus();
   // The work of the thread that moves stored bytes together.
   void CompactZones();
+  // The work of the thread that compresses old pages once more: while memory is short and no area has room. It is woken
+  // when a generation of stored pages ends, so never in a run in which nothing is stored.
+  void RecompressOld();
   // Whether a swap area has room and every guest may use it: then memory comes free, however slow that is.
   bool AllCanGoToArea() ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
@@ -146,6 +153,7 @@ class MemoryManager final : private FrameMigrator {
 
   Daemon writer_{"quire-swap", [this] { WriteOutSurplus(); }};
   Daemon zones_{"quire-zones", [this] { CompactZones(); }};
+  Daemon recompressor_{"quire-zstd", [this] { RecompressOld(); }};
 
   absl::Mutex guests_lock_;
   std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number

@@ -66,7 +66,11 @@ Report Example() {
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
                  .refused_limit = 46,
-                 .tiers = {{.name = "ram", .pages = 43, .bytes = ByteCount::KiB(44)}}};
+                 .tiers = {{.name = "ram",
+                            .pages = 43,
+                            .bytes = ByteCount::KiB(44),
+                            .recompressed = 47,
+                            .recompression_saved_bytes = ByteCount::KiB(48)}}};
   report.zones = {{.name = "compressed-1024",
                    .size = ByteCount::Bytes(1024),
                    .limit = 91,
@@ -151,6 +155,8 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/swap/tiers/0/pages",
                            "/swap/tiers/0/bytes",
                            "/swap/tiers/0/errors",
+                           "/swap/tiers/0/recompressed",
+                           "/swap/tiers/0/recompression_saved_bytes",
                            "/zones/version",
                            "/zones/zones/0/name",
                            "/zones/zones/0/size",
@@ -207,7 +213,8 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
       "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(json["swap"], Json::parse(R"({"pages_out": 41, "pages_in": 42, "stored_pages": 43, "stored_bytes": 45056,
-      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
+      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
+      "recompressed": 47, "recompression_saved_bytes": 49152}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));
   EXPECT_EQ(json["merge"], Json::parse(R"({"scanned_pages": 51, "merged_pages": 52, "zero_pages": 53,

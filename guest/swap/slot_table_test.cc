@@ -13,20 +13,31 @@ namespace {
 TEST(SlotRecordTest, FieldsDoNotTouchEachOther) {
   SlotRecord record;
   record.set_hash(0xfedcba9876543210);
-  record.set_place(0xabcdef012345);
+  record.set_codec(SlotCodec::kZstd);
+  record.set_tried(true);
+  record.set_place(0x2bcdef012345);
   record.set_length(kPageSize);
   record.set_kind(SlotKind::kBacked);
   record.set_refs(0xfffe);
   record.set_area(7);
   record.set_age(0xff);
   EXPECT_EQ(record.hash(), 0xfedcba9876543210);
-  EXPECT_EQ(record.place(), 0xabcdef012345u);
+  EXPECT_EQ(record.place(), 0x2bcdef012345u);
+  EXPECT_EQ(record.codec(), SlotCodec::kZstd);
+  EXPECT_TRUE(record.tried());
   EXPECT_EQ(record.length(), kPageSize);
   EXPECT_EQ(record.kind(), SlotKind::kBacked);
   EXPECT_EQ(record.refs(), 0xfffe);
   EXPECT_EQ(record.area(), 7);
   EXPECT_EQ(record.age(), 0xff);
+  record.set_codec(SlotCodec::kLz4);
+  EXPECT_TRUE(record.tried());
+  record.set_tried(false);
+  EXPECT_EQ(record.codec(), SlotCodec::kLz4);
+  EXPECT_EQ(record.place(), 0x2bcdef012345u);
   EXPECT_EQ(SlotRecord().kind(), SlotKind::kFree);
+  EXPECT_EQ(SlotRecord().codec(), SlotCodec::kLz4);
+  EXPECT_FALSE(SlotRecord().tried());
 }
 
 TEST(SlotTableTest, ACursorTakesSlotAfterSlot) {

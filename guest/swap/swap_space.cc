@@ -9,6 +9,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "guest/swap/slab_place.h"
 #include "lz4.h"
 #include "xxhash.h"
 
@@ -33,12 +34,6 @@ constexpr uint32_t kLookAfter = 256;
 constexpr PageCount kLeastReclaimable{64};
 
 uint64_t HashOf(const std::byte* page) { return XXH3_64bits(page, kPageSize); }
-
-SlabObject ObjectOf(const SlotRecord& record) {
-  return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
-}
-
-uint64_t PlaceOf(SlabObject object) { return object.slab | uint64_t{object.index} << 32; }
 
 // The word that fills the page, if one does.
 std::optional<uint64_t> FillWord(const std::byte* page) {
@@ -106,6 +101,7 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   if (stored_in_generation_.fetch_add(1, std::memory_order_relaxed) * 4 >= in_pool_.value()) {
     stored_in_generation_.store(0, std::memory_order_relaxed);
     generation_.fetch_add(1, std::memory_order_relaxed);
+    if (generation_ended_) generation_ended_();
   }
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);
@@ -207,14 +203,23 @@ const std::byte* SwapSpace::CopyBytes(const SlotRecord& record, std::byte* buffe
 }
 
 absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
+  const absl::string_view wrong = WhatIsWrong(record, bytes, page);
+  return wrong.empty() ? absl::OkStatus() : Damaged(slot, record, wrong);
+}
+
+absl::string_view SwapSpace::WhatIsWrong(const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
+  if (!Decompress(record, bytes, page)) return "it does not decompress";
+  return HashOf(page) == record.hash() ? "" : "its checksum is wrong";
+}
+
+bool SwapSpace::Decompress(const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
   if (record.length() == kPageSize) {
     std::memcpy(page, bytes, kPageSize);
-  } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
-                                 static_cast<int>(record.length()), kPage) != kPage) {
-    return Damaged(slot, record, "it does not decompress");
+    return true;
   }
-  if (HashOf(page) == record.hash()) return absl::OkStatus();
-  return Damaged(slot, record, "its checksum is wrong");
+  if (record.codec() == SlotCodec::kZstd) return decompressors_.Decompress({bytes, record.length()}, page);
+  return LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
+                             static_cast<int>(record.length()), kPage) == kPage;
 }
 
 absl::Status SwapSpace::Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const {
@@ -299,6 +304,7 @@ absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wante
         .place = w.record.place(),
         .hash = w.record.hash(),
         .area = w.record.area(),
+        .codec = w.record.codec(),
         .bytes = part.get() + range->at + (offset_of(w) - range->begin)};
   }
   fetched.parts_.push_back(std::move(part));
@@ -634,7 +640,11 @@ bool SwapSpace::IsLive(SwapSlot slot) const {
 }
 
 ByteCount SwapSpace::metadata() const {
-  ByteCount bytes = slots_.metadata() + zone_.metadata();
+  ByteCount bytes = slots_.metadata() + zone_.metadata() + decompressors_.metadata();
+  {
+    absl::MutexLock lock(&recompress_lock_);
+    if (zstd_ != nullptr) bytes += zstd_->metadata();
+  }
   for (const std::unique_ptr<SwapArea>& area : areas_) bytes += area->metadata();
   return bytes;
 }
@@ -646,6 +656,8 @@ SwapSpace::Statistics SwapSpace::statistics() const {
           .in_pool = PageCount(in_pool_.value()),
           .stored_bytes = ByteCount::Bytes(stored_bytes_.value()),
           .held = zone_.held(),
+          .recompressed = recompressed_.value(),
+          .recompression_saved = ByteCount::Bytes(recompression_saved_.value()),
           .errors = errors_.value()};
 }
 

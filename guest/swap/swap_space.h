@@ -1,10 +1,12 @@
 // Where pages go that guests do not use: compressed with LZ4 and kept in the pool, as long as they are warm and the
-// pool has room for them; then written to swap areas, files or NBD exports, as they were compressed.
+// pool has room for them; then written to swap areas, files or NBD exports, as they were compressed. What has grown old
+// in the pool can be compressed once more, with zstd.
 //
 //               Store                      WriteOut: the oldest first
 //     page ------------> [ in the pool ] -----------------------------> [ in a swap area ]
-//       ^                      | Load                                        | Fetch: bytes of many slots at once,
-//       +----------------------+---------------------------------------------+ then Load
+//       ^                  |  | Load  ^                                      | Fetch: bytes of many slots at once,
+//       +------------------|--+-------|--------------------------------------+ then Load
+//                          +----------+ Recompress: the old ones
 //
 // A page of one repeated 8-byte word is stored as that word. A page that does not compress goes to an area at once,
 // together with others of its block, and as it is. Every page carries a hash of its content (XXH3), kept apart from its
@@ -45,6 +47,7 @@
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_slot.h"
 #include "guest/swap/zone.h"
+#include "guest/swap/zstd_page.h"
 
 namespace quire {
 
@@ -136,6 +139,23 @@ class SwapSpace {
   // `callback` is called whenever that is so after a page was stored; cheap, and takes leaf locks only.
   void SetOverShareCallback(std::function<void()> callback) { over_share_ = std::move(callback); }
 
+  // Which pages are compressed once more.
+  enum class Age : uint8_t {
+    kOld,  // those that go to areas first, three generations old
+    kAny,
+  };
+  struct Recompressed {
+    PageCount tried;
+    PageCount smaller;  // of them
+    ByteCount saved;
+  };
+  // Compresses pages in the pool with zstd, which takes some 40 us a page; each is tried once, and stays as it is if
+  // little is gained. Stops when `most` have been tried, or when there is no room. Takes pool memory with
+  // Reserve::kReclaim. Waits for others who do the same, and for nothing else.
+  Recompressed Recompress(PageCount most, Age age = Age::kOld) ABSL_LOCKS_EXCLUDED(recompress_lock_);
+  // `callback` is called when a generation ends, so that pages have grown old; cheap, and takes leaf locks only.
+  void SetGenerationCallback(std::function<void()> callback) { generation_ended_ = std::move(callback); }
+
   // Moves stored bytes together, until about so many frames are free or all are as few as can be; returns how many it
   // was. Waits for others who do the same, and for nothing else; the caller holds no lock of guests' memory.
   PageCount CompactZone(PageCount wanted) ABSL_LOCKS_EXCLUDED(compact_lock_);
@@ -156,6 +176,8 @@ class SwapSpace {
     PageCount in_pool;       // of them: whose bytes are in the pool
     ByteCount stored_bytes;  // bytes that those take, compressed or not
     PageCount held;          // frames that hold them
+    uint64_t recompressed;   // pages, since the beginning
+    ByteCount recompression_saved;
     uint64_t errors;         // damaged pages found in the pool
   };
   // What lies ready in per-CPU buckets is given back for it, so that `held` is exact.
@@ -183,6 +205,9 @@ class SwapSpace {
   void PutRecord(const SlotRecord& record, SwapSlot slot);
   // Turns stored bytes into a page and checks it.
   absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
+  // Empty: nothing, and the page is made.
+  absl::string_view WhatIsWrong(const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
+  bool Decompress(const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
   absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
 
   void FreeBytes(const SlotRecord& record);
@@ -192,6 +217,13 @@ class SwapSpace {
   PageCount CompactZone(Zone& zone, PageCount wanted) ABSL_EXCLUSIVE_LOCKS_REQUIRED(compact_lock_);
   // False: it is not its owner's any more, or cannot be moved now.
   bool MoveObject(Keg& keg, const Keg::Owned& owned);
+
+  bool RecompressCluster(SwapSlot first, uint8_t least_age, PageCount most, Recompressed& sum)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(recompress_lock_);
+  bool RecompressPage(SwapSlot slot, Recompressed& sum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(recompress_lock_);
+  bool Replace(SwapSlot slot, const SlotRecord& before, SlabObject object, size_t length);
+  // Whether the slot has the same bytes still, wherever they are. The caller holds the slot's lock.
+  bool IsStill(SwapSlot slot, const SlotRecord& before) const;
 
   struct Wanted {
     SwapSlot slot;
@@ -221,6 +253,7 @@ class SwapSpace {
   const PageCount share_;
   std::function<void()> over_share_;
   std::function<void()> scattered_;
+  std::function<void()> generation_ended_;
   SlabZone zone_;
   SlotTable slots_;
   std::vector<std::unique_ptr<SwapArea>> areas_;
@@ -229,6 +262,9 @@ class SwapSpace {
   Gauge in_pool_;
   Gauge stored_bytes_;
   mutable Counter errors_;
+  Counter recompressed_;
+  Counter recompression_saved_;  // bytes
+  mutable ZstdDecompressors decompressors_;
 
   // Generations: one ends when a quarter of the pages in the pool have been stored since it began.
   std::atomic<uint64_t> stored_in_generation_ = 0;
@@ -236,6 +272,10 @@ class SwapSpace {
 
   std::atomic<uint32_t> freed_ = 0;  // since somebody looked whether the zone is scattered
   absl::Mutex compact_lock_;         // one compaction at a time; taken before all others here but write_lock_
+
+  mutable absl::Mutex recompress_lock_;  // one recompression at a time; taken before all others here
+  uint32_t recompress_hand_ ABSL_GUARDED_BY(recompress_lock_) = 0;          // a cluster of slots
+  std::unique_ptr<ZstdCompressor> zstd_ ABSL_GUARDED_BY(recompress_lock_);  // null until it is needed
 
   absl::Mutex write_lock_;                          // one writer at a time; taken before all others here
   uint32_t hand_ ABSL_GUARDED_BY(write_lock_) = 0;  // a cluster of slots

@@ -72,6 +72,7 @@ class Machine {
   absl::Status Do(const Prefetch& op);
   absl::Status Do(const Reclaim& op);
   absl::Status Do(const WriteOut& op);
+  absl::Status Do(const Recompress& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);

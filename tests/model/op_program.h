@@ -73,6 +73,10 @@ struct Reclaim {
 struct WriteOut {
   uint32_t kib;
 };
+// Compresses so many pages in the store once more, old or not.
+struct Recompress {
+  uint32_t pages;
+};
 // Makes so many blocks of the arena free, by moving pages.
 struct Compact {
   uint32_t blocks;
@@ -99,7 +103,7 @@ struct Wire {
 struct Unwire {};
 
 using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut,
-                        Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+                        Recompress, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

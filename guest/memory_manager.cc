@@ -21,8 +21,8 @@ constexpr PageCount kWorthAnotherTry{64};
 // Frames that are won from the compressed store before the thread looks whether it is to stop.
 constexpr PageCount kCompactAtOnce{256};
 
-// Pages that are compressed once more, at 40 us each, before the thread looks at the pool again; and before a fault that
-// found no memory does.
+// Pages that are compressed once more, at 40 us each, before the thread looks at the pool again; and before a fault
+// that found no memory does.
 constexpr PageCount kRecompressAtOnce{64};
 constexpr PageCount kRecompressForFault{1024};
 
@@ -171,6 +171,8 @@ void MemoryManager::OutOfMemory(GuestMemory& asking) {
     absl::SleepFor(SwapSpace::kAwaitArea);
     return;
   }
+  // Nothing more can be stored, but for the want of slots.
+  if (pool_->IsShortForTables() && pool_->MakeRoomForTables()) return;
   // Young pages too: the next fault that comes here moves what is left of them together.
   if (store_.Recompress(kRecompressForFault, SwapSpace::Age::kAny).saved > ByteCount()) return;
   absl::MutexLock lock(&guests_lock_);

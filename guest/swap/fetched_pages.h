@@ -54,7 +54,7 @@ class FetchedPages {
     uint64_t place;
     uint64_t hash;  // slot and place may be another page's by now
     uint8_t area;
-    SlotCodec codec;  // or the same content's, stored anew
+    SlotCodec codec;         // or the same content's, stored anew
     const std::byte* bytes;  // in a part
   };
   std::vector<AlignedBytes> parts_;  // one for each area

@@ -6,9 +6,9 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "guest/frames/pool_table.h"
 #include "guest/swap/slab_place.h"
 #include "lz4.h"
 #include "xxhash.h"
@@ -57,7 +57,7 @@ CompressionScratch::CompressionScratch()
 CompressionScratch::~CompressionScratch() = default;
 
 SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for)
-    : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool) {
+    : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool), slots_(pool) {
   QUIRE_CHECK(areas.size() <= UINT8_MAX);
   for (std::unique_ptr<BackingStore>& store : areas) {
     areas_.push_back(std::make_unique<SwapArea>(std::move(store), await_for));
@@ -73,11 +73,14 @@ SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0); }
 StoreResult SwapSpace::Store(const std::byte* page, CompressionScratch& scratch, Incompressible incompressible) {
   if (std::optional<uint64_t> word = FillWord(page)) {
     if (*word == 0) return {.outcome = StoreOutcome::kZero, .slot = {}};
+    const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+    if (!slot.has_value()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
     same_filled_.Add();
     SlotRecord record;
     record.set_kind(SlotKind::kSameFilled);
     record.set_hash(*word);
-    return {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+    PutRecord(record, *slot);
+    return {.outcome = StoreOutcome::kStored, .slot = *slot};
   }
   const int length = LZ4_compress_fast_extState(scratch.state_.get(), reinterpret_cast<const char*>(page),
                                                 reinterpret_cast<char*>(scratch.output_.get()), kPage, kMaxCompressed,
@@ -93,8 +96,12 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
                                   CompressionScratch& scratch) {
   const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
-  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
-  zone_.Write(*object, static_cast<uint32_t>(slot.value()), bytes);
+  const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+  if (!slot.has_value()) {
+    zone_.Free(*object);
+    return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
+  }
+  zone_.Write(*object, static_cast<uint32_t>(slot->value()), bytes);
   in_pool_.Add();
   stored_bytes_.Add(bytes.size());
   // A generation is what is stored while a quarter of what lies in the pool is.
@@ -109,15 +116,9 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   record.set_place(PlaceOf(*object));
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
-  PutRecord(record, slot);
+  PutRecord(record, *slot);
   if (IsOverShare() && over_share_) over_share_();
-  return {.outcome = outcome, .slot = slot};
-}
-
-SwapSlot SwapSpace::PutRecord(const SlotRecord& record, CompressionScratch& scratch) {
-  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
-  PutRecord(record, slot);
-  return slot;
+  return {.outcome = outcome, .slot = *slot};
 }
 
 // The writer, and whoever compacts the zone, may meet the slot as soon as its kind is set.
@@ -130,15 +131,22 @@ void SwapSpace::PutRecord(const SlotRecord& record, SwapSlot slot) {
 
 void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch) {
   QUIRE_CHECK(pages.size() * kPageSize <= SwapArea::kClusterBytes);
-  if (pages.empty()) return;
-  for (const std::unique_ptr<SwapArea>& area : areas_) {
-    if (area->MayWrite() && WriteThroughTo(*area, pages, scratch)) return;
+  if (pages.empty() || !has_live_areas()) return;
+  RefusedSlots slots;  // before anything is written: there may be none
+  while (slots.size() < pages.size()) {
+    const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+    if (!slot.has_value()) break;
+    slots.push_back(*slot);
   }
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    if (slots.size() == pages.size() && area->MayWrite() && WriteThroughTo(*area, pages, slots)) return;
+  }
+  for (const SwapSlot slot : slots) slots_.Free(slot);
   if (!has_live_areas()) return;
   for (const Refused& refused : pages) refused.result->outcome = StoreOutcome::kNoRoom;
 }
 
-bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch) {
+bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, const RefusedSlots& slots) {
   SwapArea::Clusters cluster = area.TakeClusters(1, /*cleaning=*/false);
   if (cluster.empty()) {
     area.DiscardEmpty();
@@ -161,7 +169,8 @@ bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, 
     record.set_length(kPageSize);
     record.set_area(NumberOf(area));
     area.Charge(record.place(), kPageSize);
-    *pages[i].result = {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+    PutRecord(record, slots[i]);
+    *pages[i].result = {.outcome = StoreOutcome::kStored, .slot = slots[i]};
   }
   area.Finish(cluster);
   return true;
@@ -639,8 +648,25 @@ bool SwapSpace::IsLive(SwapSlot slot) const {
   return slots_[slot].refs() > 0;
 }
 
+std::vector<ZoneStatistics> SwapSpace::zones() const {
+  std::vector<ZoneStatistics> all = zone_.statistics();
+  const auto add = [&](absl::string_view name, ByteCount size, const TableStatistics& table) {
+    all.push_back({.name = std::string(name),
+                   .size = size,
+                   .used = table.used,
+                   .free = table.free,
+                   .requests = table.requests,
+                   .failures = table.failures,
+                   .frames = table.frames});
+  };
+  add("slots", ByteCount::Bytes(sizeof(SlotRecord)), slots_.slots());
+  add("slot-clusters", SlotTable::kClusterSize, slots_.clusters());
+  add("slabs", ByteCount::Bytes(sizeof(Slab)), zone_.slabs());
+  return all;
+}
+
 ByteCount SwapSpace::metadata() const {
-  ByteCount bytes = slots_.metadata() + zone_.metadata() + decompressors_.metadata();
+  ByteCount bytes = zone_.metadata() + decompressors_.metadata();
   {
     absl::MutexLock lock(&recompress_lock_);
     if (zstd_ != nullptr) bytes += zstd_->metadata();

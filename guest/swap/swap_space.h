@@ -28,6 +28,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -178,13 +179,19 @@ class SwapSpace {
     PageCount held;          // frames that hold them
     uint64_t recompressed;   // pages, since the beginning
     ByteCount recompression_saved;
-    uint64_t errors;         // damaged pages found in the pool
+    uint64_t errors;  // damaged pages found in the pool
   };
   // What lies ready in per-CPU buckets is given back for it, so that `held` is exact.
   Statistics statistics() const;
-  std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
+  // Of the compressed pages, by their size; and of the tables of slots, clusters of slots and slabs.
+  std::vector<ZoneStatistics> zones() const;
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
+  // Bookkeeping in ordinary memory. The tables are none of it: they lie in the pool.
   ByteCount metadata() const;
+  // What the pool has to hold for so many stored pages, wherever their bytes are.
+  static constexpr PageCount TablesFor(PageCount stored) {
+    return PageCount::Ceil(SlotTable::SizeOf(stored.in_pages()));
+  }
   bool IsLive(SwapSlot slot) const;
   // Only while nothing else runs.
   absl::Status Check();
@@ -200,8 +207,7 @@ class SwapSpace {
 
   StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
                          CompressionScratch& scratch);
-  // In a new slot, or in one that was allocated.
-  SwapSlot PutRecord(const SlotRecord& record, CompressionScratch& scratch);
+  // In a slot that was allocated.
   void PutRecord(const SlotRecord& record, SwapSlot slot);
   // Turns stored bytes into a page and checks it.
   absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
@@ -232,7 +238,9 @@ class SwapSpace {
   // `wanted` lies in this area, and is in the order of its places.
   absl::Status FetchFrom(SwapArea& area, absl::Span<const Wanted> wanted, FetchedPages& fetched);
 
-  bool WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch);
+  // Slots for refused pages, one each.
+  using RefusedSlots = absl::InlinedVector<SwapSlot, SwapArea::kClusterBytes / kPageSize>;
+  bool WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, const RefusedSlots& slots);
   uint8_t NumberOf(const SwapArea& area) const;
   // Fills the batch with what was stored longest ago.
   void Collect(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);

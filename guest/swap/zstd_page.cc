@@ -39,9 +39,7 @@ absl::Span<const std::byte> ZstdCompressor::Compress(const std::byte* page, size
   return {output_.data() + sizeof kMagic, length - sizeof kMagic};
 }
 
-ByteCount ZstdCompressor::metadata() const {
-  return ByteCount::Bytes(ZSTD_sizeof_CCtx(context_.get()) + sizeof *this);
-}
+ByteCount ZstdCompressor::metadata() const { return ByteCount::Bytes(ZSTD_sizeof_CCtx(context_.get()) + sizeof *this); }
 
 // --- Out.
 

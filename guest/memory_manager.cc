@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace quire {
 namespace {
@@ -25,6 +26,9 @@ constexpr PageCount kCompactAtOnce{256};
 // that found no memory does.
 constexpr PageCount kRecompressAtOnce{64};
 constexpr PageCount kRecompressForFault{1024};
+
+// It takes one in so many parts of a CPU's time: what is cold stays cold, and guests want the CPU now.
+constexpr int kRecompressorShare = 16;
 
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
@@ -47,7 +51,7 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
                              const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
-      store_(*pool_, std::move(swap), options.await_swap),
+      store_(*pool_, std::move(swap), options.await_swap, options.cold_after),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
       compactor_(*pool_, *this, options.compaction),
@@ -149,9 +153,11 @@ void MemoryManager::CompactZones() {
 }
 
 // What can go out does so in its turn, and takes no memory at all then.
-void MemoryManager::RecompressOld() {
-  while (!recompressor_.stopping() && pool_->FreePages() < pool_->watermarks().high && !store_.HasRoomInArea() &&
-         store_.Recompress(kRecompressAtOnce).tried > PageCount()) {
+void MemoryManager::RecompressCold() {
+  while (!recompressor_.stopping() && pool_->FreePages() < pool_->watermarks().high && !store_.HasRoomInArea()) {
+    const MonotonicTime start = RealClock().Now();
+    if (store_.Recompress(kRecompressAtOnce).tried == PageCount()) return;
+    recompressor_.Rest((kRecompressorShare - 1) * (RealClock().Now() - start));
   }
 }
 

@@ -59,16 +59,19 @@ class MemoryManagerSwapTest : public ::testing::TestWithParam<Placement> {
     EXPECT_EQ(manager_->store().statistics().stored, PageCount());
   }
 
-  // With one area; of no size: with none.
-  void MakeManager(ByteCount area) {
+  // With one area; of no size: with none. A page is cold as soon as it is old.
+  void MakeManager(ByteCount area, absl::Duration cold_after = absl::ZeroDuration()) {
     const auto open = [area] {
       std::vector<std::unique_ptr<BackingStore>> stores;
       if (area > ByteCount()) stores.push_back(std::make_unique<FakeBackingStore>(area));
       return stores;
     };
-    manager_ =
-        MemoryManager::Create({.limit = kLimit, .reservations = kLimit * 8, .use_memfd = true, .open_swap = open})
-            .value();
+    manager_ = MemoryManager::Create({.limit = kLimit,
+                                      .reservations = kLimit * 8,
+                                      .use_memfd = true,
+                                      .open_swap = open,
+                                      .cold_after = cold_after})
+                   .value();
   }
   Guest& AddGuest(PageCount size, const GuestLimits& limits = {}) {
     GuestMemory* const memory = manager_->AddGuest(size, GetParam(), limits).value();
@@ -168,6 +171,18 @@ TEST_P(MemoryManagerSwapTest, WhatCanGoOutIsNotCompressedOnceMore) {
   manager_->StartReclaim();
   for (uint64_t gfn = 0; gfn < kMany; ++gfn) ASSERT_EQ(guest.Write(gfn, Content::kCompressible), absl::OkStatus());
   EXPECT_TRUE(Eventually([&] { return PagesInArea() > 0; }));
+  manager_->StopReclaim();
+  EXPECT_EQ(manager_->store().statistics().recompressed, 0u);
+}
+
+// Three generations pass in no time here.
+TEST_P(MemoryManagerSwapTest, WhatIsNotColdIsNotCompressedOnceMore) {
+  MakeManager(ByteCount(), absl::Hours(1));
+  Guest& guest = AddGuest(PageCount(kMany));
+  manager_->StartReclaim();
+  for (uint64_t i = 0; i < kMany; ++i) {
+    ASSERT_EQ(guest.Write(i % (kMany / 2), Content::kCompressible), absl::OkStatus());
+  }
   manager_->StopReclaim();
   EXPECT_EQ(manager_->store().statistics().recompressed, 0u);
 }

@@ -17,8 +17,11 @@
 // A record in the pool with the same hash of its content has that content, wherever its bytes have been moved to.
 #include <algorithm>
 #include <memory>
+#include <optional>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
 #include "guest/swap/slab_place.h"
 #include "guest/swap/swap_space.h"
 
@@ -36,15 +39,34 @@ bool MayBeSmaller(const SlotRecord& record) {
 
 }  // namespace
 
+// Ages count modulo 256. A page of more generations passes for a young one for a while, and is found again later.
+void SwapSpace::EndGeneration() {
+  const uint8_t ended = generation_.fetch_add(1, std::memory_order_relaxed);
+  generation_ended_at_[ended].store(RealClock().Now().in_nanoseconds(), std::memory_order_relaxed);
+  if (generation_ended_) generation_ended_();
+}
+
+std::optional<uint8_t> SwapSpace::ColdAge() const {
+  const int64_t now = RealClock().Now().in_nanoseconds();
+  const uint8_t generation = generation_.load(std::memory_order_relaxed);
+  for (int age = kOldest; age <= UINT8_MAX; ++age) {
+    const int64_t ended = generation_ended_at_[static_cast<uint8_t>(generation - age)].load(std::memory_order_relaxed);
+    if (ended == 0) return std::nullopt;
+    if (absl::Nanoseconds(now - ended) >= cold_after_) return static_cast<uint8_t>(age);
+  }
+  return std::nullopt;
+}
+
 SwapSpace::Recompressed SwapSpace::Recompress(PageCount most, Age age) {
   absl::MutexLock recompressing(&recompress_lock_);
+  const std::optional<uint8_t> least_age = age == Age::kCold ? ColdAge() : uint8_t{0};
+  if (!least_age.has_value()) return {};
   if (zstd_ == nullptr) zstd_ = std::make_unique<ZstdCompressor>();
-  const uint8_t least_age = age == Age::kOld ? kOldest : 0;
   Recompressed sum;
   const uint32_t clusters = slots_.capacity() / SlotTable::kCluster;
   for (uint32_t looked = 0; looked < clusters; ++looked) {
     const SwapSlot first(uint64_t{recompress_hand_ % clusters} * SlotTable::kCluster);
-    if (!RecompressCluster(first, least_age, most, sum)) break;
+    if (!RecompressCluster(first, *least_age, most, sum)) break;
     ++recompress_hand_;
   }
   NoticeFreed(static_cast<uint32_t>(sum.smaller.in_pages()));

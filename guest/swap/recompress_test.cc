@@ -13,6 +13,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/units.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -54,11 +56,11 @@ class RecompressTest : public ::testing::Test {
     EXPECT_EQ(space_->Check(), absl::OkStatus());
   }
 
-  void MakeSpace(ByteCount area) {
+  void MakeSpace(ByteCount area, absl::Duration cold_after = absl::ZeroDuration()) {
     space_.reset();
     std::vector<std::unique_ptr<BackingStore>> stores;
     stores.push_back(std::make_unique<FakeBackingStore>(area));
-    space_ = std::make_unique<SwapSpace>(*pool_, std::move(stores));
+    space_ = std::make_unique<SwapSpace>(*pool_, std::move(stores), SwapArea::kAwaitFor, cold_after);
   }
 
   SwapSlot Put(const RealPage& page, Incompressible incompressible = Incompressible::kRefuse) {
@@ -149,6 +151,20 @@ TEST_F(RecompressTest, WhatIsYoungStaysAsItIs) {
   const SwapSpace::Recompressed done = space_->Recompress(kAll);
   EXPECT_GE(done.tried, PageCount(100));
   EXPECT_LT(done.tried, PageCount(1'200)) << "a quarter at the most is of each of the last three generations";
+  ExpectAll();
+}
+
+TEST_F(RecompressTest, WhatIsOldIsColdOnlyAfterAWhile) {
+  constexpr absl::Duration kWhile = absl::Milliseconds(300);
+  MakeSpace(ByteCount::MiB(16), kWhile);
+  const absl::Time start = absl::Now();
+  PutMany(1'600);
+  const PageCount tried = space_->Recompress(kAll).tried;
+  if (absl::Now() - start < kWhile) {
+    EXPECT_EQ(tried, PageCount());
+  }
+  absl::SleepFor(kWhile);
+  EXPECT_GT(tried + space_->Recompress(kAll).tried, PageCount(100));
   ExpectAll();
 }
 

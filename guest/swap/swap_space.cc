@@ -56,8 +56,9 @@ CompressionScratch::CompressionScratch()
 
 CompressionScratch::~CompressionScratch() = default;
 
-SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for)
-    : share_(PageCount(pool.budget().limit().in_pages() / 2)), zone_(pool), slots_(pool) {
+SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for,
+                     absl::Duration cold_after)
+    : share_(PageCount(pool.budget().limit().in_pages() / 2)), cold_after_(cold_after), zone_(pool), slots_(pool) {
   QUIRE_CHECK(areas.size() <= UINT8_MAX);
   for (std::unique_ptr<BackingStore>& store : areas) {
     areas_.push_back(std::make_unique<SwapArea>(std::move(store), await_for));
@@ -107,8 +108,7 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   // A generation is what is stored while a quarter of what lies in the pool is.
   if (stored_in_generation_.fetch_add(1, std::memory_order_relaxed) * 4 >= in_pool_.value()) {
     stored_in_generation_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_relaxed);
-    if (generation_ended_) generation_ended_();
+    EndGeneration();
   }
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);

@@ -18,11 +18,13 @@
 #ifndef QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 #define QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -85,9 +87,13 @@ class CompressionScratch {
 // Thread safe. A slot has one owner, who neither loads nor frees it from two threads at once.
 class SwapSpace {
  public:
-  // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's.
+  // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's. `cold_after`: how long a
+  // page has been in the pool at least before it counts as cold.
   explicit SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas = {},
-                     absl::Duration await_for = SwapArea::kAwaitFor);
+                     absl::Duration await_for = SwapArea::kAwaitFor, absl::Duration cold_after = kColdAfter);
+  // Generations alone say nothing about that: where guests touch more than there is memory for, in no order, three of
+  // them pass in less than a second, and the pages are as likely to come back as any.
+  static constexpr absl::Duration kColdAfter = absl::Seconds(10);
   ~SwapSpace();
 
   // Whether the 4 KiB at `page` are all zeros: there is nothing to store then.
@@ -142,7 +148,7 @@ class SwapSpace {
 
   // Which pages are compressed once more.
   enum class Age : uint8_t {
-    kOld,  // those that go to areas first, three generations old
+    kCold,  // three generations old, as those that go to areas first, and for `cold_after` in the pool
     kAny,
   };
   struct Recompressed {
@@ -153,7 +159,7 @@ class SwapSpace {
   // Compresses pages in the pool with zstd, which takes some 40 us a page; each is tried once, and stays as it is if
   // little is gained. Stops when `most` have been tried, or when there is no room. Takes pool memory with
   // Reserve::kReclaim. Waits for others who do the same, and for nothing else.
-  Recompressed Recompress(PageCount most, Age age = Age::kOld) ABSL_LOCKS_EXCLUDED(recompress_lock_);
+  Recompressed Recompress(PageCount most, Age age = Age::kCold) ABSL_LOCKS_EXCLUDED(recompress_lock_);
   // `callback` is called when a generation ends, so that pages have grown old; cheap, and takes leaf locks only.
   void SetGenerationCallback(std::function<void()> callback) { generation_ended_ = std::move(callback); }
 
@@ -258,7 +264,12 @@ class SwapSpace {
                           Batch& batch);
   void AllocateBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
 
+  void EndGeneration();
+  // How many generations old a page is that is cold now; none: no page is.
+  std::optional<uint8_t> ColdAge() const;
+
   const PageCount share_;
+  const absl::Duration cold_after_;
   std::function<void()> over_share_;
   std::function<void()> scattered_;
   std::function<void()> generation_ended_;
@@ -277,6 +288,7 @@ class SwapSpace {
   // Generations: one ends when a quarter of the pages in the pool have been stored since it began.
   std::atomic<uint64_t> stored_in_generation_ = 0;
   std::atomic<uint8_t> generation_ = 0;
+  std::array<std::atomic<int64_t>, 256> generation_ended_at_ = {};  // ns of the clock; 0: not yet
 
   std::atomic<uint32_t> freed_ = 0;  // since somebody looked whether the zone is scattered
   absl::Mutex compact_lock_;         // one compaction at a time; taken before all others here but write_lock_

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "base/check.h"
+#include "base/clock.h"
 
 namespace quire {
 namespace {
@@ -26,6 +27,14 @@ constexpr PageCount kCompactAtOnce{256};
 // all of the pool were shared.
 constexpr uint64_t kMostSharedLooked = 256;
 constexpr uint64_t kSharedShare = 128;
+
+// Pages that are compressed once more, at 40 us each, before the thread looks at the pool again; and before a fault
+// that found no memory does.
+constexpr PageCount kRecompressAtOnce{64};
+constexpr PageCount kRecompressForFault{1024};
+
+// It takes one in so many parts of a CPU's time: what is cold stays cold, and guests want the CPU now.
+constexpr int kRecompressorShare = 16;
 
 // How long it rests when no area took anything.
 constexpr absl::Duration kWriterRests = absl::Milliseconds(100);
@@ -50,7 +59,7 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
                              CandidateTable candidates, const MemoryManagerOptions& options)
     : pool_(std::move(pool)),
-      store_(*pool_, std::move(swap), options.await_swap),
+      store_(*pool_, std::move(swap), options.await_swap, options.cold_after),
       shared_(*pool_),
       islands_(options.islands),
       reverse_map_(shared_, store_, [this](GuestId id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindGuest(id); }),
@@ -68,6 +77,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
   reclaimer_.SetSharedReclaim([this](bool many) { return ReclaimShared(many); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
   store_.SetScatteredCallback([this] { zones_.Wake(); });
+  store_.SetGenerationCallback([this] { recompressor_.Wake(); });
 }
 
 MemoryManager::~MemoryManager() {
@@ -198,6 +208,15 @@ void MemoryManager::CompactZones() {
   }
 }
 
+// What can go out does so in its turn, and takes no memory at all then.
+void MemoryManager::RecompressCold() {
+  while (!recompressor_.stopping() && pool_->FreePages() < pool_->watermarks().high && !store_.HasRoomInArea()) {
+    const MonotonicTime start = RealClock().Now();
+    if (store_.Recompress(kRecompressAtOnce).tried == PageCount()) return;
+    recompressor_.Rest((kRecompressorShare - 1) * (RealClock().Now() - start));
+  }
+}
+
 bool MemoryManager::AllCanGoToArea() {
   if (!store_.HasRoomInArea()) return false;
   absl::MutexLock lock(&guests_lock_);
@@ -214,6 +233,10 @@ void MemoryManager::OutOfMemory(GuestMemory& asking) {
     absl::SleepFor(SwapSpace::kAwaitArea);
     return;
   }
+  // Nothing more can be stored, but for the want of slots.
+  if (pool_->IsShortForTables() && pool_->MakeRoomForTables()) return;
+  // Young pages too: the next fault that comes here moves what is left of them together.
+  if (store_.Recompress(kRecompressForFault, SwapSpace::Age::kAny).saved > ByteCount()) return;
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.

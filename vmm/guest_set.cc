@@ -71,8 +71,11 @@ absl::Status GuestSet::CheckMemoryOffer() {
   const Pool& pool = manager_->pool();
   // What lies below the min watermark is for reclaim, and what is wired has been taken by now.
   const PageCount reserve = std::min(pool.watermarks().min, pool.FreePages());
-  MemoryOffer offer{.pool = (pool.FreePages() - reserve).bytes(), .swap = {}};
+  MemoryOffer offer{.pool = {}, .swap = {}};
   for (const std::unique_ptr<SwapArea>& area : manager_->store().areas()) offer.swap += area->dependable_bytes();
+  // What lies in areas is remembered in the pool.
+  const PageCount tables = SwapSpace::TablesFor(PageCount::Ceil(offer.swap));
+  offer.pool = (pool.FreePages() - std::min(pool.FreePages(), reserve + tables)).bytes();
   return CheckOvercommit(options_, offer);
 }
 

@@ -62,7 +62,11 @@ Json SwapJson(const SwapReport& swap) {
   for (const SwapTierReport& tier : swap.tiers) {
     tiers.push_back(
         Json{{"name", tier.name}, {"pages", tier.pages}, {"bytes", Bytes(tier.bytes)}, {"errors", tier.errors}});
-    if (tier.store.empty()) continue;
+    if (tier.store.empty()) {
+      tiers.back()["recompressed"] = tier.recompressed;
+      tiers.back()["recompression_saved_bytes"] = Bytes(tier.recompression_saved_bytes);
+      continue;
+    }
     tiers.back()["store"] = tier.store;
     tiers.back()["limit_bytes"] = Bytes(tier.limit_bytes);
     tiers.back()["written_bytes"] = Bytes(tier.written_bytes);

@@ -65,6 +65,9 @@ struct SwapTierReport {
   uint64_t pages = 0;     // gauge
   ByteCount bytes = {};   // gauge
   uint64_t errors = 0;
+  // Of that in the pool, since the beginning:
+  uint64_t recompressed = 0;  // pages, with zstd
+  ByteCount recompression_saved_bytes = {};
   // Of those outside the pool:
   std::string store = {};        // for people
   ByteCount limit_bytes = {};    // what there is room for

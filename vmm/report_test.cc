@@ -68,7 +68,11 @@ Report Example() {
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
                  .refused_limit = 46,
-                 .tiers = {{.name = "ram", .pages = 43, .bytes = ByteCount::KiB(44)}}};
+                 .tiers = {{.name = "ram",
+                            .pages = 43,
+                            .bytes = ByteCount::KiB(44),
+                            .recompressed = 147,
+                            .recompression_saved_bytes = ByteCount::KiB(48)}}};
   report.zones = {{.name = "compressed-1024",
                    .size = ByteCount::Bytes(1024),
                    .limit = 91,
@@ -156,6 +160,8 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/swap/tiers/0/pages",
                            "/swap/tiers/0/bytes",
                            "/swap/tiers/0/errors",
+                           "/swap/tiers/0/recompressed",
+                           "/swap/tiers/0/recompression_saved_bytes",
                            "/zones/version",
                            "/zones/zones/0/name",
                            "/zones/zones/0/size",
@@ -218,7 +224,8 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       json["swap"],
       Json::parse(
           R"({"pages_out": 41, "pages_in": 42, "unchanged_pages": 47, "kept_pages": 48, "stored_pages": 43, "stored_bytes": 45056,
-      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0}]})"));
+      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
+      "recompressed": 147, "recompression_saved_bytes": 49152}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));
   EXPECT_EQ(

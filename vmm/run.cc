@@ -239,7 +239,7 @@ void GuestRun::ReportManager(Report& report) {
   report.cpu_seconds.fault += absl::ToDoubleSeconds(set_.manager()->prefetcher().cpu_time());
   report.cpu_seconds.reclaim =
       absl::ToDoubleSeconds(set_.manager()->reclaimer().cpu_time() + set_.manager()->compactor().cpu_time() +
-                            set_.manager()->zones_cpu_time());
+                            set_.manager()->zones_cpu_time() + set_.manager()->recompressor_cpu_time());
 }
 
 void GuestRun::ReportTiers(SwapReport& swap) {
@@ -248,7 +248,9 @@ void GuestRun::ReportTiers(SwapReport& swap) {
   swap.tiers.push_back({.name = "ram",
                         .pages = (stored.in_pool + stored.same_filled).in_pages(),
                         .bytes = stored.stored_bytes,
-                        .errors = stored.errors});
+                        .errors = stored.errors,
+                        .recompressed = stored.recompressed,
+                        .recompression_saved_bytes = stored.recompression_saved});
   for (const std::unique_ptr<SwapArea>& area : store.areas()) {
     const SwapAreaCounters& counters = area->counters();
     swap.tiers.push_back({.name = std::string(area->store().name()),

@@ -11,6 +11,12 @@
 namespace quire {
 namespace {
 
+// The table of slots may take as much as the whole limit before nothing more can be charged, and those that grow with
+// it a thirtieth of that.
+PageCount RoomForTables(PageCount limit) {
+  return limit + PageCount::OfBlocks((limit / 16).in_blocks_ceil()) + kOneBlock;
+}
+
 absl::Status ReclaimFirst() { return absl::UnavailableError("the pool's free memory is at its min watermark"); }
 
 }  // namespace
@@ -23,8 +29,10 @@ absl::StatusOr<std::unique_ptr<Pool>> Pool::Create(const PoolOptions& options) {
   }
   PoolOptions rounded = options;
   rounded.limit = PageCount::OfBlocks(options.limit.in_pages() / kPagesPerBlock);
-  absl::StatusOr<PoolFile> file = PoolFile::Create({.size = rounded.limit + rounded.reservations,
+  const PageCount tables = RoomForTables(rounded.limit);
+  absl::StatusOr<PoolFile> file = PoolFile::Create({.size = rounded.limit + rounded.reservations + tables,
                                                     .arena = rounded.limit,
+                                                    .tables = tables,
                                                     .limit = rounded.limit,
                                                     .use_memfd = rounded.use_memfd});
   if (!file.ok()) return file.status();
@@ -39,11 +47,12 @@ Pool::Pool(const PoolOptions& options, PoolFile file)
     : file_(std::move(file)),
       budget_(options.limit),
       arena_end_(options.limit.in_pages()),
-      next_reservation_(arena_end_) {}
+      next_reservation_(arena_end_),
+      tables_(arena_end_ + options.reservations, RoomForTables(options.limit)) {}
 
 absl::StatusOr<FrameRange> Pool::AddReservation(PageCount size) {
   const FrameRange range(next_reservation_, PageCount::OfBlocks(size.in_blocks_ceil()));
-  if (range.end().value() > file_.size().in_pages()) {
+  if (range.end() > tables_.begin()) {
     return absl::InvalidArgumentError("the pool was made without room for this reservation");
   }
   next_reservation_ = range.end();
@@ -52,7 +61,7 @@ absl::StatusOr<FrameRange> Pool::AddReservation(PageCount size) {
 }
 
 bool Pool::ChargeReserved(PageCount pages) {
-  const PageCount kept = watermarks().min - ScatteredReserve();
+  const PageCount kept = watermarks().min - ScatteredReserve() + kept_for_tables_;
   if (budget_.TryCharge(pages, kept)) return true;
   // Blocks that the arena keeps in case it needs them again serve better here.
   if (arena_->ReturnFreeBlocks(pages) > PageCount() && budget_.TryCharge(pages, kept)) return true;
@@ -81,6 +90,55 @@ void Pool::ReleaseReserved(FrameRange range) {
     Linger(range);
   }
   if (lingering_count_.load(std::memory_order_relaxed) > 0) PunchLingering();
+}
+
+// --- Tables.
+
+FrameRange Pool::AddTable(PageCount size) {
+  absl::MutexLock lock(&tables_lock_);
+  kept_for_tables_ = kTableReserve;
+  FrameNumber first = tables_.begin();
+  auto place = taken_tables_.begin();
+  while (place != taken_tables_.end() && place->begin() - first < size) first = (place++)->end();
+  QUIRE_CHECK(first + size <= tables_.end());
+  return *taken_tables_.insert(place, FrameRange(first, size));
+}
+
+void Pool::RemoveTable(FrameRange range) {
+  absl::MutexLock lock(&tables_lock_);
+  const auto place = std::find(taken_tables_.begin(), taken_tables_.end(), range);
+  QUIRE_CHECK(place != taken_tables_.end());
+  taken_tables_.erase(place);
+}
+
+bool Pool::ChargeTable(PageCount pages) {
+  if (budget_.TryCharge(pages, PageCount())) return true;
+  return arena_->ReturnFreeBlocks(pages) > PageCount() && budget_.TryCharge(pages, PageCount());
+}
+
+absl::Status Pool::PopulateTable(FrameRange range) {
+  const bool charged = ChargeTable(range.size());
+  // The reserve is to be filled up again before it is gone. Where memory is in reservations, pages that they free do
+  // that; where the arena has it, only a block that is free as a whole.
+  if (IsShortForTables() && arena_->ReturnFreeBlocks(kOneBlock) == PageCount()) NoticeScattered();
+  if (!charged) return ReclaimFirst();
+  reserved_populated_.Add(range.size().in_pages());
+  if (const PageCount twice = ClaimLingering(range); twice > PageCount()) UnchargeReserved(twice);
+  if (absl::Status status = file_.PopulatePages(range); !status.ok()) {
+    ReleaseReserved(range);  // what was populated before it failed
+    return status;
+  }
+  NoticePressure();
+  return absl::OkStatus();
+}
+
+bool Pool::IsShortForTables() const { return budget_.charged() + kept_for_tables_ / 2 > budget_.limit(); }
+
+bool Pool::MakeRoomForTables() {
+  if (arena_->ReturnFreeBlocks(kOneBlock) > PageCount()) return true;
+  if (compaction_ == nullptr || compaction_->MakeFreeBlocks(1) == 0) return false;
+  arena_->ReturnFreeBlocks(kOneBlock);
+  return !IsShortForTables();
 }
 
 void Pool::UnchargeReserved(PageCount pages) {
@@ -175,7 +233,8 @@ PageCount Pool::ScatteredFrames() const {
 PageCount Pool::FreeFrames() const { return Uncharged() + arena_->counts().free; }
 
 absl::Status Pool::AcquireBlock(FrameRange block, Reserve reserve) {
-  if (!budget_.TryCharge(block.size(), reserve)) return ReclaimFirst();
+  const PageCount kept = (reserve == Reserve::kNormal ? watermarks().min : PageCount()) + kept_for_tables_;
+  if (!budget_.TryCharge(block.size(), kept)) return ReclaimFirst();
   absl::Status status = file_.PopulateBlock(block);
   if (!status.ok()) ReturnBlock(block);  // what was populated before it failed
   return status;
@@ -196,7 +255,7 @@ absl::Status Pool::Check() {
   if (budget_.charged() != expected) {
     return absl::InternalError(absl::StrCat("invariant 9: the budget says ", budget_.charged().in_pages(),
                                             " pages are charged, but ", live.in_pages(), " are live in the arena and ",
-                                            reserved_populated_.value(), " in reservations"));
+                                            reserved_populated_.value(), " in reservations and tables"));
   }
   if (file_.PopulatedPages() > budget_.charged()) {
     return absl::InternalError(absl::StrCat("invariant 9: the pool's file holds ", file_.PopulatedPages().in_pages(),

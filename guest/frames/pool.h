@@ -1,15 +1,18 @@
-// The pool: all memory that guests and their bookkeeping-in-memory (compressed pages, wired regions) may use.
+// The pool: all memory that guests and their bookkeeping-in-memory (compressed pages, their tables, wired regions) may
+// use.
 //
-//   frame 0                     arena end                                        end of file
-//   | arena: as long as the limit | reservation of guest 0 | reservation of guest 1 | ...
+//   frame 0                     arena end                                                     end of file
+//   | arena: as long as the limit | reservation of guest 0 | reservation of guest 1 | ... | tables |
 //
-// The arena's blocks and the reservations' pages are populated on demand and charged to one budget.
+// The arena's blocks, and the pages of reservations and tables, are populated on demand and charged to one budget.
 #ifndef QUIRE_GUEST_FRAMES_POOL_H_
 #define QUIRE_GUEST_FRAMES_POOL_H_
 
+#include <algorithm>
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_set.h"
@@ -52,6 +55,25 @@ class Pool final : private BlockSource {
   absl::Status PopulateReserved(FrameRange range);
   // Gives populated pages of a reservation back. Nobody maps them any more.
   void ReleaseReserved(FrameRange range);
+
+  // --- Tables: what reclaim has to remember of the memory that it makes (pool_table.h).
+
+  // A range for one table, which need not be larger than the limit: more could not be charged. Nothing is charged for
+  // it. From the first one on, kTableReserve pages are left to tables by everybody else.
+  FrameRange AddTable(PageCount size) ABSL_LOCKS_EXCLUDED(tables_lock_);
+  // Its populated pages have been released.
+  void RemoveTable(FrameRange range) ABSL_LOCKS_EXCLUDED(tables_lock_);
+  // Populates holes of a table with zero pages. May use all memory that is not charged; never waits for reclaim.
+  absl::Status PopulateTable(FrameRange range);
+
+  // Memory that only tables may take: enough for those of 12,000 more stored pages. Without it, they could not grow
+  // where the arena has all other memory: free frames of its blocks are of no use to them.
+  static constexpr PageCount kTableReserve{64};
+  // Whether so much has been taken of it that a table may not be able to grow once more.
+  bool IsShortForTables() const;
+  // Frees a block of the arena for them, by moving pages if it may; false: none can be freed. The caller holds no lock
+  // of guests' memory.
+  bool MakeRoomForTables();
 
   // --- The arena.
 
@@ -115,11 +137,17 @@ class Pool final : private BlockSource {
 
   absl::Status AcquireBlock(FrameRange block, Reserve reserve) override;
   void ReturnBlock(FrameRange block) override;
-  PageCount Uncharged() const { return budget_.limit() - budget_.charged(); }
+  // What others than tables may still charge: whole blocks where only the arena does.
+  PageCount Uncharged() const {
+    const PageCount taken = budget_.charged() + kept_for_tables_;
+    const PageCount pages = budget_.limit() - std::min(budget_.limit(), taken);
+    return has_reservations_ ? pages : PageCount::OfBlocks(pages.in_pages() / kPagesPerBlock);
+  }
   // The part of the min watermark that scattered arena frames stand for.
   PageCount ScatteredReserve() const;
   PageCount ScatteredFrames() const;
   bool ChargeReserved(PageCount pages);
+  bool ChargeTable(PageCount pages);
   void UnchargeReserved(PageCount pages);
   // Pages of reservations that nobody owns, but that the host kernel would not let go (PoolFile::Punch). They stay
   // charged until it does, or until they are wanted again.
@@ -138,9 +166,13 @@ class Pool final : private BlockSource {
   Budget budget_;
   const FrameNumber arena_end_;
   FrameNumber next_reservation_;
+  const FrameRange tables_;
   bool has_reservations_ = false;
   std::function<void()> low_memory_;
-  Gauge reserved_populated_;    // lingering pages included
+  absl::Mutex tables_lock_;                                             // a leaf
+  std::vector<FrameRange> taken_tables_ ABSL_GUARDED_BY(tables_lock_);  // in their order
+  PageCount kept_for_tables_;
+  Gauge reserved_populated_;    // of reservations, lingering pages included, and of tables
   absl::Mutex lingering_lock_;  // a leaf; held while a lingering page is punched, so that nobody populates it meanwhile
   absl::flat_hash_set<FrameNumber> lingering_ ABSL_GUARDED_BY(lingering_lock_);
   std::atomic<size_t> lingering_count_ = 0;  // the set's size, for those who find it empty: nearly always

@@ -160,15 +160,15 @@ absl::StatusOr<PoolFile> PoolFile::Create(const PoolFileOptions& options) {
   absl::StatusOr<Mapping> huge = MapWhole(fd.get(), options.size);
   if (!huge.ok()) return huge.status();
   PoolFile file(std::move(fd), backing, options.size, *std::move(small), *std::move(huge));
-  file.AdviseHugePages(options.arena);
+  file.AdviseHugePages(options.arena, options.tables);
   return file;
 }
 
-void PoolFile::AdviseHugePages(PageCount arena) {
+void PoolFile::AdviseHugePages(PageCount arena, PageCount tables) {
   const bool everywhere = KernelIsAtLeast(6, 4);
   // Refused where the kernel has no huge pages: then all pages are small, and nothing else changes.
   madvise(small_.data(), size_.in_bytes(), MADV_NOHUGEPAGE);
-  const bool advised = madvise(huge_.data(), (everywhere ? size_ : arena).in_bytes(), MADV_HUGEPAGE) == 0;
+  const bool advised = madvise(huge_.data(), (everywhere ? size_ - tables : arena).in_bytes(), MADV_HUGEPAGE) == 0;
   reservations_have_blocks_ = advised && everywhere && backing_ == Backing::kTmpfs;
 }
 

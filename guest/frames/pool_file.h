@@ -23,8 +23,9 @@
 namespace quire {
 
 struct PoolFileOptions {
-  PageCount size;          // the file's length: arena and reservations; whole blocks
+  PageCount size;          // the file's length; whole blocks
   PageCount arena;         // the first part of it; whole blocks
+  PageCount tables = {};   // the last part of it, which has no huge pages; whole blocks
   PageCount limit;         // what the filesystem may hold, a net below Budget
   bool use_memfd = false;  // skip the private mount (forced slow path)
 };
@@ -70,7 +71,7 @@ class PoolFile {
   PoolFile(UniqueFd fd, Backing backing, PageCount size, Mapping small, Mapping huge)
       : fd_(std::move(fd)), backing_(backing), size_(size), small_(std::move(small)), huge_(std::move(huge)) {}
 
-  void AdviseHugePages(PageCount arena);
+  void AdviseHugePages(PageCount arena, PageCount tables);
   absl::Status Populate(std::byte* alias, FrameRange range);
   void PunchOnce(FrameRange range);
   bool IsHole(FrameRange range) const;

@@ -68,7 +68,7 @@ class PoolTest : public ::testing::TestWithParam<PoolFile::Backing> {
 TEST_P(PoolTest, AFreshPoolHoldsNothing) {
   EXPECT_EQ(pool_->file().PopulatedPages(), PageCount());
   EXPECT_EQ(pool_->FreePages(), kLimit);
-  EXPECT_EQ(pool_->file().size(), kLimit + kReservations);
+  EXPECT_GT(pool_->file().size(), kLimit + kReservations) << "there is room for tables";
 }
 
 TEST_P(PoolTest, ReservationsAreWholeBlocksOfTheirOwnThatCostNothing) {

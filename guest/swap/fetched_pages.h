@@ -37,7 +37,8 @@ class FetchedPages {
     const auto piece = pieces_.find(static_cast<uint32_t>(slot.value()));
     if (piece == pieces_.end()) return nullptr;
     const bool same = record.kind() == SlotKind::kBacked && piece->second.place == record.place() &&
-                      piece->second.area == record.area() && piece->second.hash == record.hash();
+                      piece->second.area == record.area() && piece->second.hash == record.hash() &&
+                      piece->second.codec == record.codec();
     return same ? piece->second.bytes : nullptr;
   }
   size_t size() const { return pieces_.size(); }
@@ -53,6 +54,7 @@ class FetchedPages {
     uint64_t place;
     uint64_t hash;  // slot and place may be another page's by now
     uint8_t area;
+    SlotCodec codec;         // or the same content's, stored anew
     const std::byte* bytes;  // in a part
   };
   std::vector<AlignedBytes> parts_;  // one for each area

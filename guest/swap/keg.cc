@@ -59,6 +59,7 @@ absl::StatusOr<SlabObject> Keg::TakeFrom(uint32_t id) {
 
 absl::StatusOr<SlabObject> Keg::TakeFromNewSlab() {
   const uint32_t id = slabs_.Take();
+  if (id == kNone) return absl::UnavailableError("there is no memory for another slab in the table of them");
   slabs_[id].keg.store(number_, std::memory_order_relaxed);
   ++counts_.slabs;
   absl::StatusOr<SlabObject> object = TakeFrom(id);

@@ -55,7 +55,7 @@ class KegTest : public ::testing::Test {
 
   std::unique_ptr<Pool> pool_ =
       Pool::Create({.limit = PageCount::OfBlocks(8), .reservations = {}, .use_memfd = true}).value();
-  SlabTable slabs_;
+  SlabTable slabs_{*pool_};
   Gauge held_;
   // 4 in a frame, with 64 bytes to spare: 65 in 16 frames.
   Keg keg_{*pool_, slabs_, held_, /*number=*/3, /*object_bytes=*/1008};
@@ -115,6 +115,8 @@ TEST_F(KegTest, WithoutMemoryItFailsAndAHoleIsEnough) {
 }
 
 TEST_F(KegTest, FreeingTwiceStopsTheProgram) {
+  // The pool is not mapped in a forked child.
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
   const SlabObject a = Put(1);
   const SlabObject b = Put(2);
   keg_.Free(a);

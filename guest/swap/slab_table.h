@@ -9,7 +9,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "base/units.h"
-#include "guest/swap/chunked_table.h"
+#include "guest/frames/pool.h"
+#include "guest/frames/pool_table.h"
 
 namespace quire {
 
@@ -37,39 +38,67 @@ struct Slab {
   bool draining = false;             // its objects are being moved: it takes no new ones
 };
 
-// Thread safe. Its lock is a leaf.
+static_assert(sizeof(Slab) == 104);
+
+// Thread safe. Under its lock the pool's are taken, and no others.
 class SlabTable {
  public:
   static constexpr uint32_t kNone = ~uint32_t{0};
 
+  explicit SlabTable(Pool& pool) : slabs_(pool, pool.budget().limit().in_pages() + kWithoutFrames) {}
+
   Slab& operator[](uint32_t id) { return slabs_[id]; }
   const Slab& operator[](uint32_t id) const { return slabs_[id]; }
   uint32_t capacity() const { return slabs_.capacity(); }
-  ByteCount metadata() const { return slabs_.metadata(); }
 
+  // kNone: there is no memory for another one.
   uint32_t Take() ABSL_LOCKS_EXCLUDED(lock_) {
     absl::MutexLock lock(&lock_);
-    if (free_ == kNone) {
-      const uint32_t first = slabs_.Grow();
-      for (uint32_t i = slabs_.chunk_records(); i-- > 0;) {
-        slabs_[first + i].next = free_;
-        free_ = first + i;
-      }
+    ++requests_;
+    if (free_ == kNone && !GrowLocked()) {
+      ++failures_;
+      return kNone;
     }
     const uint32_t id = free_;
     free_ = slabs_[id].next;
+    ++used_;
     return id;
   }
   void Return(uint32_t id) ABSL_LOCKS_EXCLUDED(lock_) {
     absl::MutexLock lock(&lock_);
     slabs_[id].next = free_;
     free_ = id;
+    --used_;
+  }
+
+  TableStatistics statistics() const ABSL_LOCKS_EXCLUDED(lock_) {
+    absl::MutexLock lock(&lock_);
+    return {.used = used_,
+            .free = capacity() - used_,
+            .requests = requests_,
+            .failures = failures_,
+            .frames = slabs_.frames()};
   }
 
  private:
-  // Enough for 256 GiB of pages that do not compress; others share slabs.
-  ChunkedTable<Slab, 512, 1 << 17> slabs_;
-  absl::Mutex lock_;
+  // A slab has a frame, but for those that are just being made: one a keg.
+  static constexpr uint64_t kWithoutFrames = Slab::kNone;
+
+  bool GrowLocked() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
+    const uint32_t first = capacity();
+    if (!slabs_.Grow(PoolTable<Slab>::kPerPage) && !slabs_.Grow(1)) return false;
+    for (uint32_t id = capacity(); id-- > first;) {
+      slabs_[id].next = free_;
+      free_ = id;
+    }
+    return true;
+  }
+
+  PoolTable<Slab> slabs_;
+  mutable absl::Mutex lock_;
+  uint32_t used_ ABSL_GUARDED_BY(lock_) = 0;
+  uint64_t requests_ ABSL_GUARDED_BY(lock_) = 0;
+  uint64_t failures_ ABSL_GUARDED_BY(lock_) = 0;
   uint32_t free_ ABSL_GUARDED_BY(lock_) = kNone;  // linked through Slab::next
 };
 

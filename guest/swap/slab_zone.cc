@@ -7,7 +7,9 @@
 
 namespace quire {
 
-SlabZone::SlabZone(Pool& pool) : pool_(pool) { static_assert(kZones < Slab::kNone, "a slab names its keg"); }
+SlabZone::SlabZone(Pool& pool) : pool_(pool), slabs_(pool) {
+  static_assert(kZones < Slab::kNone, "a slab names its keg");
+}
 
 SlabZone::~SlabZone() {
   Drain();
@@ -73,7 +75,7 @@ PageCount SlabZone::reclaimable() const {
 }
 
 ByteCount SlabZone::metadata() const {
-  ByteCount bytes = slabs_.metadata() + ByteCount::Bytes(sizeof *this);
+  ByteCount bytes = ByteCount::Bytes(sizeof *this);
   for (uint32_t i = 0; i < kZones; ++i) {
     if (const Zone* const z = zone(i)) bytes += z->metadata();
   }

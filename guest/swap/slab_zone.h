@@ -1,7 +1,7 @@
 // Small objects in the pool: compressed pages. A zone (zone.h) over a keg (keg.h) for each size, in steps of 32 bytes.
 //
 // All memory comes from the arena with Reserve::kReclaim and counts against the pool's limit, each object's four bytes
-// for its owner included; bookkeeping of slabs lies in ordinary memory.
+// for its owner included; so does the table of slabs.
 //
 // The sizes were chosen by measurement: docs/swap.md, "In the pool". A zone is made when its size is first asked for.
 #ifndef QUIRE_GUEST_SWAP_SLAB_ZONE_H_
@@ -23,6 +23,7 @@
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
+#include "guest/frames/pool_table.h"
 #include "guest/swap/keg.h"
 #include "guest/swap/slab_table.h"
 #include "guest/swap/zone.h"
@@ -73,6 +74,7 @@ class SlabZone {
   ByteCount in_objects() const;
   PageCount reclaimable() const;
   ByteCount metadata() const;
+  TableStatistics slabs() const { return slabs_.statistics(); }
   // Of the sizes that were asked for, the smallest first.
   std::vector<ZoneStatistics> statistics() const;
   // Only while nothing else runs.

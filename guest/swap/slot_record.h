@@ -2,9 +2,12 @@
 //
 //     0                    8              14        16       18     19     20
 //    +--------------------+--------------+---------+--------+------+------+
-//    |  hash, or the word | place        |len |kind|  refs  | area |  age |
+//    |  hash, or the word | place    |c|t|len |kind|  refs  | area |  age |
 //    +--------------------+--------------+---------+--------+------+------+
-//                                          13    3
+//                           46        1 1  13    3
+//
+//   c            codec: what the bytes are compressed with, wherever they are; no matter if len is a whole page
+//   t            tried: to compress them further was not worth it
 //
 //   kind         where the bytes are                  place
 //   kFree        nowhere                              -
@@ -29,11 +32,12 @@
 
 namespace quire {
 
+enum class SlotCodec : uint8_t { kLz4, kZstd };
 enum class SlotKind : uint8_t { kFree, kSameFilled, kCompressed, kWriting, kDropped, kBacked, kForgotten };
 
 class SlotRecord {
  public:
-  static constexpr int kPlaceBits = 48;
+  static constexpr int kPlaceBits = 46;
 
   SlotKind kind() const { return static_cast<SlotKind>(length_and_kind_ >> kLengthBits); }
   void set_kind(SlotKind kind) {
@@ -50,11 +54,15 @@ class SlotRecord {
     hash_[0] = static_cast<uint32_t>(hash);
     hash_[1] = static_cast<uint32_t>(hash >> 32);
   }
-  uint64_t place() const { return place_low_ | uint64_t{place_high_} << 32; }
+  uint64_t place() const { return place_low_ | static_cast<uint64_t>(place_high_ & kPlaceHighMask) << 32; }
   void set_place(uint64_t place) {
     place_low_ = static_cast<uint32_t>(place);
-    place_high_ = static_cast<uint16_t>(place >> 32);
+    place_high_ = static_cast<uint16_t>((place_high_ & ~kPlaceHighMask) | (place >> 32 & kPlaceHighMask));
   }
+  SlotCodec codec() const { return (place_high_ & kZstd) != 0 ? SlotCodec::kZstd : SlotCodec::kLz4; }
+  void set_codec(SlotCodec codec) { SetHighBit(kZstd, codec == SlotCodec::kZstd); }
+  bool tried() const { return (place_high_ & kTried) != 0; }
+  void set_tried(bool tried) { SetHighBit(kTried, tried); }
 
   // The copy of a page that has a frame, or was one.
   bool is_kept() const {
@@ -74,6 +82,14 @@ class SlotRecord {
  private:
   static constexpr int kLengthBits = 13;
   static constexpr uint16_t kLengthMask = (1 << kLengthBits) - 1;
+  // Of place_high_:
+  static constexpr uint16_t kPlaceHighMask = (1 << (kPlaceBits - 32)) - 1;
+  static constexpr uint16_t kZstd = 1 << (kPlaceBits - 32);
+  static constexpr uint16_t kTried = kZstd << 1;
+
+  void SetHighBit(uint16_t bit, bool on) {
+    place_high_ = static_cast<uint16_t>(on ? place_high_ | bit : place_high_ & ~bit);
+  }
 
   uint32_t hash_[2] = {};
   uint32_t place_low_ = 0;

@@ -3,16 +3,20 @@
 // What goes out together lies together: who stores pages keeps a cursor, and takes slot after slot of one cluster, as
 // Linux's swap does for each CPU (SWAPFILE_CLUSTER). A block of 512 pages that goes out whole begins a cluster of its
 // own. Slots that are next to each other are written to a swap area next to each other, and read back in one piece.
+//
+// The table lies in the pool, and has to grow exactly when memory is short: it may use what is kept for reclaim.
 #ifndef QUIRE_GUEST_SWAP_SLOT_TABLE_H_
 #define QUIRE_GUEST_SWAP_SLOT_TABLE_H_
 
 #include <array>
 #include <cstdint>
+#include <optional>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "base/units.h"
-#include "guest/swap/chunked_table.h"
+#include "guest/frames/pool.h"
+#include "guest/frames/pool_table.h"
 #include "guest/swap/slot_record.h"
 #include "guest/swap/swap_slot.h"
 
@@ -28,10 +32,13 @@ class SlotTable {
     uint32_t next = kNone;
   };
 
-  // A free slot: the cursor's next one, if it is free. With a fresh cursor, from wherever there is room.
-  SwapSlot Allocate(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
+  explicit SlotTable(Pool& pool);
+
+  // A free slot: the cursor's next one, if it is free. With a fresh cursor, from wherever there is room. None: the
+  // table would have to grow, and there is no memory for that.
+  std::optional<SwapSlot> Allocate(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
   // Has the cursor go on in a cluster of which nothing is taken, unless the table would have to grow for that although
-  // an eighth of it is free.
+  // an eighth of it is free, or has no memory to grow.
   void BeginCluster(Cursor& cursor) ABSL_LOCKS_EXCLUDED(lock_);
   // Its record says that it is free by now.
   void Free(SwapSlot slot) ABSL_LOCKS_EXCLUDED(lock_);
@@ -43,11 +50,19 @@ class SlotTable {
   absl::Mutex& LockOf(SwapSlot slot) const { return locks_[slot.value() / kCluster % locks_.size()].mutex; }
 
   // Slots are numbered from 0 to capacity() - 1.
-  uint32_t capacity() const { return records_.capacity(); }
-  ByteCount metadata() const { return records_.metadata() + clusters_.metadata(); }
+  uint32_t capacity() const { return clusters_.capacity() * kCluster; }
+  // Of the slots, and of what is known of each cluster.
+  TableStatistics slots() const ABSL_LOCKS_EXCLUDED(lock_);
+  TableStatistics clusters() const ABSL_LOCKS_EXCLUDED(lock_);
+  // What so many slots take.
+  static constexpr ByteCount SizeOf(uint64_t slots) {
+    return ByteCount::Bytes(slots * sizeof(SlotRecord) + (slots / kCluster + 1) * kClusterSize.in_bytes());
+  }
+  static constexpr ByteCount kClusterSize = ByteCount::Bytes(80);
 
  private:
   static constexpr uint32_t kNone = ~uint32_t{0};
+  static uint64_t MostSlots(PageCount limit);
   static uint32_t Index(SwapSlot slot) { return static_cast<uint32_t>(slot.value()); }
 
   // On the list of those that are free, or of those that are partly so, or on none.
@@ -64,17 +79,24 @@ class SlotTable {
   uint32_t* ListOf(const Cluster& cluster) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Link(uint32_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Unlink(uint32_t number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // kNone: there is none, and no memory for more.
   uint32_t FreeCluster() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool GrowLocked(uint32_t clusters) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
-  ChunkedTable<SlotRecord, 8 * kCluster> records_;
+  static constexpr uint32_t kGrowBy = 8;  // clusters, if there is memory for so many
+  static_assert(sizeof(Cluster) == kClusterSize.in_bytes());
+
+  PoolTable<SlotRecord> records_;
+  PoolTable<Cluster> clusters_;  // never more of them than there are records for
   // Clusters side by side are in use together.
   struct alignas(64) Lock {
     absl::Mutex mutex;
   };
   mutable std::array<Lock, 64> locks_;
 
-  absl::Mutex lock_;
-  ChunkedTable<Cluster, 8> clusters_;
+  mutable absl::Mutex lock_;
+  uint64_t requests_ ABSL_GUARDED_BY(lock_) = 0;
+  uint64_t failures_ ABSL_GUARDED_BY(lock_) = 0;
   uint32_t taken_ ABSL_GUARDED_BY(lock_) = 0;  // slots
   uint32_t free_ ABSL_GUARDED_BY(lock_) = kNone;
   uint32_t partial_ ABSL_GUARDED_BY(lock_) = kNone;

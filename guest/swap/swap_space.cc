@@ -6,10 +6,11 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/inlined_vector.h"
 #include "absl/random/random.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "guest/frames/pool_table.h"
+#include "guest/swap/slab_place.h"
 #include "lz4.h"
 #include "xxhash.h"
 
@@ -33,12 +34,6 @@ constexpr uint32_t kLookAfter = 256;
 // Less than a few slabs' worth is not worth waking a thread for.
 constexpr PageCount kLeastReclaimable{64};
 
-SlabObject ObjectOf(const SlotRecord& record) {
-  return {.slab = static_cast<uint32_t>(record.place()), .index = static_cast<uint16_t>(record.place() >> 32)};
-}
-
-uint64_t PlaceOf(SlabObject object) { return object.slab | uint64_t{object.index} << 32; }
-
 // The word that fills the page, if one does.
 std::optional<uint64_t> FillWord(const std::byte* page) {
   uint64_t word;
@@ -60,11 +55,14 @@ CompressionScratch::CompressionScratch()
 
 CompressionScratch::~CompressionScratch() = default;
 
-SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for)
+SwapSpace::SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas, absl::Duration await_for,
+                     absl::Duration cold_after)
     : pool_(pool),
       hash_seed_(absl::Uniform<uint64_t>(absl::BitGen())),
       share_(PageCount(pool.budget().limit().in_pages() / 2)),
-      zone_(pool) {
+      cold_after_(cold_after),
+      zone_(pool),
+      slots_(pool) {
   QUIRE_CHECK(areas.size() <= UINT8_MAX);
   for (std::unique_ptr<BackingStore>& store : areas) {
     areas_.push_back(std::make_unique<SwapArea>(std::move(store), await_for));
@@ -82,11 +80,14 @@ uint64_t SwapSpace::HashOf(const std::byte* page) const { return XXH3_64bits_wit
 StoreResult SwapSpace::Store(const std::byte* page, CompressionScratch& scratch, Incompressible incompressible) {
   if (std::optional<uint64_t> word = FillWord(page)) {
     if (*word == 0) return {.outcome = StoreOutcome::kZero, .slot = {}};
+    const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+    if (!slot.has_value()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
     same_filled_.Add();
     SlotRecord record;
     record.set_kind(SlotKind::kSameFilled);
     record.set_hash(*word);
-    return {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+    PutRecord(record, *slot);
+    return {.outcome = StoreOutcome::kStored, .slot = *slot};
   }
   const int length = LZ4_compress_fast_extState(scratch.state_.get(), reinterpret_cast<const char*>(page),
                                                 reinterpret_cast<char*>(scratch.output_.get()), kPage, kMaxCompressed,
@@ -102,14 +103,18 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
                                   CompressionScratch& scratch) {
   const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
-  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
-  zone_.Write(*object, static_cast<uint32_t>(slot.value()), bytes);
+  const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+  if (!slot.has_value()) {
+    zone_.Free(*object);
+    return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
+  }
+  zone_.Write(*object, static_cast<uint32_t>(slot->value()), bytes);
   in_pool_.Add();
   stored_bytes_.Add(bytes.size());
   // A generation is what is stored while a quarter of what lies in the pool is.
   if (stored_in_generation_.fetch_add(1, std::memory_order_relaxed) * 4 >= in_pool_.value()) {
     stored_in_generation_.store(0, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_relaxed);
+    EndGeneration();
   }
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);
@@ -117,15 +122,9 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   record.set_place(PlaceOf(*object));
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
-  PutRecord(record, slot);
+  PutRecord(record, *slot);
   if (IsOverShare() && over_share_) over_share_();
-  return {.outcome = outcome, .slot = slot};
-}
-
-SwapSlot SwapSpace::PutRecord(const SlotRecord& record, CompressionScratch& scratch) {
-  const SwapSlot slot = slots_.Allocate(scratch.cursor_);
-  PutRecord(record, slot);
-  return slot;
+  return {.outcome = outcome, .slot = *slot};
 }
 
 // The writer, and whoever compacts the zone, may meet the slot as soon as its kind is set.
@@ -138,15 +137,22 @@ void SwapSpace::PutRecord(const SlotRecord& record, SwapSlot slot) {
 
 void SwapSpace::WriteThrough(absl::Span<const Refused> pages, CompressionScratch& scratch) {
   QUIRE_CHECK(pages.size() * kPageSize <= SwapArea::kClusterBytes);
-  if (pages.empty()) return;
-  for (const std::unique_ptr<SwapArea>& area : areas_) {
-    if (area->MayWrite() && WriteThroughTo(*area, pages, scratch)) return;
+  if (pages.empty() || !has_live_areas()) return;
+  RefusedSlots slots;  // before anything is written: there may be none
+  while (slots.size() < pages.size()) {
+    const std::optional<SwapSlot> slot = slots_.Allocate(scratch.cursor_);
+    if (!slot.has_value()) break;
+    slots.push_back(*slot);
   }
+  for (const std::unique_ptr<SwapArea>& area : areas_) {
+    if (slots.size() == pages.size() && area->MayWrite() && WriteThroughTo(*area, pages, slots)) return;
+  }
+  for (const SwapSlot slot : slots) slots_.Free(slot);
   if (!has_live_areas()) return;
   for (const Refused& refused : pages) refused.result->outcome = StoreOutcome::kNoRoom;
 }
 
-bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch) {
+bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, const RefusedSlots& slots) {
   SwapArea::Clusters cluster = area.TakeClusters(1, /*cleaning=*/false);
   if (cluster.empty()) {
     MakeRoomIn(area);
@@ -169,7 +175,8 @@ bool SwapSpace::WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, 
     record.set_length(kPageSize);
     record.set_area(NumberOf(area));
     area.Charge(record.place(), kPageSize);
-    *pages[i].result = {.outcome = StoreOutcome::kStored, .slot = PutRecord(record, scratch)};
+    PutRecord(record, slots[i]);
+    *pages[i].result = {.outcome = StoreOutcome::kStored, .slot = slots[i]};
   }
   area.Finish(cluster);
   return true;
@@ -211,14 +218,23 @@ const std::byte* SwapSpace::CopyBytes(const SlotRecord& record, std::byte* buffe
 }
 
 absl::Status SwapSpace::Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
+  const absl::string_view wrong = WhatIsWrong(record, bytes, page);
+  return wrong.empty() ? absl::OkStatus() : Damaged(slot, record, wrong);
+}
+
+absl::string_view SwapSpace::WhatIsWrong(const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
+  if (!Decompress(record, bytes, page)) return "it does not decompress";
+  return HashOf(page) == record.hash() ? "" : "its checksum is wrong";
+}
+
+bool SwapSpace::Decompress(const SlotRecord& record, const std::byte* bytes, std::byte* page) const {
   if (record.length() == kPageSize) {
     std::memcpy(page, bytes, kPageSize);
-  } else if (LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
-                                 static_cast<int>(record.length()), kPage) != kPage) {
-    return Damaged(slot, record, "it does not decompress");
+    return true;
   }
-  if (HashOf(page) == record.hash()) return absl::OkStatus();
-  return Damaged(slot, record, "its checksum is wrong");
+  if (record.codec() == SlotCodec::kZstd) return decompressors_.Decompress({bytes, record.length()}, page);
+  return LZ4_decompress_safe(reinterpret_cast<const char*>(bytes), reinterpret_cast<char*>(page),
+                             static_cast<int>(record.length()), kPage) == kPage;
 }
 
 absl::Status SwapSpace::Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const {
@@ -303,6 +319,7 @@ absl::Status SwapSpace::FetchFrom(SwapArea& area, absl::Span<const Wanted> wante
         .place = w.record.place(),
         .hash = w.record.hash(),
         .area = w.record.area(),
+        .codec = w.record.codec(),
         .bytes = part.get() + range->at + (offset_of(w) - range->begin)};
   }
   fetched.parts_.push_back(std::move(part));
@@ -755,8 +772,29 @@ uint32_t SwapSpace::RefsOf(SwapSlot slot) const {
   return slots_[slot].refs();
 }
 
+std::vector<ZoneStatistics> SwapSpace::zones() const {
+  std::vector<ZoneStatistics> all = zone_.statistics();
+  const auto add = [&](absl::string_view name, ByteCount size, const TableStatistics& table) {
+    all.push_back({.name = std::string(name),
+                   .size = size,
+                   .used = table.used,
+                   .free = table.free,
+                   .requests = table.requests,
+                   .failures = table.failures,
+                   .frames = table.frames});
+  };
+  add("slots", ByteCount::Bytes(sizeof(SlotRecord)), slots_.slots());
+  add("slot-clusters", SlotTable::kClusterSize, slots_.clusters());
+  add("slabs", ByteCount::Bytes(sizeof(Slab)), zone_.slabs());
+  return all;
+}
+
 ByteCount SwapSpace::metadata() const {
-  ByteCount bytes = slots_.metadata() + zone_.metadata();
+  ByteCount bytes = zone_.metadata() + decompressors_.metadata();
+  {
+    absl::MutexLock lock(&recompress_lock_);
+    if (zstd_ != nullptr) bytes += zstd_->metadata();
+  }
   for (const std::unique_ptr<SwapArea>& area : areas_) bytes += area->metadata();
   return bytes;
 }
@@ -770,6 +808,8 @@ SwapSpace::Statistics SwapSpace::statistics() const {
           .in_pool = PageCount(in_pool_.value()),
           .stored_bytes = ByteCount::Bytes(stored_bytes_.value()),
           .held = zone_.held(),
+          .recompressed = recompressed_.value(),
+          .recompression_saved = ByteCount::Bytes(recompression_saved_.value()),
           .errors = errors_.value()};
 }
 

@@ -1,10 +1,12 @@
 // Where pages go that guests do not use: compressed with LZ4 and kept in the pool, as long as they are warm and the
-// pool has room for them; then written to swap areas, files or NBD exports, as they were compressed.
+// pool has room for them; then written to swap areas, files or NBD exports, as they were compressed. What has grown old
+// in the pool can be compressed once more, with zstd.
 //
 //               Store                      WriteOut: the oldest first
 //     page ------------> [ in the pool ] -----------------------------> [ in a swap area ]
-//       ^                      | Load                                        | Fetch: bytes of many slots at once,
-//       +----------------------+---------------------------------------------+ then Load
+//       ^                  |  | Load  ^                                      | Fetch: bytes of many slots at once,
+//       +------------------|--+-------|--------------------------------------+ then Load
+//                          +----------+ Recompress: the old ones
 //
 // A page of one repeated 8-byte word is stored as that word. A page that does not compress goes to an area at once,
 // together with others of its block, and as it is. Every page carries a hash of its content (XXH3), kept apart from its
@@ -16,16 +18,19 @@
 #ifndef QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 #define QUIRE_GUEST_SWAP_SWAP_SPACE_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/inlined_vector.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -46,6 +51,7 @@
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_slot.h"
 #include "guest/swap/zone.h"
+#include "guest/swap/zstd_page.h"
 
 namespace quire {
 
@@ -83,9 +89,13 @@ class CompressionScratch {
 // Thread safe. A slot has an owner, or several that share it; none loads or frees it from two threads at once.
 class SwapSpace {
  public:
-  // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's.
+  // `areas`, in the order in which they are filled, at most 255. `await_for`: as SwapArea's. `cold_after`: how long a
+  // page has been in the pool at least before it counts as cold.
   explicit SwapSpace(Pool& pool, std::vector<std::unique_ptr<BackingStore>> areas = {},
-                     absl::Duration await_for = SwapArea::kAwaitFor);
+                     absl::Duration await_for = SwapArea::kAwaitFor, absl::Duration cold_after = kColdAfter);
+  // Generations alone say nothing about that: where guests touch more than there is memory for, in no order, three of
+  // them pass in less than a second, and the pages are as likely to come back as any.
+  static constexpr absl::Duration kColdAfter = absl::Seconds(10);
   ~SwapSpace();
 
   // Whether the 4 KiB at `page` are all zeros: there is nothing to store then.
@@ -153,6 +163,23 @@ class SwapSpace {
   // `callback` is called whenever that is so after a page was stored; cheap, and takes leaf locks only.
   void SetOverShareCallback(std::function<void()> callback) { over_share_ = std::move(callback); }
 
+  // Which pages are compressed once more.
+  enum class Age : uint8_t {
+    kCold,  // three generations old, as those that go to areas first, and for `cold_after` in the pool
+    kAny,
+  };
+  struct Recompressed {
+    PageCount tried;
+    PageCount smaller;  // of them
+    ByteCount saved;
+  };
+  // Compresses pages in the pool with zstd, which takes some 40 us a page; each is tried once, and stays as it is if
+  // little is gained. Stops when `most` have been tried, or when there is no room. Takes pool memory with
+  // Reserve::kReclaim. Waits for others who do the same, and for nothing else.
+  Recompressed Recompress(PageCount most, Age age = Age::kCold) ABSL_LOCKS_EXCLUDED(recompress_lock_);
+  // `callback` is called when a generation ends, so that pages have grown old; cheap, and takes leaf locks only.
+  void SetGenerationCallback(std::function<void()> callback) { generation_ended_ = std::move(callback); }
+
   // Moves stored bytes together, until about so many frames are free or all are as few as can be; returns how many it
   // was. Waits for others who do the same, and for nothing else; the caller holds no lock of guests' memory.
   PageCount CompactZone(PageCount wanted) ABSL_LOCKS_EXCLUDED(compact_lock_);
@@ -175,16 +202,24 @@ class SwapSpace {
     PageCount in_pool;       // pages and copies whose bytes are in the pool
     ByteCount stored_bytes;  // bytes that those take, compressed or not
     PageCount held;          // frames that hold them
-    uint64_t errors;         // damaged pages found in the pool
+    uint64_t recompressed;   // pages, since the beginning
+    ByteCount recompression_saved;
+    uint64_t errors;  // damaged pages found in the pool
   };
   // What lies ready in per-CPU buckets is given back for it, so that `held` is exact.
   Statistics statistics() const;
-  std::vector<ZoneStatistics> zones() const { return zone_.statistics(); }
+  // Of the compressed pages, by their size; and of the tables of slots, clusters of slots and slabs.
+  std::vector<ZoneStatistics> zones() const;
   const std::vector<std::unique_ptr<SwapArea>>& areas() const { return areas_; }
+  // Bookkeeping in ordinary memory. The tables are none of it: they lie in the pool.
   ByteCount metadata() const;
   bool IsLive(SwapSlot slot) const { return RefsOf(slot) > 0; }
   // How many pages have this content; 0 for a copy that was kept, and for a slot that is free.
   uint32_t RefsOf(SwapSlot slot) const;
+  // What the pool has to hold for so many stored pages, wherever their bytes are.
+  static constexpr PageCount TablesFor(PageCount stored) {
+    return PageCount::Ceil(SlotTable::SizeOf(stored.in_pages()));
+  }
   // Only while nothing else runs.
   absl::Status Check();
 
@@ -199,11 +234,13 @@ class SwapSpace {
 
   StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
                          CompressionScratch& scratch);
-  // In a new slot, or in one that was allocated.
-  SwapSlot PutRecord(const SlotRecord& record, CompressionScratch& scratch);
+  // In a slot that was allocated.
   void PutRecord(const SlotRecord& record, SwapSlot slot);
   // Turns stored bytes into a page and checks it.
   absl::Status Unpack(SwapSlot slot, const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
+  // Empty: nothing, and the page is made.
+  absl::string_view WhatIsWrong(const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
+  bool Decompress(const SlotRecord& record, const std::byte* bytes, std::byte* page) const;
   absl::Status Damaged(SwapSlot slot, const SlotRecord& record, absl::string_view what) const;
 
   uint64_t HashOf(const std::byte* page) const;
@@ -219,6 +256,13 @@ class SwapSpace {
   // False: it is not its owner's any more, or cannot be moved now.
   bool MoveObject(Keg& keg, const Keg::Owned& owned);
 
+  bool RecompressCluster(SwapSlot first, uint8_t least_age, PageCount most, Recompressed& sum)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(recompress_lock_);
+  bool RecompressPage(SwapSlot slot, Recompressed& sum) ABSL_EXCLUSIVE_LOCKS_REQUIRED(recompress_lock_);
+  bool Replace(SwapSlot slot, const SlotRecord& before, SlabObject object, size_t length);
+  // Whether the slot has the same bytes still, wherever they are. The caller holds the slot's lock.
+  bool IsStill(SwapSlot slot, const SlotRecord& before) const;
+
   struct Wanted {
     SwapSlot slot;
     SlotRecord record;  // as it was
@@ -226,7 +270,9 @@ class SwapSpace {
   // `wanted` lies in this area, and is in the order of its places.
   absl::Status FetchFrom(SwapArea& area, absl::Span<const Wanted> wanted, FetchedPages& fetched);
 
-  bool WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, CompressionScratch& scratch);
+  // Slots for refused pages, one each.
+  using RefusedSlots = absl::InlinedVector<SwapSlot, SwapArea::kClusterBytes / kPageSize>;
+  bool WriteThroughTo(SwapArea& area, absl::Span<const Refused> pages, const RefusedSlots& slots);
   uint8_t NumberOf(const SwapArea& area) const;
   // Fills the batch with what was stored longest ago.
   void Collect(Batch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
@@ -245,11 +291,17 @@ class SwapSpace {
                           Batch& batch);
   void AllocateBuffer() ABSL_EXCLUSIVE_LOCKS_REQUIRED(write_lock_);
 
+  void EndGeneration();
+  // How many generations old a page is that is cold now; none: no page is.
+  std::optional<uint8_t> ColdAge() const;
+
   Pool& pool_;
   const uint64_t hash_seed_;  // so that no guest can make two pages that look equal
   const PageCount share_;
+  const absl::Duration cold_after_;
   std::function<void()> over_share_;
   std::function<void()> scattered_;
+  std::function<void()> generation_ended_;
   SlabZone zone_;
   SlotTable slots_;
   std::vector<std::unique_ptr<SwapArea>> areas_;
@@ -261,13 +313,21 @@ class SwapSpace {
   Gauge in_pool_;
   Gauge stored_bytes_;
   mutable Counter errors_;
+  Counter recompressed_;
+  Counter recompression_saved_;  // bytes
+  mutable ZstdDecompressors decompressors_;
 
   // Generations: one ends when a quarter of the pages in the pool have been stored since it began.
   std::atomic<uint64_t> stored_in_generation_ = 0;
   std::atomic<uint8_t> generation_ = 0;
+  std::array<std::atomic<int64_t>, 256> generation_ended_at_ = {};  // ns of the clock; 0: not yet
 
   std::atomic<uint32_t> freed_ = 0;  // since somebody looked whether the zone is scattered
   absl::Mutex compact_lock_;         // one compaction at a time; taken before all others here but write_lock_
+
+  mutable absl::Mutex recompress_lock_;  // one recompression at a time; taken before all others here
+  uint32_t recompress_hand_ ABSL_GUARDED_BY(recompress_lock_) = 0;          // a cluster of slots
+  std::unique_ptr<ZstdCompressor> zstd_ ABSL_GUARDED_BY(recompress_lock_);  // null until it is needed
 
   absl::Mutex write_lock_;                          // one writer at a time; taken before all others here
   uint32_t hand_ ABSL_GUARDED_BY(write_lock_) = 0;  // a cluster of slots

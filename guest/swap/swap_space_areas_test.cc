@@ -52,6 +52,7 @@ class SwapAreasTest : public ::testing::Test {
   }
 
   void MakeSpace(const std::vector<ByteCount>& sizes) {
+    space_.reset();
     stores_.clear();
     std::vector<std::unique_ptr<BackingStore>> stores;
     for (const ByteCount size : sizes) {
@@ -247,6 +248,45 @@ TEST_F(SwapAreasTest, PagesThatDoNotCompressAreWrittenAtOnceAndAsTheyAre) {
   }
   EXPECT_EQ(space_->statistics().held, PageCount());
   ExpectAll();
+}
+
+TEST_F(SwapAreasTest, WithoutSlotsNothingIsStoredOrWrittenAndNothingIsLost) {
+  std::vector<FrameNumber> frames;
+  for (;;) {
+    const absl::StatusOr<FrameNumber> frame = pool_->arena().Allocate(0, Reserve::kReclaim);
+    if (!frame.ok()) break;
+    frames.push_back(*frame);
+  }
+  std::vector<SwapSlot> slots;
+  for (uint64_t word = 1;; ++word) {
+    const StoreResult result = space_->Store(MakePage(Content::kSameFilled, word).data(), scratch_);
+    if (result.outcome != StoreOutcome::kStored) break;
+    slots.push_back(result.slot);
+  }
+  EXPECT_GT(slots.size(), 90'000u) << "a block of memory is full of them";
+  for (const FrameNumber frame : frames) {
+    if (frame.value() % 2 == 0) pool_->FreeFrame(frame);  // of no use to a table
+  }
+  EXPECT_EQ(space_->Store(MakePage(Content::kCompressible, 1).data(), scratch_).outcome, StoreOutcome::kNoRoom);
+  EXPECT_EQ(space_->statistics().held, PageCount()) << "its bytes have been given up again";
+  const Page noise = MakePage(Content::kNoise, 1);
+  StoreResult result = {.outcome = StoreOutcome::kIncompressible, .slot = {}};
+  const SwapSpace::Refused refused = {noise.data(), &result};
+  space_->WriteThrough({&refused, 1}, scratch_);
+  EXPECT_EQ(result.outcome, StoreOutcome::kNoRoom);
+  EXPECT_EQ(stores_[0]->writes, 0u);
+  EXPECT_EQ(space_->Check(), absl::OkStatus());
+  // One slot that falls free serves all.
+  space_->Free(slots.back());
+  slots.pop_back();
+  space_->WriteThrough({&refused, 1}, scratch_);
+  ASSERT_EQ(result.outcome, StoreOutcome::kStored);
+  pages_[result.slot.value()] = noise;
+  ExpectAll();
+  for (const SwapSlot slot : slots) space_->Free(slot);
+  for (const FrameNumber frame : frames) {
+    if (frame.value() % 2 != 0) pool_->FreeFrame(frame);
+  }
 }
 
 TEST_F(SwapAreasTest, ASlotThatIsFreedWhileItIsWrittenIsGone) {

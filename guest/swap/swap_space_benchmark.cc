@@ -1,10 +1,12 @@
 // What it costs to store a page and to load it, and to allocate its bytes.
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <random>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "benchmark/benchmark.h"
 #include "guest/frames/pool.h"
@@ -12,6 +14,7 @@
 #include "guest/swap/swap_slot.h"
 #include "guest/swap/swap_space.h"
 #include "guest/swap/testing/real_pages.h"
+#include "guest/swap/zstd_page.h"
 
 namespace quire {
 namespace {
@@ -100,11 +103,13 @@ void BM_StoreAndFree(benchmark::State& state) {
 }
 BENCHMARK(BM_StoreAndFree)->ThreadRange(1, 2)->UseRealTime();
 
-void BM_Load(benchmark::State& state) {
+// As they were stored, or compressed once more, by whichever thread comes first.
+void Load(benchmark::State& state, bool recompress) {
   SpaceWithPages& shared = SharedSpace();
   CompressionScratch scratch;
   std::vector<SwapSlot> slots;
   for (const RealPage& page : shared.pages) slots.push_back(shared.space.Store(page.data(), scratch).slot);
+  if (recompress) shared.space.Recompress(PageCount(2 * slots.size()), SwapSpace::Age::kAny);
   RealPage page;
   size_t next = static_cast<size_t>(state.thread_index()) * 500;
   for (auto _ : state) {
@@ -113,7 +118,61 @@ void BM_Load(benchmark::State& state) {
   for (const SwapSlot slot : slots) shared.space.Free(slot);
   state.SetItemsProcessed(state.iterations());
 }
+void BM_Load(benchmark::State& state) { Load(state, /*recompress=*/false); }
 BENCHMARK(BM_Load)->ThreadRange(1, 2)->UseRealTime();
+void BM_LoadRecompressed(benchmark::State& state) { Load(state, /*recompress=*/true); }
+BENCHMARK(BM_LoadRecompressed)->ThreadRange(1, 2)->UseRealTime();
+
+// A page that the store has with LZ4: decompress, verify, compress with zstd, put in its place. `bytes`: what a page
+// takes then, `lz4`: and before.
+void BM_Recompress(benchmark::State& state) {
+  SpaceWithPages shared;
+  CompressionScratch scratch;
+  uint64_t before = 0, after = 0;
+  while (state.KeepRunningBatch(static_cast<int64_t>(shared.pages.size()))) {
+    state.PauseTiming();
+    std::vector<SwapSlot> slots;
+    for (const RealPage& page : shared.pages) slots.push_back(shared.space.Store(page.data(), scratch).slot);
+    before = shared.space.statistics().stored_bytes.in_bytes();
+    state.ResumeTiming();
+    shared.space.Recompress(PageCount(slots.size()), SwapSpace::Age::kAny);
+    state.PauseTiming();
+    after = shared.space.statistics().stored_bytes.in_bytes();
+    for (const SwapSlot slot : slots) shared.space.Free(slot);
+    state.ResumeTiming();
+  }
+  state.SetItemsProcessed(state.iterations());
+  state.counters["lz4"] = static_cast<double>(before / shared.pages.size());
+  state.counters["bytes"] = static_cast<double>(after / shared.pages.size());
+}
+BENCHMARK(BM_Recompress);
+
+// zstd alone, by level.
+void BM_ZstdCompress(benchmark::State& state) {
+  const std::vector<RealPage>& pages = SharedSpace().pages;
+  ZstdCompressor compressor(static_cast<int>(state.range(0)));
+  size_t next = 0;
+  uint64_t bytes = 0;
+  for (auto _ : state) bytes += compressor.Compress(pages[next++ % pages.size()].data(), kPageSize).size();
+  state.counters["bytes"] = static_cast<double>(bytes / next);
+}
+BENCHMARK(BM_ZstdCompress)->Arg(1)->Arg(3)->Arg(6);
+
+void BM_ZstdDecompress(benchmark::State& state) {
+  ZstdCompressor compressor(static_cast<int>(state.range(0)));
+  ZstdDecompressors decompressors;
+  std::vector<std::vector<std::byte>> all;
+  for (const RealPage& page : SharedSpace().pages) {
+    const absl::Span<const std::byte> bytes = compressor.Compress(page.data(), kPageSize);
+    all.emplace_back(bytes.begin(), bytes.end());
+  }
+  RealPage page;
+  size_t next = 0;
+  for (auto _ : state) {
+    if (!decompressors.Decompress(all[next++ % all.size()], page.data())) state.SkipWithError("damaged");
+  }
+}
+BENCHMARK(BM_ZstdDecompress)->Arg(1)->Arg(3)->Arg(6);
 
 // A page that came back goes out again as it was.
 void BM_StoreUnchanged(benchmark::State& state) {

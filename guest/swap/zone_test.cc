@@ -51,7 +51,7 @@ class ZoneTest : public ::testing::Test {
 
   std::unique_ptr<Pool> pool_ =
       Pool::Create({.limit = PageCount::OfBlocks(8), .reservations = {}, .use_memfd = true}).value();
-  SlabTable slabs_;
+  SlabTable slabs_{*pool_};
   Gauge held_;
   std::unique_ptr<Zone> zone_;
 };

@@ -257,6 +257,11 @@ absl::Status Machine::Do(const ReclaimShared& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const Recompress& op) {
+  manager_->store().Recompress(PageCount(op.pages), SwapSpace::Age::kAny);
+  return absl::OkStatus();
+}
+
 absl::Status Machine::Do(const Compact& op) {
   Pool& pool = manager_->pool();
   // Looking at what the store holds gives back what its zones keep in buckets.

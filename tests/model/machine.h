@@ -76,6 +76,7 @@ class Machine {
   absl::Status Do(const WriteOut& op);
   absl::Status Do(const MergePass& op);
   absl::Status Do(const ReclaimShared& op);
+  absl::Status Do(const Recompress& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);

@@ -77,6 +77,7 @@ struct Printer {
     return absl::StrFormat("ReclaimShared{.many = %s}", op.many ? "true" : "false");
   }
   std::string operator()(const WriteOut& op) const { return absl::StrFormat("WriteOut{.kib = %u}", op.kib); }
+  std::string operator()(const Recompress& op) const { return absl::StrFormat("Recompress{.pages = %u}", op.pages); }
   std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
   std::string operator()(const AddGuest& op) const {
     return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s, .frames = %u, .swapped = %u}", op.pages,
@@ -124,7 +125,8 @@ Op RandomOp(Dice& dice) {
   // In 1024ths. Accesses are most of it; an eviction of a block costs as much as hundreds of them.
   const uint32_t kind = dice.Below(1024);
   const uint32_t guest = dice.Below(8);
-  if (kind < 292) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 289) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 292) return Recompress{.pages = 1 + dice.Below(600)};
   if (kind < 300) {
     return Advise{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(2048), .huge = dice.Below(4) != 0};
   }

@@ -79,6 +79,10 @@ struct MergePass {};
 struct ReclaimShared {
   bool many;
 };
+// Compresses so many pages in the store once more, old or not.
+struct Recompress {
+  uint32_t pages;
+};
 // Makes so many blocks of the arena free, by moving pages.
 struct Compact {
   uint32_t blocks;
@@ -105,7 +109,7 @@ struct Wire {
 struct Unwire {};
 
 using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut,
-                        MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+                        Recompress, MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -125,6 +125,13 @@ TEST(MachineTest, PagesReallyShareFramesAndStopInRandomPrograms) {
   EXPECT_EQ(machine.CompareAll(), absl::OkStatus());
 }
 
+TEST(MachineTest, PagesAreReallyCompressedOnceMoreInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().store().statistics().recompressed, 500u);
+}
+
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);

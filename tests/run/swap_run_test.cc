@@ -192,6 +192,21 @@ TEST_F(NbdRunTest, ASlowServerCostsTimeOnly) {
   ExpectTiers(run, "nbd");
 }
 
+TEST_F(SwapRunTest, GuestsAtLimitsOfTheirOwnUseTheFile) {
+  RunOptions options = Options({File()});
+  options.guest_pool_limit = ByteCount::MiB(6);
+  options.guest_swap_limit = options.memory;
+  const ChildRun run = RunInChild(options);
+  ExpectGoodRun(options, run);
+  ExpectTiers(run, "file");
+  EXPECT_GT(run.report["faults"]["limit_reclaims"], 0u);
+  for (const nlohmann::json& guest : run.report["guests"]) {
+    EXPECT_LE(guest["peak_resident_bytes"], options.guest_pool_limit->in_bytes());
+    EXPECT_LE(guest["peak_swapped_bytes"], options.guest_swap_limit->in_bytes());
+    EXPECT_GT(guest["peak_swapped_bytes"], options.memory.in_bytes() / 2);
+  }
+}
+
 // --- Stores that take nothing more.
 
 TEST_F(NbdRunTest, AServerThatCannotWriteIsGivenUpAndTheNextStoreTakesOver) {

@@ -135,7 +135,7 @@ TEST_P(MemoryManagerTest, OutOfMemoryStopsTheGuestThatHoldsTheMostAndTheOthersGo
 
 // What a stopped guest leaves behind are holes in blocks of compressed pages, and these must serve the others too.
 TEST_P(MemoryManagerTest, OneGuestIsEnoughToStopWhenAllIsCompressed) {
-  constexpr uint64_t kGuests = 6;
+  constexpr uint64_t kGuests = 4;
   for (uint64_t i = 0; i < kGuests; ++i) AddGuest(kLimit);
   uint64_t page = 0;
   for (; stopped().empty(); ++page) {

@@ -122,16 +122,19 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
       },
       samples_);
   counters_.scanned.Add(samples_.size());
+  samples_.erase(std::remove_if(samples_.begin(), samples_.end(),
+                                [&](const GuestMemory::PageSample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
+                                  return !IsSettled(marks[sample.gfn.value()], sample);
+                                }),
+                 samples_.end());
 
   // What may be gained in this block, and by which earlier pages.
   pairs_.clear();
-  size_t found = 0;
+  size_t found = 0, zeros = 0;
   for (size_t i = 0; i < samples_.size(); ++i) {
     const GuestMemory::PageSample& sample = samples_[i];
-    Mark& mark = marks[sample.gfn.value()];
-    if (!IsSettled(mark, sample)) continue;
     if (sample.zero || shared_.Find(sample.hash).has_value()) {
-      ++found;
+      ++(sample.zero ? zeros : found);
       continue;
     }
     const Sharer page = PageOf(guest, sample.gfn);
@@ -140,12 +143,13 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
       pairs_.push_back({.sample = i, .other = *other});
       ++found;
     } else {
-      Postpone(mark, 1);
+      Postpone(marks[sample.gfn.value()], 1);
     }
   }
-  if (found == 0) return;
-  if (found < SplittingPays() && guest.IsWhole(number)) {
-    counters_.refused_whole_block.Add(found);
+  if (found + zeros == 0) return;
+  // While memory is plentiful, zero pages of a whole block are most likely to be written to yet.
+  if ((IsMemoryShort() ? found + zeros : found) < SplittingPays() && guest.IsWhole(number)) {
+    counters_.refused_whole_block.Add(found + zeros);
     return;
   }
   ShareOthers(guests, pairs_);
@@ -179,20 +183,23 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   }
 }
 
-size_t Merger::SplittingPays() const {
+bool Merger::IsMemoryShort() const {
   const PageCount scarce(pool_.budget().limit().in_pages() / 8);
-  return pool_.FreePages() < std::max(scarce, pool_.watermarks().high) ? kSplittingPays : kSplittingIsFree;
+  return pool_.FreePages() < std::max(scarce, pool_.watermarks().high);
 }
 
+size_t Merger::SplittingPays() const { return IsMemoryShort() ? kSplittingPays : kSplittingIsFree; }
+
 bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
-  const bool changed = mark.seen && mark.hash != (sample.hash & 0x3f);
+  // What is zero for the first time has perhaps just been brought in, to be written to.
+  const bool changed = mark.seen ? mark.hash != (sample.hash & 0x3f) : sample.zero;
   const bool broken = mark.merged;
   mark.hash = sample.hash & 0x3f;
   mark.seen = true;
   mark.merged = false;
   if (broken) counters_.refused_broken.Add();
-  if (changed) counters_.refused_changed.Add();
-  if (broken || changed) Postpone(mark, broken ? kAgeOfBroken : 1);
+  if (changed && !sample.zero) counters_.refused_changed.Add();
+  if (broken || (changed && !sample.zero)) Postpone(mark, broken ? kAgeOfBroken : 1);
   return !broken && !changed;
 }
 

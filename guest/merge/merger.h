@@ -114,6 +114,8 @@ class Merger {
   void ShareOthers(Guests guests, absl::Span<const Pair> pairs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Count(absl::Span<const GuestMemory::Merge> merges);
   void EndPass(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool IsMemoryShort() const;
+  // How many pages of a whole block have to be gained.
   size_t SplittingPays() const;
   static GuestMemory* FindGuest(Guests guests, GuestId id);
   static void Postpone(Mark& mark, int passes);

@@ -116,7 +116,7 @@ TEST(MachineTest, PagesReallyShareFramesAndStopInRandomPrograms) {
   Machine machine(/*has_swap_area=*/true);
   RandomDice dice(7);
   for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
-  EXPECT_GT(machine.manager().merger().counters().merged.value(), 100u);
+  EXPECT_GT(machine.manager().merger().counters().merged.value(), 50u);
   EXPECT_GT(machine.manager().faults().unshare.value(), 30u);
   EXPECT_GT(machine.manager().shared_reclaim().evicted.value(), 2u);
   EXPECT_GT(machine.manager().islands().refused(), 0u);
@@ -129,7 +129,7 @@ TEST(MachineTest, PagesAreReallyCompressedOnceMoreInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
   for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
-  EXPECT_GT(machine.manager().store().statistics().recompressed, 500u);
+  EXPECT_GT(machine.manager().store().statistics().recompressed, 200u);
 }
 
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {

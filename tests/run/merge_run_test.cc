@@ -15,16 +15,18 @@
 namespace quire {
 namespace {
 
+constexpr Accel kAccel = Accel::QUIRE_TEST_ACCEL;
+
 class MergeRunTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (Accel::QUIRE_TEST_ACCEL != Accel::kKvm) return;
+    if (kAccel != Accel::kKvm) return;
     if (absl::StatusOr<KvmSystem> system = KvmSystem::Open(); !system.ok()) GTEST_SKIP() << system.status().message();
   }
 
   static RunOptions Options() {
     RunOptions options;
-    options.accel = Accel::QUIRE_TEST_ACCEL;
+    options.accel = kAccel;
     options.guests = 3;
     options.memory = ByteCount::MiB(16);
     options.pool = ByteCount::MiB(64);
@@ -59,7 +61,7 @@ TEST_F(MergeRunTest, GuestsShareWhatTheyHaveInCommonAndWriteTheRest) {
   EXPECT_GE(run.report["merge"]["saved_bytes"], ByteCount::MiB(10).in_bytes());
   EXPECT_GT(run.report["merge"]["shared_frames"], 0u);
   EXPECT_GT(run.report["pool"]["shared_bytes"], 0u);
-  if (Accel::QUIRE_TEST_ACCEL == Accel::kKvm) {
+  if (kAccel == Accel::kKvm) {
     EXPECT_GT(run.report["notifier"]["islands_made"], 0u);
   }
 }

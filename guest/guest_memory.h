@@ -387,7 +387,10 @@ class GuestMemory final : public FaultHandler {
   void ReplacePage(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // One more page of the guest lies in a frame that is not its own, for which a window needs a mapping. False: no more
   // are to be had.
-  bool ChargeIsland() { return frames_->reservation().empty() || services_.islands.TryCharge(kOnePage); }
+  bool ChargeIsland(const Merge& merge) {
+    return merge.into == Merge::Into::kNothing || frames_->reservation().empty() ||
+           services_.islands.TryCharge(kOnePage);
+  }
   void UnchargeIsland() {
     if (!frames_->reservation().empty()) services_.islands.Uncharge(kOnePage);
   }

@@ -116,7 +116,7 @@ Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
                            {.index = IndexInBlock(gfn),
                             .number = static_cast<uint32_t>(faults_.value()),
                             .after_stream = IsAfterStream(block),
-                            .may_be_whole = MayBeWhole(block)});
+                            .may_be_whole = MayBeWhole(block) && block.Count(PageState::kShared) == 0});
 }
 
 bool GuestMemory::IsAfterStream(const Block& block) const {

@@ -72,11 +72,13 @@ void GuestMemory::MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) {
       const RacyReads hint;
       merge.outcome = LooksLike(block, seed, merge);
     }
+    if (merge.outcome == Merge::Outcome::kMerged && stopped()) merge.outcome = Merge::Outcome::kBusy;
+    if (merge.outcome == Merge::Outcome::kMerged && !ChargeIsland(merge)) merge.outcome = Merge::Outcome::kCannot;
     if (merge.outcome != Merge::Outcome::kMerged) continue;
     any = true;
     mapped = mapped.Hull(MappedPart(block, merge.gfn));
   }
-  if (!any || stopped()) return;
+  if (!any) return;
   FrameRuns old;
   {
     const std::optional<ScopedInvalidation> invalidation = Unmap(mapped);
@@ -84,7 +86,11 @@ void GuestMemory::MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) {
       if (merge.outcome != Merge::Outcome::kMerged) continue;
       const FrameNumber frame = map_->Get(block, merge.gfn).frame();
       merge.outcome = MergePage(block, seed, merge);
-      if (merge.outcome == Merge::Outcome::kMerged) AddToRuns(old, merge.gfn, frame);
+      if (merge.outcome == Merge::Outcome::kMerged) {
+        AddToRuns(old, merge.gfn, frame);
+      } else if (merge.into != Merge::Into::kNothing) {
+        UnchargeIsland();
+      }
     }
   }
   ReleaseFrames(block, old);
@@ -118,10 +124,7 @@ GuestMemory::Merge::Outcome GuestMemory::MergePage(Block& block, uint64_t seed, 
     ReplacePage(block, merge.gfn, PageEntry::Absent());
     return Merge::Outcome::kMerged;
   }
-  if (!ChargeIsland()) return Merge::Outcome::kCannot;
-  const Merge::Outcome outcome = SharePage(block, merge);
-  if (outcome != Merge::Outcome::kMerged) UnchargeIsland();
-  return outcome;
+  return SharePage(block, merge);
 }
 
 GuestMemory::Merge::Outcome GuestMemory::SharePage(Block& block, const Merge& merge) {

@@ -23,10 +23,10 @@ constexpr PageCount kWorthAnotherTry{64};
 // Frames that are won from the compressed store before the thread looks whether it is to stop.
 constexpr PageCount kCompactAtOnce{256};
 
-// Shared frames that reclaim looks at in one go when it finds nothing else; and after each batch of private pages, if
-// all of the pool were shared.
-constexpr uint64_t kMostSharedLooked = 256;
+// Shared frames that reclaim looks at after each batch of private pages, if all of the pool were shared; and in one go
+// when it finds nothing else.
 constexpr uint64_t kSharedShare = 128;
+constexpr PageCount kSharedAtOnce{64};
 
 // Pages that are compressed once more, at 40 us each, before the thread looks at the pool again; and before a fault
 // that found no memory does.
@@ -160,6 +160,7 @@ FrameMigrator::Answer MemoryManager::EvictShared(FrameNumber frame) {
   CompressionScratch scratch;
   switch (reverse_map_.Evict(*shared, scratch)) {
     case ReverseMap::Outcome::kDone:
+    case ReverseMap::Outcome::kDoneAsIs:
       return Answer::kMoved;
     case ReverseMap::Outcome::kTryAgain:
       return Answer::kBusy;
@@ -171,12 +172,21 @@ FrameMigrator::Answer MemoryManager::EvictShared(FrameNumber frame) {
 
 // In proportion to what they are of all frames, as Linux scans its lists.
 PageCount MemoryManager::ReclaimShared(bool many) {
-  const uint64_t frames = shared_.frames().in_pages();
-  if (frames == 0) return PageCount();
-  const uint64_t look = many ? kMostSharedLooked : 1 + kSharedShare * frames / pool_->budget().limit().in_pages();
+  const PageCount frames = shared_.frames();
+  if (frames == PageCount()) return PageCount();
   CompressionScratch scratch;
-  absl::ReaderMutexLock lock(&guests_lock_);
-  return reverse_map_.Reclaim(PageCount(std::min(look, frames)), scratch);
+  if (!many) {
+    const PageCount look(1 + kSharedShare * frames.in_pages() / pool_->budget().limit().in_pages());
+    absl::ReaderMutexLock lock(&guests_lock_);
+    return reverse_map_.Reclaim(std::min(look, frames), look, scratch);
+  }
+  // Twice round: all of them may have been used.
+  PageCount freed;
+  for (PageCount looked; looked < frames * 2 && freed == PageCount(); looked += kSharedAtOnce) {
+    absl::ReaderMutexLock lock(&guests_lock_);
+    freed += reverse_map_.Reclaim(kSharedAtOnce, kSharedAtOnce, scratch);
+  }
+  return freed;
 }
 
 void MemoryManager::WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) {
@@ -261,10 +271,13 @@ GuestMemory* MemoryManager::LargestGuest(const SwapSpace::Statistics& stored) {
   return largest;
 }
 
-PageCount MemoryManager::Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored) {
+PageCount MemoryManager::Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored) const {
   const uint64_t swapped = guest.counts()[PageState::kSwapped].in_pages();
   const uint64_t all = std::max<uint64_t>(stored.stored.in_pages(), 1);
-  return guest.frames_held() + PageCount(swapped * stored.held.in_pages() / all);
+  const uint64_t shared = guest.counts()[PageState::kShared].in_pages();
+  const uint64_t sharers = std::max<uint64_t>(shared_.sharers().in_pages(), 1);
+  return guest.frames_held() + PageCount(swapped * stored.held.in_pages() / all) +
+         PageCount(shared * shared_.frames().in_pages() / sharers);
 }
 
 PageCount MemoryManager::PagesIn(PageState state) {
@@ -275,9 +288,11 @@ PageCount MemoryManager::PagesIn(PageState state) {
 }
 
 ByteCount MemoryManager::metadata() {
-  const ByteCount merging = merger_.metadata();  // takes its lock, which comes before that of the guests
+  // Their locks come before that of the guests.
+  const ByteCount merging = merger_.metadata();
+  const ByteCount stored = store_.metadata();
   absl::MutexLock lock(&guests_lock_);
-  ByteCount bytes = store_.metadata() + pool_->metadata() + shared_.metadata() + merging;
+  ByteCount bytes = stored + pool_->metadata() + shared_.metadata() + merging;
   for (const auto& guest : guests_) bytes += guest->metadata();
   return bytes;
 }

@@ -163,8 +163,8 @@ class MemoryManager final : private FrameMigrator {
   // Each slot of the store belongs to as many pages as it counts.
   absl::Status CheckShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   absl::Status CheckSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
-  // What a guest takes of the pool, its compressed pages at the average size.
-  static PageCount Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored);
+  // What a guest takes of the pool, its compressed and its shared pages at the average size.
+  PageCount Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored) const;
 
   const std::unique_ptr<Pool> pool_;
   SwapSpace store_;

@@ -23,7 +23,10 @@
 #include "guest/merge/merger.h"
 #include "guest/merge/reverse_map.h"
 #include "guest/merge/shared_frames.h"
+#include "guest/swap/backing_store.h"
+#include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
+#include "guest/swap/testing/fake_backing_store.h"
 #include "guest/swap/testing/real_pages.h"
 #include "guest/testing/fake_mmu.h"
 #include "guest/testing/page_content.h"
@@ -188,14 +191,15 @@ TEST_F(MergeTest, APageThatIsWrittenWhileSharedIsLeftAloneForAWhile) {
 TEST_F(MergeTest, PagesThatChangeFromPassToPassAreLeftAlone) {
   Write(0, 1, 1);
   Write(1, 1, 2);
-  for (uint64_t pass = 0; pass < 10; ++pass) {
+  for (uint64_t pass = 0; pass < 40; ++pass) {
     Pass();
     // Equal for a moment, but other than the last time.
     Write(0, 1, 100 + pass);
     Write(1, 1, 100 + pass);
   }
-  EXPECT_GT(counters().refused_changed.value(), 0u);
-  EXPECT_EQ(counters().merged.value(), 0u);
+  // One change in 64 goes unnoticed: few bits of the hash are remembered.
+  EXPECT_GT(counters().refused_changed.value(), 4u);
+  EXPECT_LT(counters().merged.value() * 2, counters().refused_changed.value());
 }
 
 TEST_F(MergeTest, PagesThatNeverMergeAreSkippedEverLonger) {
@@ -338,6 +342,48 @@ TEST_F(MergeTest, ASharedFrameIsStoredOnceForAllItsPages) {
   EXPECT_TRUE(Has(0, 1, 8));
 }
 
+// Private pages that do not compress go to a swap area; shared ones must not be worse off.
+TEST_F(MergeTest, ASharedFrameThatDoesNotCompressGoesToASwapArea) {
+  RemoveGuests();
+  manager_ = MemoryManager::Create({.limit = PageCount::OfBlocks(16),
+                                    .reservations = {},
+                                    .use_memfd = true,
+                                    .granularity = {.blocks = false},
+                                    .open_swap =
+                                        [] {
+                                          std::vector<std::unique_ptr<BackingStore>> stores;
+                                          stores.push_back(std::make_unique<FakeBackingStore>(ByteCount::MiB(16)));
+                                          return stores;
+                                        }})
+                 .value();
+  guests_.resize(2);
+  for (Guest& guest : guests_) {
+    guest.memory = manager_->AddGuest(kSize, Placement::kArena).value();
+    guest.mmu = std::make_unique<FakeMmu>(*guest.memory);
+  }
+  for (size_t g = 0; g < 2; ++g) Write(g, 1, 7, Content::kNoise);
+  Pass();
+  ASSERT_EQ(manager_->shared().frames(), kOnePage);
+  manager_->ReclaimShared(/*many=*/true);
+  EXPECT_EQ(manager_->shared().frames(), PageCount());
+  EXPECT_GT(manager_->store().WriteOut(ByteCount::Bytes(1)), ByteCount());
+  EXPECT_EQ(manager_->store().statistics().held, PageCount());
+  EXPECT_EQ(manager_->store().areas()[0]->counters().pages.value(), 1u);
+  for (size_t g = 0; g < 2; ++g) EXPECT_TRUE(Has(g, 1, 7, Content::kNoise));
+}
+
+// However many there are, and although each has been used.
+TEST_F(MergeTest, SharedFramesAreReclaimedWhenThereIsNothingElse) {
+  for (uint64_t gfn = 0; gfn < 500; ++gfn) {
+    for (size_t g = 0; g < 2; ++g) Write(g, gfn, gfn + 1);
+  }
+  Pass();
+  for (uint64_t gfn = 0; gfn < 500; ++gfn) EXPECT_TRUE(Has(0, gfn, gfn + 1));
+  ASSERT_EQ(manager_->shared().frames(), PageCount(500));
+  EXPECT_GT(manager_->ReclaimShared(/*many=*/true), PageCount());
+  for (uint64_t gfn = 0; gfn < 500; ++gfn) EXPECT_TRUE(Has(1, gfn, gfn + 1));
+}
+
 TEST_F(MergeTest, ASharedFrameThatIsUsedStays) {
   for (size_t g = 0; g < 2; ++g) Write(g, 1, 7);
   Pass();
@@ -345,13 +391,13 @@ TEST_F(MergeTest, ASharedFrameThatIsUsedStays) {
                  [&](GuestId id) { return guests_[static_cast<size_t>(id)].memory; });
   CompressionScratch scratch;
   for (int round = 0; round < 5; ++round) {
-    EXPECT_EQ(map.Reclaim(kOnePage, scratch), PageCount());
+    EXPECT_EQ(map.Reclaim(kOnePage, kOnePage, scratch), PageCount());
     EXPECT_FALSE(guests_[1].mmu->maps(Gfn(1)));
     EXPECT_TRUE(Has(1, 1, 7));
   }
   EXPECT_EQ(StateOf(1, 1), PageState::kShared);
-  EXPECT_EQ(map.Reclaim(kOnePage, scratch), PageCount());
-  EXPECT_EQ(map.Reclaim(kOnePage, scratch), kOnePage);
+  EXPECT_EQ(map.Reclaim(kOnePage, kOnePage, scratch), PageCount());
+  EXPECT_EQ(map.Reclaim(kOnePage, kOnePage, scratch), kOnePage);
   EXPECT_EQ(StateOf(1, 1), PageState::kSwapped);
 }
 

@@ -177,7 +177,10 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   Count(merges);
   for (const GuestMemory::Merge& merge : merges) {
     Mark& mark = marks[merge.gfn.value()];
-    if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) continue;
+    if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) {
+      Postpone(mark, merge.outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
+      continue;
+    }
     mark = Mark{};
     mark.merged = true;
   }
@@ -240,7 +243,9 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
     Count(merges);
     std::vector<Mark>& marks = marks_[guest->id()];
     for (const GuestMemory::Merge& merge : merges) {
-      if (merge.outcome == GuestMemory::Merge::Outcome::kMerged) marks[merge.gfn.value()].merged = true;
+      Mark& mark = marks[merge.gfn.value()];
+      mark.merged = merge.outcome == GuestMemory::Merge::Outcome::kMerged;
+      if (!mark.merged) Postpone(mark, merge.outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
     }
   }
 }

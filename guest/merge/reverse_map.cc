@@ -21,28 +21,30 @@ void ReverseMap::UnmapAll(const SharedFrames::Hold& frame) {
 }
 
 ReverseMap::Outcome ReverseMap::Evict(const SharedFrames::Hold& frame, CompressionScratch& scratch) {
-  const StoreResult stored = store_.Store(shared_.AddressOf(frame), scratch);
-  if (stored.outcome != StoreOutcome::kStored) {
+  // What does not compress is written to an area soon, if there is one: the writer looks for as long as the store holds
+  // more than its share, and whoever runs out of memory before that.
+  const Incompressible incompressible = store_.HasRoomInArea() ? Incompressible::kStoreAsIs : Incompressible::kRefuse;
+  const StoreResult stored = store_.Store(shared_.AddressOf(frame), scratch, incompressible);
+  const bool as_is = stored.outcome == StoreOutcome::kStoredAsIs;
+  if (!as_is && stored.outcome != StoreOutcome::kStored) {
     counters_.refused_store.Add();
     return Outcome::kRefused;
   }
   shared_.Retire(frame);
-  bool all = true;
   for (const Sharer& sharer : shared_.SharersOf(frame)) {
-    GuestMemory* const guest = find_(sharer.guest);
-    all &= guest != nullptr && guest->EvictShared(sharer.gfn, frame, stored.slot);
+    if (GuestMemory* const guest = find_(sharer.guest)) guest->EvictShared(sharer.gfn, frame, stored.slot);
   }
   store_.Free(stored.slot);  // the pages have a reference each
-  if (!all) return Outcome::kTryAgain;
+  if (!shared_.SharersOf(frame).empty()) return Outcome::kTryAgain;
   counters_.evicted.Add();
-  return Outcome::kDone;
+  return as_is ? Outcome::kDoneAsIs : Outcome::kDone;
 }
 
 ReverseMap::Outcome ReverseMap::Migrate(const SharedFrames::Hold& frame, FrameNumber to) {
+  shared_.Retire(frame);
   const SharedFrames::Sharers sharers = shared_.SharersOf(frame);
   if (sharers.empty()) return Outcome::kRefused;  // the last one has just left
   std::memcpy(shared_.AddressOf(to), shared_.AddressOf(frame), kPageSize);
-  shared_.Retire(frame);
   const SharedFrames::Hold moved = shared_.Publish(to, shared_.HashOf(frame));
   bool all = true;
   for (const Sharer& sharer : sharers) {
@@ -52,9 +54,9 @@ ReverseMap::Outcome ReverseMap::Migrate(const SharedFrames::Hold& frame, FrameNu
   return all ? Outcome::kDone : Outcome::kTryAgain;
 }
 
-PageCount ReverseMap::Reclaim(PageCount look, CompressionScratch& scratch) {
+PageCount ReverseMap::Reclaim(PageCount look, PageCount enough, CompressionScratch& scratch) {
   PageCount freed;
-  for (PageCount looked; looked < look; looked += kOnePage) {
+  for (PageCount looked; looked < look && freed < enough; looked += kOnePage) {
     const std::optional<SharedFrames::Hold> frame = shared_.Next();
     if (!frame.has_value()) break;
     counters_.looked.Add();

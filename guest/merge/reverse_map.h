@@ -30,6 +30,7 @@ class ReverseMap {
  public:
   enum class Outcome : uint8_t {
     kDone,      // no page has the frame any more
+    kDoneAsIs,  // the same; but the content takes a frame of the store, until it is written to a swap area
     kTryAgain,  // some have it still
     kRefused,   // nothing has changed
   };
@@ -49,7 +50,8 @@ class ReverseMap {
 
   // Second chance for shared frames: looks at so many of them, one after the other. What was used is unmapped, and what
   // has not been used since is evicted. Returns the number of frames freed.
-  PageCount Reclaim(PageCount look, CompressionScratch& scratch);
+  // Stops when it is `enough`.
+  PageCount Reclaim(PageCount look, PageCount enough, CompressionScratch& scratch);
 
   const SharedReclaimCounters& counters() const { return counters_; }
 

@@ -58,11 +58,15 @@ SharedFrames::Hold SharedFrames::HoldLocked(Record& record) {
 }
 
 void SharedFrames::Unhold(FrameNumber frame) {
-  absl::MutexLock lock(&lock_);
-  Record& record = RecordOf(frame);
-  QUIRE_CHECK(record.holds > 0);
-  --record.holds;
-  FreeIfUnused(record);
+  std::optional<FrameNumber> unused;
+  {
+    absl::MutexLock lock(&lock_);
+    Record& record = RecordOf(frame);
+    QUIRE_CHECK(record.holds > 0);
+    --record.holds;
+    unused = ForgetIfUnused(record);
+  }
+  Free(unused);
 }
 
 std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {
@@ -73,25 +77,33 @@ std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {
 }
 
 void SharedFrames::Leave(FrameNumber frame, ShareLink link) {
-  absl::MutexLock lock(&lock_);
-  Record& record = RecordOf(frame);
-  const uint32_t number = static_cast<uint32_t>(link.value());
-  const Link gone = links_[number];
-  (gone.previous == kNone ? record.first : links_[gone.previous].next) = gone.next;
-  if (gone.next != kNone) links_[gone.next].previous = gone.previous;
-  free_links_.push_back(number);
-  QUIRE_CHECK(record.count > 0);
-  --record.count;
-  FreeIfUnused(record);
+  std::optional<FrameNumber> unused;
+  {
+    absl::MutexLock lock(&lock_);
+    Record& record = RecordOf(frame);
+    const uint32_t number = static_cast<uint32_t>(link.value());
+    const Link gone = links_[number];
+    (gone.previous == kNone ? record.first : links_[gone.previous].next) = gone.next;
+    if (gone.next != kNone) links_[gone.next].previous = gone.previous;
+    free_links_.push_back(number);
+    QUIRE_CHECK(record.count > 0);
+    --record.count;
+    unused = ForgetIfUnused(record);
+  }
+  Free(unused);
 }
 
-void SharedFrames::FreeIfUnused(Record& record) {
-  if (record.count > 0 || record.holds > 0) return;
+std::optional<FrameNumber> SharedFrames::ForgetIfUnused(Record& record) {
+  if (record.count > 0 || record.holds > 0) return std::nullopt;
   Unindex(record);
   const FrameNumber frame = std::exchange(record.frame, FrameDescriptor::kNoFrame);
   free_records_.push_back(static_cast<uint32_t>(&record - records_.data()));
   pool_.arena().frames().Set(frame, FrameDescriptor::Busy());
-  pool_.FreeFrame(frame);
+  return frame;
+}
+
+void SharedFrames::Free(std::optional<FrameNumber> frame) {
+  if (frame.has_value()) pool_.FreeFrame(*frame);
 }
 
 void SharedFrames::Unindex(Record& record) {

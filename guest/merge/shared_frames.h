@@ -143,7 +143,9 @@ class SharedFrames {
   Hold HoldLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   ShareLink AddLink(Record& record, Sharer sharer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Unindex(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  void FreeIfUnused(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // The frame, if nobody has it any more: to be freed without the lock.
+  std::optional<FrameNumber> ForgetIfUnused(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  void Free(std::optional<FrameNumber> frame);
   void Unhold(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
   absl::Status CheckChain(const Record& record) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 

@@ -33,6 +33,7 @@ namespace quire {
 
 struct SwapAreaCounters {
   Gauge pages;
+  Gauge kept;   // of them: copies of pages that have frames
   Gauge bytes;  // of pages: what was stored, without padding
   Counter bytes_written;
   Counter bytes_read;
@@ -71,6 +72,8 @@ class SwapArea {
   // The same, and there are clusters to write to.
   bool HasRoom() const ABSL_LOCKS_EXCLUDED(lock_);
   bool IsHalfFree() const ABSL_LOCKS_EXCLUDED(lock_);
+  // As far as is known, what lies there can be read.
+  bool IsReachable() const { return !failed() && away_since_.load(std::memory_order_relaxed) == 0; }
   // It is away, and not yet for so long that nobody should count on it any more.
   bool IsAwaited() const;
   // "is full", "has failed", ...: what to say when there is no memory.

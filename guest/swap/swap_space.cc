@@ -383,15 +383,24 @@ bool SwapSpace::Keep(SwapSlot slot) {
   record.set_refs(0);
   stored_.Subtract();
   kept_.Add();
-  if (record.in_pool()) kept_in_pool_.Add();
+  KeptGauge(record).Add();
   return true;
 }
 
 // In the pool as long as nobody has to be taken out for it; in an area as long as half of it is free, like Linux
 // (vm_swap_full). What is being written is about to move.
 bool SwapSpace::HasRoomToKeep(const SlotRecord& record) const {
-  if (record.kind() == SlotKind::kBacked) return areas_[record.area()]->IsHalfFree();
-  return record.kind() == SlotKind::kCompressed && !IsOverShare() && pool_.FreePages() > pool_.watermarks().high;
+  if (record.kind() == SlotKind::kBacked) {
+    return areas_[record.area()]->IsHalfFree() && areas_[record.area()]->IsReachable();
+  }
+  const PageCount scarce(pool_.budget().limit().in_pages() / 8);
+  return record.kind() == SlotKind::kCompressed && !IsOverShare() &&
+         pool_.FreePages() > std::max(scarce, pool_.watermarks().high) + kOneBlock;
+}
+
+// A copy that is out of reach is worth nothing beside a page that is in memory.
+bool SwapSpace::IsCopyUsable(const SlotRecord& record) const {
+  return !record.is_forgotten() && (record.kind() != SlotKind::kBacked || areas_[record.area()]->IsReachable());
 }
 
 bool SwapSpace::IsKept(SwapSlot slot) const {
@@ -406,25 +415,28 @@ bool SwapSpace::Holds(SwapSlot kept, const std::byte* page) const {
     absl::MutexLock lock(&slots_.LockOf(kept));
     record = slots_[kept];
   }
-  return !record.is_forgotten() && HashOf(page) == record.hash();
+  return IsCopyUsable(record) && HashOf(page) == record.hash();
 }
 
 bool SwapSpace::Revive(SwapSlot kept) {
   absl::MutexLock lock(&slots_.LockOf(kept));
   SlotRecord& record = slots_[kept];
   QUIRE_CHECK(record.is_kept());
-  if (record.is_forgotten()) return false;
+  if (!IsCopyUsable(record)) return false;
   record.set_refs(1);
-  if (record.kind() == SlotKind::kCompressed) {
-    record.set_age(generation_.load(std::memory_order_relaxed));
-    kept_in_pool_.Subtract();
-  }
+  if (record.kind() == SlotKind::kCompressed) record.set_age(generation_.load(std::memory_order_relaxed));
+  KeptGauge(record).Subtract();
   kept_.Subtract();
   stored_.Add();
   return true;
 }
 
+Gauge& SwapSpace::KeptGauge(const SlotRecord& record) {
+  return record.in_pool() ? kept_in_pool_ : areas_[record.area()]->counters().kept;
+}
+
 PageCount SwapSpace::DropKept(PageCount wanted) {
+  if (kept_in_pool_.value() == 0) return PageCount();
   const PageCount before = zone_.held();
   const auto freed = [&] { return before - std::min(before, zone_.held()); };
   DropKept(nullptr, [&] { return kept_in_pool_.value() > 0 && freed() < wanted; });
@@ -451,8 +463,8 @@ void SwapSpace::DropKept(const SwapArea* area, absl::FunctionRef<bool()> more) {
 
 void SwapSpace::DropCopy(SlotRecord& record) {
   kept_.Subtract();
+  KeptGauge(record).Subtract();
   if (record.in_pool()) {
-    kept_in_pool_.Subtract();
     FreeBytes(record);
   } else {
     areas_[record.area()]->Drop(record.place(), record.length());
@@ -581,7 +593,7 @@ ByteCount SwapSpace::WriteOut(ByteCount wanted) {
 // What costs nobody anything: pages that are gone, and copies.
 void SwapSpace::MakeRoomIn(SwapArea& area) {
   area.DiscardEmpty();
-  DropKept(&area, [&] { return kept_.value() > 0 && area.MayWrite() && !area.HasRoom(); });
+  DropKept(&area, [&] { return area.counters().kept.value() > 0 && area.MayWrite() && !area.HasRoom(); });
   area.DiscardEmpty();
 }
 

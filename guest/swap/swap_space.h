@@ -245,6 +245,9 @@ class SwapSpace {
 
   uint64_t HashOf(const std::byte* page) const;
   bool HasRoomToKeep(const SlotRecord& record) const;
+  bool IsCopyUsable(const SlotRecord& record) const;
+  // Where a kept copy is counted, by where its bytes are.
+  Gauge& KeptGauge(const SlotRecord& record);
   // Drops copies that lie there: in the pool, or in an area; as long as `more` says so.
   void DropKept(const SwapArea* area, absl::FunctionRef<bool()> more);
   void DropCopy(SlotRecord& record);

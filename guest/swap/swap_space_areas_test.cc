@@ -146,6 +146,22 @@ TEST_F(SwapAreasTest, CopiesAreKeptWhileHalfOfTheAreaIsFreeAndGoWhenItsRoomIsWan
   ExpectAll();
 }
 
+TEST_F(SwapAreasTest, ACopyInAnAreaThatIsOutOfReachIsNotUsed) {
+  const SwapSlot kept = Put(1);
+  const SwapSlot later = Put(2);
+  ASSERT_GT(space_->WriteOut(kEverything), ByteCount());
+  const Page page = pages_[kept.value()];
+  ASSERT_TRUE(space_->Keep(kept));
+  ASSERT_TRUE(space_->Holds(kept, page.data()));
+  stores_[0]->on_write = [] { return absl::UnavailableError("away"); };
+  PutMany(10);
+  EXPECT_EQ(space_->WriteOut(kEverything), ByteCount());
+  EXPECT_FALSE(space_->Holds(kept, page.data()));
+  EXPECT_FALSE(space_->Revive(kept));
+  EXPECT_FALSE(space_->Keep(later));
+  Free(kept);
+}
+
 // Cleaning moves what lives, and drops what is a copy.
 TEST_F(SwapAreasTest, CopiesStayCorrectOrGoWhileTheAreaIsCleaned) {
   MakeSpace({ByteCount::MiB(2)});

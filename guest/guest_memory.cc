@@ -1,5 +1,6 @@
 #include "guest/guest_memory.h"
 
+#include <algorithm>
 #include <array>
 #include <utility>
 
@@ -132,6 +133,12 @@ absl::Status GuestMemory::status() const {
 PageCount GuestMemory::frames_held() const {
   const PageStateCounts& c = counts();
   return c[PageState::kResident] + c[PageState::kOut] + c[PageState::kInTransit];
+}
+
+GuestMemory* FindGuest(absl::Span<const std::unique_ptr<GuestMemory>> guests, GuestId id) {
+  const auto place = std::lower_bound(guests.begin(), guests.end(), static_cast<unsigned>(id),
+                                      [](const auto& guest, unsigned wanted) { return guest->id() < wanted; });
+  return place != guests.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
 }
 
 // --- Checking.

@@ -476,6 +476,9 @@ class GuestMemory final : public FaultHandler {
   absl::Status stop_reason_ ABSL_GUARDED_BY(stop_lock_);
 };
 
+// The guest with this number; null: it is not among them. `guests` are in the order of their numbers.
+GuestMemory* FindGuest(absl::Span<const std::unique_ptr<GuestMemory>> guests, GuestId id);
+
 }  // namespace quire
 
 #endif  // QUIRE_GUEST_GUEST_MEMORY_H_

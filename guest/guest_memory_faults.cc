@@ -154,9 +154,8 @@ bool GuestMemory::PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& 
 
 absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan) {
   const Granularity granularity = *plan.granularity;
-  const PageState state = map_->Get(block, gfn).state();
-  if (state == PageState::kShared) return ResolveShared(block, gfn, plan.access);
-  if (state != PageState::kResident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
+  const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
+  if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
     absl::StatusOr<Resolution> whole = ResolveBlock(block, gfn, plan);
     const bool in_pieces =
         absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);

@@ -194,11 +194,7 @@ void MemoryManager::WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) {
   visit(guests_);
 }
 
-GuestMemory* MemoryManager::FindGuest(GuestId id) {
-  const auto place = std::lower_bound(guests_.begin(), guests_.end(), static_cast<unsigned>(id),
-                                      [](const auto& guest, unsigned wanted) { return guest->id() < wanted; });
-  return place != guests_.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
-}
+GuestMemory* MemoryManager::FindGuest(GuestId id) { return quire::FindGuest(guests_, id); }
 
 void MemoryManager::WriteOutSurplus() {
   while (store_.IsOverShare() && !writer_.stopping()) {

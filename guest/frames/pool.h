@@ -115,6 +115,8 @@ class Pool final : private BlockSource {
   PageCount FreePages() const;
   // What those could take that live in the arena; more than FreePages() if there are reservations too.
   PageCount FreeFrames() const;
+  // With less free memory than this nobody should keep what he could do without: an eighth of the limit.
+  PageCount comfortable() const { return std::max(PageCount(budget_.limit().in_pages() / 8), watermarks().high); }
   const Watermarks& watermarks() const { return budget_.watermarks(); }
   const Budget& budget() const { return budget_; }
   PageCount wired() const { return PageCount(wired_.value()); }

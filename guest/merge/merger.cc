@@ -31,12 +31,14 @@ int SkipFor(int age) {
 }
 
 constexpr int kMostAge = 15;
+
+// A page that was written to while it was shared, or that its guest cannot map, counts as one that did not merge for so
+// many passes.
+constexpr int kAgeOfBroken = 8;
+
 Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
   return {.guest = GuestId{static_cast<uint16_t>(guest.id())}, .gfn = gfn};
 }
-
-// A page that was written to while it was shared counts as one that did not merge for so many passes.
-constexpr int kAgeOfBroken = 8;
 
 }  // namespace
 
@@ -133,7 +135,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   size_t found = 0, zeros = 0;
   for (size_t i = 0; i < samples_.size(); ++i) {
     const GuestMemory::PageSample& sample = samples_[i];
-    if (sample.zero || shared_.Find(sample.hash).has_value()) {
+    if (sample.zero || shared_.Offers(sample.hash)) {
       ++(sample.zero ? zeros : found);
       continue;
     }
@@ -156,7 +158,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   for (const Pair& pair : pairs_) {
     const GuestMemory::PageSample& sample = samples_[pair.sample];
     // The other page has changed: this one stands for the content now.
-    if (!shared_.Find(sample.hash).has_value()) candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
+    if (!shared_.Offers(sample.hash)) candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
   }
 
   Merges merges;
@@ -178,7 +180,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   for (const GuestMemory::Merge& merge : merges) {
     Mark& mark = marks[merge.gfn.value()];
     if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) {
-      Postpone(mark, merge.outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
+      PostponeUnmerged(mark, merge.outcome);
       continue;
     }
     mark = Mark{};
@@ -186,10 +188,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   }
 }
 
-bool Merger::IsMemoryShort() const {
-  const PageCount scarce(pool_.budget().limit().in_pages() / 8);
-  return pool_.FreePages() < std::max(scarce, pool_.watermarks().high);
-}
+bool Merger::IsMemoryShort() const { return pool_.FreePages() < pool_.comfortable(); }
 
 size_t Merger::SplittingPays() const { return IsMemoryShort() ? kSplittingPays : kSplittingIsFree; }
 
@@ -209,6 +208,10 @@ bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
 void Merger::Postpone(Mark& mark, int passes) {
   mark.age = static_cast<uint16_t>(std::min<int>(mark.age + passes, kMostAge));
   mark.skip = static_cast<uint16_t>(SkipFor(mark.age));
+}
+
+void Merger::PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
+  Postpone(mark, outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
 }
 
 void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
@@ -245,7 +248,7 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
     for (const GuestMemory::Merge& merge : merges) {
       Mark& mark = marks[merge.gfn.value()];
       mark.merged = merge.outcome == GuestMemory::Merge::Outcome::kMerged;
-      if (!mark.merged) Postpone(mark, merge.outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
+      if (!mark.merged) PostponeUnmerged(mark, merge.outcome);
     }
   }
 }
@@ -273,12 +276,6 @@ void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
         break;
     }
   }
-}
-
-GuestMemory* Merger::FindGuest(Guests guests, GuestId id) {
-  const auto place = std::lower_bound(guests.begin(), guests.end(), static_cast<unsigned>(id),
-                                      [](const auto& guest, unsigned wanted) { return guest->id() < wanted; });
-  return place != guests.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
 }
 
 ByteCount Merger::metadata() const {

@@ -117,8 +117,8 @@ class Merger {
   bool IsMemoryShort() const;
   // How many pages of a whole block have to be gained.
   size_t SplittingPays() const;
-  static GuestMemory* FindGuest(Guests guests, GuestId id);
   static void Postpone(Mark& mark, int passes);
+  static void PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome);
 
   Pool& pool_;
   SharedFrames& shared_;

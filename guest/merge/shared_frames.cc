@@ -38,11 +38,21 @@ ShareLink SharedFrames::AddLink(Record& record, Sharer sharer) {
   return ShareLink(number);
 }
 
+uint32_t SharedFrames::OfferedLocked(uint64_t hash) const {
+  const auto known = by_hash_.find(hash);
+  return known == by_hash_.end() || records_[known->second].count >= max_sharing_ ? kNone : known->second;
+}
+
+bool SharedFrames::Offers(uint64_t hash) const {
+  absl::MutexLock lock(&lock_);
+  return OfferedLocked(hash) != kNone;
+}
+
 std::optional<SharedFrames::Hold> SharedFrames::Find(uint64_t hash) {
   absl::MutexLock lock(&lock_);
-  const auto known = by_hash_.find(hash);
-  if (known == by_hash_.end() || records_[known->second].count >= max_sharing_) return std::nullopt;
-  return HoldLocked(records_[known->second]);
+  const uint32_t number = OfferedLocked(hash);
+  if (number == kNone) return std::nullopt;
+  return HoldLocked(records_[number]);
 }
 
 std::optional<SharedFrames::Hold> SharedFrames::HoldFrame(FrameNumber frame) {

@@ -77,7 +77,8 @@ class SharedFrames {
   };
   // `frame`, allocated and the caller's, is shared from now on, by nobody yet; its content has this hash.
   Hold Publish(FrameNumber frame, uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
-  // The frame with content of this hash that one more page may share.
+  // Whether there is a frame with content of this hash that one more page may share; and that frame.
+  bool Offers(uint64_t hash) const ABSL_LOCKS_EXCLUDED(lock_);
   std::optional<Hold> Find(uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
   // That frame, if it is shared.
   std::optional<Hold> HoldFrame(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
@@ -140,6 +141,8 @@ class SharedFrames {
 
   Record& RecordOf(FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   const Record& RecordOf(FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // The number of its record; kNone: there is none.
+  uint32_t OfferedLocked(uint64_t hash) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   Hold HoldLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   ShareLink AddLink(Record& record, Sharer sharer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Unindex(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);

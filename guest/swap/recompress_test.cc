@@ -38,12 +38,6 @@ using Age = SwapSpace::Age;
 constexpr ByteCount kEverything = ByteCount::MiB(1024);
 constexpr PageCount kAll{1 << 20};
 
-RealPage MakePage(Content content, uint64_t seed) {
-  RealPage page;
-  FillPage(page.data(), content, seed);
-  return page;
-}
-
 class RecompressTest : public ::testing::Test {
  protected:
   void SetUp() override { MakeSpace(ByteCount::MiB(16)); }

@@ -393,9 +393,8 @@ bool SwapSpace::HasRoomToKeep(const SlotRecord& record) const {
   if (record.kind() == SlotKind::kBacked) {
     return areas_[record.area()]->IsHalfFree() && areas_[record.area()]->IsReachable();
   }
-  const PageCount scarce(pool_.budget().limit().in_pages() / 8);
   return record.kind() == SlotKind::kCompressed && !IsOverShare() &&
-         pool_.FreePages() > std::max(scarce, pool_.watermarks().high) + kOneBlock;
+         pool_.FreePages() > pool_.comfortable() + kOneBlock;
 }
 
 // A copy that is out of reach is worth nothing beside a page that is in memory.

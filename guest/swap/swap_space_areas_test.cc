@@ -34,12 +34,6 @@ using Page = std::array<std::byte, kPageSize>;
 
 constexpr ByteCount kEverything = ByteCount::MiB(1024);
 
-Page MakePage(Content content, uint64_t seed) {
-  Page page;
-  FillPage(page.data(), content, seed);
-  return page;
-}
-
 class SwapAreasTest : public ::testing::Test {
  protected:
   void SetUp() override { MakeSpace({ByteCount::MiB(16)}); }

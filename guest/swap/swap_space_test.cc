@@ -21,12 +21,6 @@ using ::testing::HasSubstr;
 
 using Page = std::array<std::byte, kPageSize>;
 
-Page MakePage(Content content, uint64_t seed) {
-  Page page;
-  FillPage(page.data(), content, seed);
-  return page;
-}
-
 class SwapSpaceTest : public ::testing::Test {
  protected:
   StoreResult Store(const Page& page) { return store_.Store(page.data(), scratch_); }

@@ -21,12 +21,6 @@ using Bytes = std::vector<std::byte>;
 
 constexpr size_t kMost = 3000;
 
-Page MakePage(Content content, uint64_t seed) {
-  Page page;
-  FillPage(page.data(), content, seed);
-  return page;
-}
-
 class ZstdPageTest : public ::testing::Test {
  protected:
   Bytes Compress(const Page& page) {

@@ -2,6 +2,7 @@
 #ifndef QUIRE_GUEST_TESTING_PAGE_CONTENT_H_
 #define QUIRE_GUEST_TESTING_PAGE_CONTENT_H_
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -29,6 +30,12 @@ inline void FillPage(std::byte* page, Content content, uint64_t seed) {
     if (content == Content::kNoise) word = noise;
     std::memcpy(page + i * 8, &word, 8);
   }
+}
+
+inline std::array<std::byte, kPageSize> MakePage(Content content, uint64_t seed) {
+  std::array<std::byte, kPageSize> page;
+  FillPage(page.data(), content, seed);
+  return page;
 }
 
 // Whether `page` has the content.

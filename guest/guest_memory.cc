@@ -14,35 +14,41 @@ namespace quire {
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(GuestId id, PageCount size,
                                                                  std::unique_ptr<FrameSource> frames,
                                                                  const GuestServices& services,
-                                                                 const GuestLimits& limits) {
+                                                                 const GuestLimits& limits, GuestMemory* parent) {
   if (limits.frames != PageCount() && limits.frames < GuestLimits::kLeast) {
     return absl::InvalidArgumentError(absl::StrFormat("a guest may hold %d pages, and cannot run in less than %d",
                                                       limits.frames.in_pages(), GuestLimits::kLeast.in_pages()));
   }
-  auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services, limits));
-  absl::StatusOr<MemoryMap> map = MemoryMap::Create(*guest, size);
+  auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services, limits, parent));
+  const PageEntry fresh = parent == nullptr ? PageEntry::Absent() : PageEntry::Inherited();
+  absl::StatusOr<MemoryMap> map = MemoryMap::Create(*guest, size, fresh);
   if (!map.ok()) return map.status();
   guest->map_ = std::make_unique<MemoryMap>(*std::move(map));
+  if (parent != nullptr) guest->BeginAsClone();
   return guest;
 }
 
 GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services,
-                         const GuestLimits& limits)
+                         const GuestLimits& limits, GuestMemory* parent)
     : id_(id),
       services_(services),
       limits_(limits),
       held_limit_(limits.frames),
       swapped_limit_(limits.swapped),
       frames_(held_limit_.limited() ? std::make_unique<LimitedFrames>(std::move(frames), held_limit_)
-                                    : std::move(frames)) {}
+                                    : std::move(frames)),
+      parent_(parent) {}
 
 GuestMemory::~GuestMemory() {
   if (map_ == nullptr) return;
+  QUIRE_CHECK(!has_clones());
   MarkStopped(absl::CancelledError("the guest is gone"));
   services_.prefetch.Forget(*this);
   services_.reclaim.Forget(*this);
   Discard(GfnRange(Gfn(0), size()));
   QUIRE_CHECK(counts()[PageState::kAbsent] == size());
+  if (inheritors_ != nullptr) notifiers_.Unregister(inheritors_.get());
+  if (parent_ != nullptr) EndAsClone();
 }
 
 // --- Advice.
@@ -70,6 +76,7 @@ void GuestMemory::Discard(GfnRange range) {
 void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
   absl::MutexLock lock(&block.lock);
   if (block.Count(PageState::kAbsent) == map_->Pages(block).size().in_pages()) return;
+  LeaveView(block);
   FrameRuns runs;
   {
     const ScopedInvalidation invalidation(notifiers_, {.range = range, .event = InvalidateEvent::kUnmap});
@@ -78,6 +85,7 @@ void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
       if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
       FreeKept(entry);
       LeaveShared(entry);
+      LeaveTemplate(gfn, entry);
       if (entry.state() == PageState::kSwapped) {
         services_.store.Free(entry.slot());
         swapped_limit_.Uncharge(kOnePage);
@@ -141,6 +149,11 @@ GuestMemory* FindGuest(absl::Span<const std::unique_ptr<GuestMemory>> guests, Gu
   return place != guests.end() && (*place)->id() == static_cast<unsigned>(id) ? place->get() : nullptr;
 }
 
+ByteCount GuestMemory::metadata() const {
+  const ByteCount inheritors = inheritors_ == nullptr ? ByteCount() : inheritors_->metadata();
+  return map_->metadata() + inheritors + ByteCount::Bytes(sizeof *this);
+}
+
 // --- Checking.
 
 PageEntry GuestMemory::EntryOf(Gfn gfn) {
@@ -200,6 +213,8 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
         !services_.shared.Has(entry.frame(), entry.link(), {.guest = id_, .gfn = gfn})) {
       return broken(14, gfn, "shares a frame that does not know of it");
     }
+    if (entry.state() == PageState::kInherited && parent_ == nullptr) return broken(15, gfn, "has no template");
+    if (block.viewed && entry.state() != PageState::kInherited) return broken(15, gfn, "is behind a view");
     if (entry.state() == PageState::kInTransit) return broken(6, gfn, "is in transit, and nobody is at work");
     if (entry.incompressible() && entry.state() != PageState::kOut) return broken(8, gfn, "is marked but not out");
   }

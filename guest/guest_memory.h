@@ -8,8 +8,11 @@
 //     Reclaimer's queue lock
 //     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
 //
-// The class is in five files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), and the rest.
+// Of guests that are cloned from one another, the locks of a clone's block come before those of its template's.
+//
+// The class is in six files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
+// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), clones
+// (guest_memory_clone.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
@@ -33,6 +36,7 @@
 #include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/units.h"
+#include "guest/clone/inheritors.h"
 #include "guest/fault_handler.h"
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_source.h"
@@ -58,7 +62,8 @@ struct FaultCounters {
   Counter zero_fill;
   Counter second_chance;
   Counter swap_in;
-  Counter unshare;           // written to while they shared a frame
+  Counter unshare;           // written to while they shared a frame, or read as their template's
+  Counter inherited;         // of a template, shown to a clone
   Counter already_resident;  // another vCPU was faster, or the MMU had dropped it by itself
   // Faults for which a whole block was brought in, and blocks that were made whole while pages of them were in use.
   Counter whole;
@@ -128,11 +133,13 @@ class EvictionScratch {
 // Thread safe.
 class GuestMemory final : public FaultHandler {
  public:
-  // `frames` says where the guest's pages live. `id` names the guest in frame descriptors and messages.
+  // `frames` says where the guest's pages live. `id` names the guest in frame descriptors and messages. A clone of
+  // `parent`, if that is given: it is frozen, of the same size, has its pages in the same way, and outlives the clone.
   static absl::StatusOr<std::unique_ptr<GuestMemory>> Create(GuestId id, PageCount size,
                                                              std::unique_ptr<FrameSource> frames,
                                                              const GuestServices& services,
-                                                             const GuestLimits& limits = {});
+                                                             const GuestLimits& limits = {},
+                                                             GuestMemory* parent = nullptr);
   // Drops everything. No secondary MMU is subscribed any more.
   ~GuestMemory() override;
 
@@ -209,8 +216,9 @@ class GuestMemory final : public FaultHandler {
   // Pages of one block, in ascending order; those that lie near each other are invalidated together. Takes a whole
   // block apart.
   void MergePages(BlockNumber number, uint64_t seed, absl::Span<Merge> merges);
-  // Whether the block is whole; it may have changed since.
+  // Whether the block is whole, or has any frame of its own; it may have changed since.
   bool IsWhole(BlockNumber number);
+  bool HasFrames(BlockNumber number);
 
   // A shared frame is to be given up: this page goes over to another one with the same content, or into the store,
   // where `slot` has it and one more reference. False: the page does not share the frame, or may not.
@@ -218,6 +226,28 @@ class GuestMemory final : public FaultHandler {
   bool EvictShared(Gfn gfn, const SharedFrames::Hold& from, SwapSlot slot);
   // Nobody maps the shared frame for this page any more, until the next fault.
   void UnmapShared(Gfn gfn, const SharedFrames::Hold& frame);
+
+  // --- Clones.
+
+  // The guest becomes a template: its memory stays as it is from now on, for clones to read. No secondary MMU is
+  // subscribed any more. Its pages go on being aged, stored, moved and merged.
+  void Freeze();
+  bool frozen() const { return frozen_.load(std::memory_order_acquire); }
+  // The template that this is a clone of, or null.
+  GuestMemory* parent() const { return parent_; }
+  bool has_clones() const { return clones_.load(std::memory_order_acquire) > 0; }
+
+  // What a window of a fresh clone is to show in the place of the clone's own frames: those of its templates, where the
+  // process may have the mappings that it can take to show them. Faults resolve to the same frames then.
+  struct View {
+    GfnRange range;
+    FrameNumber frame;  // of its first page; the others follow
+  };
+  std::vector<View> Views();
+  // What these mappings are charged with.
+  PageCount view_charge() const { return view_charge_; }
+  // Clones that may map this page of a template.
+  size_t InheritorsOf(Gfn gfn) const { return inheritors_ == nullptr ? 0 : inheritors_->CountOf(gfn); }
 
   // --- For compaction.
 
@@ -248,7 +278,7 @@ class GuestMemory final : public FaultHandler {
   PageCount peak_held() const { return is_limited() ? held_limit_.peak() : PageCount(held_peak_.value()); }
   // The most pages that it ever had in the swap store.
   PageCount peak_swapped() const { return PageCount(swapped_peak_.value()); }
-  ByteCount metadata() const { return map_->metadata() + ByteCount::Bytes(sizeof *this); }
+  ByteCount metadata() const;
 
   // Verifies the numbered invariants of docs/page_states.md. Only while nothing else runs.
   absl::Status Check();
@@ -261,8 +291,8 @@ class GuestMemory final : public FaultHandler {
   static constexpr int kTriesForPool = 3;   // times that the pool makes room for what a guest at its limit stores
   static constexpr int kMostFetches = 3;    // of many pages; then a fault does with its page alone
 
-  GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services,
-              const GuestLimits& limits);
+  GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services, const GuestLimits& limits,
+              GuestMemory* parent);
 
   // What a fault keeps from one try to the next.
   struct FaultPlan {
@@ -275,6 +305,8 @@ class GuestMemory final : public FaultHandler {
     int rooms_within_limit = 0;                   // times that the guest made room for a block among its own pages
     int pool_rooms = 0;                           // times that the pool made room, for the guest to store pages in
     FetchedPages fetched = {};
+    bool of_template = false;         // a template is asked for the page, and has decided how much it brings in
+    GuestMemory* at_limit = nullptr;  // who is, when the last try failed for that
   };
   // Why a try did not succeed. That the guest is at its own limit is what frames_ says; outside of this class it is
   // Unavailable, as for a pool that is full.
@@ -291,7 +323,9 @@ class GuestMemory final : public FaultHandler {
   bool PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Makes another try worth it for a guest that is at its limit. Error: it cannot go on, and was stopped.
   absl::Status MakeRoomWithinLimit(FaultPlan& plan);
-  void StopAtLimit();
+  absl::Status StopAtLimit();
+  // A fault of this guest has failed for good; it may have been a template that it needed a page of.
+  absl::Status StoppedFor(const absl::Status& why);
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -353,6 +387,9 @@ class GuestMemory final : public FaultHandler {
   // The frame that the page shares, or for a write one of its own.
   absl::StatusOr<Resolution> ResolveShared(Block& block, Gfn gfn, Access access)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The template's frame, read-only, or a copy in a frame of its own.
+  absl::StatusOr<Resolution> ResolveInherited(Block& block, Gfn gfn, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> FillZero(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> SwapIn(Block& block, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // `address` is the manager's view of the frame that serves best. Error: what is stored is damaged; the page stays as
@@ -376,6 +413,40 @@ class GuestMemory final : public FaultHandler {
   GfnRange RunAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Those of them that lie in consecutive frames; the page has one.
   Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
+  void BeginAsClone();
+  void EndAsClone();
+  // The ancestor that has the content of an inherited page, and does for as long as this guest inherits it.
+  GuestMemory& OwnerOf(Gfn gfn) const;
+  // Whether the page is inherited from this ancestor.
+  bool InheritsFrom(const GuestMemory& owner, const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The inherited pages around `gfn`, within its aligned 64 KiB, that this ancestor has.
+  GfnRange InheritedAround(const GuestMemory& owner, const Block& block, Gfn gfn)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Where a window's view shows the page; nullopt: nowhere, or there is no window.
+  std::optional<FrameNumber> ViewedFrame(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  bool IsViewed(BlockNumber number);
+  // Brings a page of this template in for a clone to read.
+  absl::StatusOr<Resolution> ResolveForClone(Block& block, Gfn gfn, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The page can be had from the template's frames; nullopt: not here, or it is zero.
+  absl::StatusOr<std::optional<Resolution>> TryShow(Block& block, Gfn gfn, GuestMemory& owner, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  Resolution Show(Block& block, GfnRange run, GuestMemory& owner, const Resolution& theirs)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Copies the page, and some around it where that is cheap, into frames of its own. Nullopt: it is zero.
+  absl::StatusOr<std::optional<Resolution>> TryCopy(Block& block, Gfn gfn, GuestMemory& owner, FaultPlan& plan)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The pages, inherited from the owner, whose block is locked too, have these frames now.
+  void TakeOver(Block& block, GfnRange run, FrameNumber own, GuestMemory& owner)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Pages of which the template has nothing become absent.
+  void InheritZeros(Block& block, Gfn gfn, GuestMemory& owner) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The window is to show the block's own frames from now on.
+  void LeaveView(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Nobody maps the template's frames for these pages any more.
+  void LeaveTemplates(Block& block, GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void LeaveTemplate(Gfn gfn, PageEntry entry);
 
   // Merges pages that lie near each other, in one invalidation.
   void MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -470,6 +541,12 @@ class GuestMemory final : public FaultHandler {
   std::unique_ptr<MemoryMap> map_;
   NotifierChain notifiers_;
   Counter faults_;
+
+  GuestMemory* const parent_;
+  PageCount view_charge_;
+  std::atomic<uint64_t> clones_ = 0;
+  std::unique_ptr<Inheritors> inheritors_;  // of a template
+  std::atomic<bool> frozen_ = false;
 
   std::atomic<bool> stopped_ = false;
   mutable absl::Mutex stop_lock_;

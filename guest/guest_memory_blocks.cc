@@ -30,7 +30,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, Faul
   // What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages
   // are.
   if (pages.size() != kOneBlock || block.Count(PageState::kPoisoned) > 0 || block.Count(PageState::kShared) > 0 ||
-      block.Count(PageState::kInTransit) > 0) {
+      block.Count(PageState::kInherited) > 0 || block.Count(PageState::kInTransit) > 0) {
     return NotWhole();
   }
   absl::Status made;
@@ -237,7 +237,8 @@ void GuestMemory::PrefetchLocked(Block& block, FaultPlan& plan) {
 bool GuestMemory::MayPrefetch(const Block& block) const {
   // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
   return !stopped() && MayBeWhole(block) && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
-         block.Count(PageState::kPoisoned) == 0 && block.Count(PageState::kShared) == 0 && !CameWholeTooLately(block) &&
+         block.Count(PageState::kPoisoned) == 0 && block.Count(PageState::kShared) == 0 &&
+         block.Count(PageState::kInherited) == 0 && !CameWholeTooLately(block) &&
          services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock && HasRoomFor(kOneBlock);
 }
 

@@ -18,6 +18,7 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     return absl::OutOfRangeError(
         absl::StrCat("guest ", id(), " has no page ", gfn.value(), ": its memory ends at page ", size().in_pages()));
   }
+  if (frozen()) return absl::FailedPreconditionError(absl::StrCat("guest ", id(), " is a template, and does not run"));
   FaultPlan plan{
       .access = access, .granularity = {}, .may_compact = wait == Wait::kMay && services_.compactor.in_fault()};
   for (int made_room = 0;;) {
@@ -34,7 +35,8 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     }
     if (IsAtLimit(resolution.status())) {
       if (wait == Wait::kMustNot) return absl::UnavailableError(resolution.status().message());
-      if (absl::Status status = MakeRoomWithinLimit(plan); !status.ok()) return status;
+      GuestMemory& at_limit = plan.at_limit != nullptr ? *plan.at_limit : *this;
+      if (absl::Status status = at_limit.MakeRoomWithinLimit(plan); !status.ok()) return StoppedFor(status);
       continue;
     }
     if (!absl::IsUnavailable(resolution.status()) || wait == Wait::kMustNot) return resolution;
@@ -58,6 +60,7 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, FaultPlan& plan) {
     // Under the lock: Stop() comes before the Discard() that empties the block, so nothing is brought in after that.
     if (stopped()) return status();
     if (!plan.granularity.has_value()) plan.granularity = Choose(block, gfn);
+    plan.at_limit = nullptr;
     resolution = ResolveLocked(block, gfn, plan);
     if (resolution.ok() && IsComplete(block)) resolution = Promote(block);
     if (resolution.ok()) block.faults.next_expected = static_cast<uint16_t>(IndexInBlock(resolution->range.end()));
@@ -91,20 +94,28 @@ absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
     absl::SleepFor(SwapSpace::kAwaitArea);
     return absl::OkStatus();
   }
-  StopAtLimit();
+  return StopAtLimit();
+}
+
+// A template has no life of its own to end: whoever needs its page cannot go on.
+absl::Status GuestMemory::StoppedFor(const absl::Status& why) {
+  if (!stopped()) Stop(why);
   return status();
 }
 
-void GuestMemory::StopAtLimit() {
+absl::Status GuestMemory::StopAtLimit() {
   const PageCount swapped = counts()[PageState::kSwapped];
   const std::string most =
       swapped_limit_.limited() ? absl::StrFormat(" of at most %.0f MiB", swapped_limit_.limit().bytes().in_mib()) : "";
-  Stop(absl::ResourceExhaustedError(absl::StrFormat(
+  const absl::Status why = absl::ResourceExhaustedError(absl::StrFormat(
       "guest-%u is at its limit of %.0f MiB of memory and nothing more of it can be stored (%.0f MiB%s are)%s; it has "
       "been stopped; %s",
       id(), held_limit_.limit().bytes().in_mib(), swapped.bytes().in_mib(), most, services_.store.DescribeAreas(),
-      limits_.advice)));
+      limits_.advice));
+  if (frozen()) return why;
+  Stop(why);
   Discard(GfnRange(Gfn(0), size()));
+  return status();
 }
 
 Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
@@ -116,7 +127,8 @@ Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
                            {.index = IndexInBlock(gfn),
                             .number = static_cast<uint32_t>(faults_.value()),
                             .after_stream = IsAfterStream(block),
-                            .may_be_whole = MayBeWhole(block) && block.Count(PageState::kShared) == 0});
+                            .may_be_whole = MayBeWhole(block) && block.Count(PageState::kShared) == 0 &&
+                                            block.Count(PageState::kInherited) == 0});
 }
 
 bool GuestMemory::IsAfterStream(const Block& block) const {
@@ -174,6 +186,8 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
       return SwapIn(block, gfn, plan);
     case PageState::kShared:
       return ResolveShared(block, gfn, plan.access);
+    case PageState::kInherited:
+      return ResolveInherited(block, gfn, plan);
     case PageState::kPoisoned:
       break;
   }
@@ -240,7 +254,7 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
 void GuestMemory::NoteHeld(PageCount acquired) {
   if (is_limited()) return;
   const PageCount others = counts()[PageState::kAbsent] + counts()[PageState::kSwapped] + counts()[PageState::kShared] +
-                           counts()[PageState::kPoisoned];
+                           counts()[PageState::kPoisoned] + counts()[PageState::kInherited];
   held_peak_.Note((size() - std::min(others, size()) + acquired).in_pages());
 }
 

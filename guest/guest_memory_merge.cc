@@ -29,6 +29,12 @@ bool GuestMemory::IsWhole(BlockNumber number) {
   return block.whole;
 }
 
+bool GuestMemory::HasFrames(BlockNumber number) {
+  Block& block = map_->block(number);
+  absl::MutexLock lock(&block.lock);
+  return block.HasFrames();
+}
+
 // Read through the alias while the guest may write: what is found is confirmed before it counts. Under the lock, for a
 // frame that is given back meanwhile would be populated again by reading it.
 void GuestMemory::SamplePages(BlockNumber number, uint64_t seed, absl::FunctionRef<bool(Gfn)> skip, Samples& samples) {

@@ -84,10 +84,20 @@ MemoryManager::~MemoryManager() {
   CancelSwap();
   StopReclaim();
   absl::MutexLock lock(&guests_lock_);
-  guests_.clear();
+  while (!guests_.empty()) guests_.pop_back();  // clones before their templates
 }
 
 absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement, const GuestLimits& limits) {
+  return AddGuest(size, placement, limits, nullptr);
+}
+
+absl::StatusOr<GuestMemory*> MemoryManager::Clone(GuestMemory& parent, const GuestLimits& limits) {
+  const Placement placement = parent.reservation().empty() ? Placement::kArena : Placement::kReservation;
+  return AddGuest(parent.size(), placement, limits, &parent);
+}
+
+absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement, const GuestLimits& limits,
+                                                     GuestMemory* parent) {
   absl::MutexLock lock(&guests_lock_);
   const GuestId id{next_guest_};
   std::unique_ptr<FrameSource> frames;
@@ -102,7 +112,7 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
       GuestMemory::Create(id, size, std::move(frames),
                           GuestServices{*pool_, store_, shared_, islands_, reclaimer_, prefetcher_, faults_, swap_,
                                         granularity_, compactor_, on_stopped_},
-                          limits);
+                          limits, parent);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));
@@ -110,12 +120,25 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
 }
 
 void MemoryManager::RemoveGuest(GuestMemory* guest) {
-  std::unique_ptr<GuestMemory> removed;  // destroyed without the lock: it waits for the reclaimer, which may want it
+  while (guest != nullptr) guest = RemoveOne(guest);
+}
+
+GuestMemory* MemoryManager::RemoveOne(GuestMemory* guest) {
+  GuestMemory* const parent = guest->parent();
+  {
+    std::unique_ptr<GuestMemory> removed;  // destroyed without the lock: it waits for the reclaimer, which may want it
+    absl::MutexLock lock(&guests_lock_);
+    if (guest->has_clones()) {
+      orphaned_.insert(guest);
+      return nullptr;
+    }
+    const auto place = std::find_if(guests_.begin(), guests_.end(), [&](const auto& g) { return g.get() == guest; });
+    QUIRE_CHECK(place != guests_.end());
+    removed = std::move(*place);
+    guests_.erase(place);
+  }
   absl::MutexLock lock(&guests_lock_);
-  const auto place = std::find_if(guests_.begin(), guests_.end(), [&](const auto& g) { return g.get() == guest; });
-  QUIRE_CHECK(place != guests_.end());
-  removed = std::move(*place);
-  guests_.erase(place);
+  return parent != nullptr && !parent->has_clones() && orphaned_.erase(parent) > 0 ? parent : nullptr;
 }
 
 // Holds the list of guests, so that none goes away meanwhile.
@@ -261,7 +284,7 @@ void MemoryManager::OutOfMemory(GuestMemory& asking) {
 GuestMemory* MemoryManager::LargestGuest(const SwapSpace::Statistics& stored) {
   GuestMemory* largest = nullptr;
   for (const auto& guest : guests_) {
-    if (guest->stopped()) continue;
+    if (guest->stopped() || guest->frozen()) continue;  // clones live on a template
     if (largest == nullptr || Charge(*guest, stored) > Charge(*largest, stored)) largest = guest.get();
   }
   return largest;
@@ -321,7 +344,7 @@ absl::Status MemoryManager::CheckShared() {
   for (const auto& guest : guests_) {
     const PageCount pages = guest->counts()[PageState::kShared];
     sharing += pages;
-    if (!guest->reservation().empty()) islands += pages;
+    if (!guest->reservation().empty()) islands += pages + guest->view_charge();
   }
   if (islands != islands_.charged()) {
     return absl::InternalError(absl::StrCat("invariant 14: ", islands.in_pages(),

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -68,7 +69,7 @@ struct MemoryManagerOptions {
   std::function<void(GuestMemory&, const absl::Status&)> on_stopped = nullptr;
 };
 
-// Thread safe. Guests are added before the first fault and removed after their last one.
+// Thread safe. Guests are removed after their last fault.
 class MemoryManager final : private FrameMigrator {
  public:
   static absl::StatusOr<std::unique_ptr<MemoryManager>> Create(MemoryManagerOptions options);
@@ -77,7 +78,11 @@ class MemoryManager final : private FrameMigrator {
   // The manager owns the guest. Guests are numbered from 0.
   // Error: there is no room for a reservation, or the limits are too low to run in.
   absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement, const GuestLimits& limits = {});
-  // Drops the guest's memory. No secondary MMU is subscribed to it any more.
+  // A guest whose memory reads as that of `parent`, which is frozen, and takes none until it is written to. Any number
+  // of them, and clones of clones; also while guests run. Takes no time to speak of. Errors: as AddGuest's.
+  absl::StatusOr<GuestMemory*> Clone(GuestMemory& parent, const GuestLimits& limits = {});
+  // Drops the guest's memory. No secondary MMU is subscribed to it any more. A template may go before its clones: it
+  // stays, nameless, until the last of them has gone.
   void RemoveGuest(GuestMemory* guest);
 
   // The threads of reclaim and compaction, and the prefetcher, run between the two; without them, faults do for
@@ -143,6 +148,10 @@ class MemoryManager final : private FrameMigrator {
   Answer Evict(FrameNumber frame, FrameDescriptor owner) override;
   Answer MigrateShared(const Move& move) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
   Answer EvictShared(FrameNumber frame) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+  absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement, const GuestLimits& limits,
+                                        GuestMemory* parent) ABSL_LOCKS_EXCLUDED(guests_lock_);
+  // Returns its template, if that was only kept for it.
+  GuestMemory* RemoveOne(GuestMemory* guest) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Null: it is being removed.
   GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
 
@@ -187,7 +196,9 @@ class MemoryManager final : private FrameMigrator {
   Daemon recompressor_{"quire-zstd", [this] { RecompressCold(); }};
 
   absl::Mutex guests_lock_;
-  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);  // by ascending number
+  // By ascending number: a template comes before its clones.
+  std::vector<std::unique_ptr<GuestMemory>> guests_ ABSL_GUARDED_BY(guests_lock_);
+  absl::flat_hash_set<GuestMemory*> orphaned_ ABSL_GUARDED_BY(guests_lock_);  // removed, but kept for their clones
   uint16_t next_guest_ ABSL_GUARDED_BY(guests_lock_) = 0;
 };
 

@@ -38,6 +38,8 @@ struct alignas(64) Block {
   bool whole ABSL_GUARDED_BY(lock) = false;
   // The guest has asked for it to come whole (GuestMemory::AdviseHuge).
   bool advised ABSL_GUARDED_BY(lock) = false;
+  // Of a clone behind a window: the window still shows the template's frames here, none of the clone's own.
+  bool viewed ABSL_GUARDED_BY(lock) = false;
   // The reclaimer has it on a queue, or in hand. Every block with a frame is queued.
   bool queued ABSL_GUARDED_BY(lock) = false;
   // The guest's fault, by its number modulo 2^32, that it came in whole for; 0: none. A hint, read without the lock.
@@ -74,11 +76,12 @@ struct PageStateCounts {
   }
 };
 
-// Entries are read and changed under their block's lock, and by one function, which keeps the counts.
+// Entries are read and changed under their block's lock, and by one function, which keeps the counts. What is kept of
+// an entry is in what it differs from that of a fresh page: a map of any size is made without touching its entries.
 class MemoryMap {
  public:
-  // Every page of it absent. `size` is at least one page; the last block may be partial.
-  static absl::StatusOr<MemoryMap> Create(GuestMemory& guest, PageCount size);
+  // Every page of it is `fresh`: absent, or inherited. `size` is at least one page; the last block may be partial.
+  static absl::StatusOr<MemoryMap> Create(GuestMemory& guest, PageCount size, PageEntry fresh = PageEntry::Absent());
 
   MemoryMap(MemoryMap&&) = default;
 
@@ -90,7 +93,7 @@ class MemoryMap {
 
   PageEntry Get(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
     (void)block;
-    return entries()[gfn.value()];
+    return Read(gfn);
   }
   void Set(Block& block, Gfn gfn, PageEntry entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives the pages of a range, which lies within the block, consecutive frames from `first` on. Those that had a frame
@@ -102,10 +105,13 @@ class MemoryMap {
   ByteCount metadata() const;
 
  private:
-  MemoryMap(PageCount size, Mapping entries);
-  PageEntry* entries() const { return reinterpret_cast<PageEntry*>(entries_.data()); }
+  MemoryMap(PageCount size, PageEntry fresh, Mapping entries);
+  uint64_t& Place(Gfn gfn) const { return reinterpret_cast<uint64_t*>(entries_.data())[gfn.value()]; }
+  PageEntry Read(Gfn gfn) const { return PageEntry::FromBits(Place(gfn) ^ fresh_.bits()); }
+  void Write(Gfn gfn, PageEntry entry) { Place(gfn) = entry.bits() ^ fresh_.bits(); }
 
   PageCount size_;
+  PageEntry fresh_;
   Mapping entries_;
   std::unique_ptr<Block[]> blocks_;
   std::unique_ptr<PageStateCounts> counts_;

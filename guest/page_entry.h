@@ -8,7 +8,8 @@
 //   i      incompressible (out only)
 //   slot   in the swap store, plus one: of a page without a frame its content, of a page with one a copy that was kept
 //          when it came back (SwapSpace::Keep), which may be out of date
-//   link   of a page that shares a frame: its place among those that do (SharedFrames)
+//   link   of a page that shares a frame: its place among those that do (SharedFrames); of an inherited page, plus one:
+//          its place among those who may map the template's page (Inheritors), or where that was
 //
 // docs/page_states.md draws the transitions and says who may make them.
 #ifndef QUIRE_GUEST_PAGE_ENTRY_H_
@@ -32,8 +33,9 @@ enum class PageState : uint8_t {
   kSwapped,    // has a slot in the swap store and no frame
   kPoisoned,   // its content is lost; the guest has been stopped
   kShared,     // its content is in a shared frame, which nobody writes, and which a secondary MMU may map read-only
+  kInherited,  // of a clone: reads as the same page of its template, whose frame a secondary MMU may map read-only
 };
-inline constexpr int kPageStates = 7;
+inline constexpr int kPageStates = 8;
 
 class PageEntry {
  public:
@@ -51,6 +53,12 @@ class PageEntry {
     return PageEntry(PageState::kShared, frame.value() << kFrameShift | link.value() << kSlotShift);
   }
   static constexpr PageEntry Poisoned() { return PageEntry(PageState::kPoisoned, 0); }
+  // One that nobody maps, and one that somebody may.
+  static constexpr PageEntry Inherited() { return PageEntry(PageState::kInherited, 0); }
+  static PageEntry Inherited(ShareLink link) {
+    QUIRE_CHECK(link.value() < kSlotMask);
+    return PageEntry(PageState::kInherited, (link.value() + 1) << kSlotShift);
+  }
 
   constexpr PageState state() const { return static_cast<PageState>(bits_ & kStateMask); }
   // One of its own.
@@ -70,6 +78,12 @@ class PageEntry {
   ShareLink link() const {
     QUIRE_CHECK(state() == PageState::kShared);
     return ShareLink(bits_ >> kSlotShift);
+  }
+
+  // Of an inherited page that somebody may map, or might until the template's page was invalidated.
+  std::optional<ShareLink> inherited_link() const {
+    if (state() != PageState::kInherited || bits_ >> kSlotShift == 0) return std::nullopt;
+    return ShareLink((bits_ >> kSlotShift) - 1);
   }
 
   // The same frame and kept slot in another state, or another frame with the same kept slot. The page has a frame.
@@ -102,6 +116,8 @@ class PageEntry {
     return entry;
   }
 
+  constexpr uint64_t bits() const { return bits_; }
+  static constexpr PageEntry FromBits(uint64_t bits) { return PageEntry(bits); }
   friend constexpr bool operator==(PageEntry, PageEntry) = default;
 
  private:

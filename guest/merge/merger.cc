@@ -109,7 +109,7 @@ void Merger::EndPass(Guests guests) {
 // --- A block.
 
 void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
-  if (guest.stopped()) return;
+  if (guest.stopped() || !guest.HasFrames(number)) return;
   std::vector<Mark>& marks = marks_[guest.id()];
   if (marks.empty()) marks.resize(guest.size().in_pages());
   samples_.clear();

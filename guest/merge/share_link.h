@@ -5,7 +5,7 @@
 
 namespace quire {
 
-// Names the place of a page in the chain of the frame that it shares (SharedFrames).
+// Names the place of a page in a chain of those that share something (SharerChains).
 struct ShareLinkTag {
   static constexpr const char* kName = "share link";
 };

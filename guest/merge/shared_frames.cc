@@ -24,20 +24,6 @@ SharedFrames::Hold SharedFrames::Publish(FrameNumber frame, uint64_t hash) {
   return HoldLocked(record);
 }
 
-ShareLink SharedFrames::AddLink(Record& record, Sharer sharer) {
-  if (free_links_.empty()) {
-    free_links_.push_back(static_cast<uint32_t>(links_.size()));
-    links_.emplace_back();
-  }
-  const uint32_t number = free_links_.back();
-  free_links_.pop_back();
-  links_[number] = Link{.sharer = Pack(sharer), .next = record.first, .previous = kNone};
-  if (record.first != kNone) links_[record.first].previous = number;
-  record.first = number;
-  ++record.count;
-  return ShareLink(number);
-}
-
 uint32_t SharedFrames::OfferedLocked(uint64_t hash) const {
   const auto known = by_hash_.find(hash);
   return known == by_hash_.end() || records_[known->second].count >= max_sharing_ ? kNone : known->second;
@@ -83,7 +69,8 @@ std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {
   absl::MutexLock lock(&lock_);
   Record& record = RecordOf(hold.frame());
   if (record.retired || record.count >= max_sharing_) return std::nullopt;
-  return AddLink(record, sharer);
+  ++record.count;
+  return chains_.Add(record.pages, sharer);
 }
 
 void SharedFrames::Leave(FrameNumber frame, ShareLink link) {
@@ -91,11 +78,7 @@ void SharedFrames::Leave(FrameNumber frame, ShareLink link) {
   {
     absl::MutexLock lock(&lock_);
     Record& record = RecordOf(frame);
-    const uint32_t number = static_cast<uint32_t>(link.value());
-    const Link gone = links_[number];
-    (gone.previous == kNone ? record.first : links_[gone.previous].next) = gone.next;
-    if (gone.next != kNone) links_[gone.next].previous = gone.previous;
-    free_links_.push_back(number);
+    chains_.Remove(record.pages, link);
     QUIRE_CHECK(record.count > 0);
     --record.count;
     unused = ForgetIfUnused(record);
@@ -136,9 +119,7 @@ const SharedFrames::Record& SharedFrames::RecordOf(FrameNumber frame) const {
 SharedFrames::Sharers SharedFrames::SharersOf(const Hold& hold) const {
   absl::MutexLock lock(&lock_);
   Sharers sharers;
-  for (uint32_t link = RecordOf(hold.frame()).first; link != kNone; link = links_[link].next) {
-    sharers.push_back(Unpack(links_[link].sharer));
-  }
+  chains_.ForEach(RecordOf(hold.frame()).pages, [&](Sharer sharer, ShareLink) { sharers.push_back(sharer); });
   return sharers;
 }
 
@@ -182,23 +163,20 @@ PageCount SharedFrames::frames() const {
 
 PageCount SharedFrames::sharers() const {
   absl::MutexLock lock(&lock_);
-  return PageCount(links_.size() - free_links_.size());
+  return chains_.size();
 }
 
 ByteCount SharedFrames::metadata() const {
   absl::MutexLock lock(&lock_);
   return ByteCount::Bytes(records_.capacity() * (sizeof(Record) + sizeof(uint32_t)) +
-                          links_.capacity() * (sizeof(Link) + sizeof(uint32_t)) +
-                          by_hash_.capacity() * (sizeof(std::pair<uint64_t, uint32_t>) + 1));
+                          by_hash_.capacity() * (sizeof(std::pair<uint64_t, uint32_t>) + 1)) +
+         chains_.metadata();
 }
 
 bool SharedFrames::Has(FrameNumber frame, ShareLink link, Sharer sharer) const {
   absl::MutexLock lock(&lock_);
-  if (!pool_.arena().frames().Get(frame).is(FrameKind::kShared) || link.value() >= links_.size()) return false;
-  for (uint32_t at = RecordOf(frame).first; at != kNone; at = links_[at].next) {
-    if (at == link.value()) return links_[at].sharer == Pack(sharer);
-  }
-  return false;
+  return pool_.arena().frames().Get(frame).is(FrameKind::kShared) && chains_.IsOf(link, sharer) &&
+         chains_.Has(RecordOf(frame).pages, link);
 }
 
 absl::Status SharedFrames::Check() const {
@@ -209,9 +187,9 @@ absl::Status SharedFrames::Check() const {
     links += record.count;
     if (absl::Status status = CheckChain(record); !status.ok()) return status;
   }
-  if (links == links_.size() - free_links_.size()) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("shared frames: ", links, " pages are counted, but ",
-                                          links_.size() - free_links_.size(), " have links"));
+  if (links == chains_.size().in_pages()) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("shared frames: ", links, " pages are counted, but ", chains_.size().in_pages(), " have links"));
 }
 
 absl::Status SharedFrames::CheckChain(const Record& record) const {
@@ -224,12 +202,9 @@ absl::Status SharedFrames::CheckChain(const Record& record) const {
   }
   if (record.holds > 0) return broken("is held, and nobody is at work");
   if (record.count == 0 || record.count > max_sharing_) return broken("has no pages, or too many");
-  uint32_t count = 0;
-  uint32_t previous = kNone;
-  for (uint32_t at = record.first; at != kNone; previous = at, at = links_[at].next, ++count) {
-    if (count > record.count || links_[at].previous != previous) return broken("has a broken chain");
-  }
-  return count == record.count ? absl::OkStatus() : broken("counts other pages than its chain has");
+  const std::optional<size_t> length = chains_.LengthOf(record.pages);
+  if (!length.has_value()) return broken("has a broken chain");
+  return length == record.count ? absl::OkStatus() : broken("counts other pages than its chain has");
 }
 
 }  // namespace quire

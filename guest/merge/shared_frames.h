@@ -30,16 +30,9 @@
 #include "guest/frames/pool.h"
 #include "guest/frames/reserve.h"
 #include "guest/merge/share_link.h"
+#include "guest/merge/sharer_chains.h"
 
 namespace quire {
-
-// One page that maps a shared frame.
-struct Sharer {
-  GuestId guest;
-  Gfn gfn;
-
-  friend bool operator==(const Sharer&, const Sharer&) = default;
-};
 
 // Thread safe. Its lock is taken under the lock of a block of guest memory, and before the arena's.
 class SharedFrames {
@@ -122,29 +115,17 @@ class SharedFrames {
   struct Record {
     uint64_t hash = 0;
     FrameNumber frame = FrameDescriptor::kNoFrame;  // or the record is free
-    uint32_t first = kNone;
-    uint32_t count = 0;  // pages
+    SharerChains::Chain pages = {};
+    uint32_t count = 0;  // of them
     uint32_t holds = 0;
     bool retired = false;
     bool used = false;
   };
-  struct Link {
-    uint64_t sharer = 0;  // guest << 48 | gfn
-    uint32_t next = kNone;
-    uint32_t previous = kNone;
-  };
-
-  static uint64_t Pack(Sharer sharer) { return static_cast<uint64_t>(sharer.guest) << 48 | sharer.gfn.value(); }
-  static Sharer Unpack(uint64_t bits) {
-    return {.guest = GuestId{static_cast<uint16_t>(bits >> 48)}, .gfn = Gfn(bits & ((uint64_t{1} << 48) - 1))};
-  }
-
   Record& RecordOf(FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   const Record& RecordOf(FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // The number of its record; kNone: there is none.
   uint32_t OfferedLocked(uint64_t hash) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   Hold HoldLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  ShareLink AddLink(Record& record, Sharer sharer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Unindex(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // The frame, if nobody has it any more: to be freed without the lock.
   std::optional<FrameNumber> ForgetIfUnused(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
@@ -158,8 +139,7 @@ class SharedFrames {
   mutable absl::Mutex lock_;
   std::vector<Record> records_ ABSL_GUARDED_BY(lock_);  // by the number in the frame's descriptor
   std::vector<uint32_t> free_records_ ABSL_GUARDED_BY(lock_);
-  std::vector<Link> links_ ABSL_GUARDED_BY(lock_);
-  std::vector<uint32_t> free_links_ ABSL_GUARDED_BY(lock_);
+  SharerChains chains_ ABSL_GUARDED_BY(lock_);
   absl::flat_hash_map<uint64_t, uint32_t> by_hash_ ABSL_GUARDED_BY(lock_);  // the copy that is being filled
   uint32_t hand_ ABSL_GUARDED_BY(lock_) = 0;                                // for Next
 };

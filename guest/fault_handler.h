@@ -22,6 +22,14 @@ struct Resolution {
   FrameNumber FrameOf(Gfn gfn) const { return frame + (gfn - range.begin()); }
 };
 
+// What a window is to show in the place of the guest's own frames before the guest has any there: `frame` for the
+// first page, and those after it for the others. Whole blocks, but for the end of the guest's memory. Such a page is
+// resolved, read-only, to the frame that is shown, or else to the guest's own.
+struct WindowView {
+  GfnRange range;
+  FrameNumber frame;
+};
+
 // Whether a caller may be made to wait for reclaim or I/O. A thread that serves other faults too must not.
 enum class Wait : uint8_t { kMay, kMustNot };
 

@@ -237,13 +237,9 @@ class GuestMemory final : public FaultHandler {
   GuestMemory* parent() const { return parent_; }
   bool has_clones() const { return clones_.load(std::memory_order_acquire) > 0; }
 
-  // What a window of a fresh clone is to show in the place of the clone's own frames: those of its templates, where the
-  // process may have the mappings that it can take to show them. Faults resolve to the same frames then.
-  struct View {
-    GfnRange range;
-    FrameNumber frame;  // of its first page; the others follow
-  };
-  std::vector<View> Views();
+  // What a window of a fresh clone is to show: the frames of its templates, where the process may have the mappings
+  // that it can take to show them.
+  std::vector<WindowView> Views();
   // What these mappings are charged with.
   PageCount view_charge() const { return view_charge_; }
   // Clones that may map this page of a template.

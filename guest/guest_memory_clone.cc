@@ -93,8 +93,8 @@ std::optional<FrameNumber> GuestMemory::ViewedFrame(const Block& block, Gfn gfn)
   return shown->reservation().begin() + (gfn - Gfn(0));
 }
 
-std::vector<GuestMemory::View> GuestMemory::Views() {
-  std::vector<View> views;
+std::vector<WindowView> GuestMemory::Views() {
+  std::vector<WindowView> views;
   for (uint64_t b = 0; b < map_->blocks(); ++b) {
     Block& block = map_->block(BlockNumber(b));
     absl::MutexLock lock(&block.lock);

@@ -34,8 +34,51 @@ absl::Status Protect(HvaRange place, int protection) {
 
 }  // namespace
 
+// --- Views.
+
+absl::Status Islands::Show(const WindowView& view) {
+  if (uffd_.can_continue_protected()) {
+    const HvaRange place = Place(view.range);
+    absl::Status status = MapOver(place, PROT_READ | PROT_WRITE, MAP_PRIVATE, pool_fd_, view.frame);
+    if (status.ok()) status = uffd_.Register(place, Userfaultfd::Reports::kTouchesAndWrites);
+    if (!status.ok()) return absl::ResourceExhaustedError(status.message());
+  }
+  views_.resize(PageCount::Ceil(window_.size).in_blocks_ceil());
+  for (Gfn gfn = view.range.begin(); gfn < view.range.end(); gfn = gfn + kOneBlock) {
+    views_[BlockOf(gfn).value()] = view.frame + (gfn - view.range.begin());
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> Islands::LeaveView(GfnRange range) {
+  const uint64_t block = BlockOf(range.begin()).value();
+  if (block >= views_.size() || !views_[block].has_value()) return false;
+  const absl::Status status =
+      uffd_.can_continue_protected() ? PutHome(PagesOfBlock(BlockNumber(block))) : absl::OkStatus();
+  if (!status.ok()) return absl::ResourceExhaustedError(status.message());
+  views_[block].reset();
+  return true;
+}
+
+bool Islands::Views(GfnRange range, FrameNumber frame) const {
+  const uint64_t block = BlockOf(range.begin()).value();
+  return block < views_.size() && views_[block].has_value() &&
+         *views_[block] + PageCount(IndexInBlock(range.begin())) == frame;
+}
+
+GfnRange Islands::PagesOfBlock(BlockNumber block) const {
+  return PagesOf(block).Intersect(GfnRange(Gfn(0), PageCount::Ceil(window_.size)));
+}
+
+// --- Islands.
+
 absl::Status Islands::Make(GfnRange range, FrameNumber frame) {
   if (closed_) return absl::OkStatus();
+  if (Views(range, frame)) {
+    // Nobody has reckoned with an island for each page.
+    if (!uffd_.can_continue_protected()) return absl::ResourceExhaustedError("this kernel cannot show a view");
+    return uffd_.ContinueProtected(Place(range));
+  }
   const HvaRange place = Place(range);
   absl::Status status = KeepSpare();
   // Fails without having changed anything.

@@ -20,6 +20,11 @@
 // same reason MADV_DONTNEED alone makes sure that nobody sees the old frame any more, when there is no memory to put
 // the home back.
 //
+// A clone's window shows a template's frames in whole blocks before the clone has any there: a *view*, mapped and
+// registered as an island is, but for all of the block at once and with no page of it mapped. To show a page then is to
+// map it, protected; to take it away, MADV_DONTNEED. The first page of the clone's own in a block puts the block's home
+// back for good.
+//
 // Each island may cost two mappings of the process, of which the kernel allows 65530 as it comes: who decides to share
 // a page charges it to an IslandBudget first (guest/island_budget.h). Should they run out all the same, no island is
 // made, and those that are there can be unmade: whole mappings of neighbours are replaced together then, and a spare
@@ -29,10 +34,14 @@
 
 #include <bitset>
 #include <map>
+#include <optional>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/mapping.h"
 #include "base/units.h"
+#include "guest/fault_handler.h"
 #include "mmu/userfaultfd.h"
 
 namespace quire {
@@ -47,9 +56,17 @@ class Islands {
   Islands(const Islands&) = delete;
   Islands& operator=(const Islands&) = delete;
 
+  // Has the window show other frames than its home in these blocks, from now until LeaveView. Nobody has touched the
+  // window yet. On a host that cannot (before Linux 6.4), the frames are known, and making an island of them is
+  // refused. Errors: ResourceExhausted.
+  absl::Status Show(const WindowView& view);
+  // Puts the home back in the blocks of the range that have a view, empty of mapped pages. While it works, an access
+  // there is an error. Returns whether there was one. ResourceExhausted: it is still there.
+  absl::StatusOr<bool> LeaveView(GfnRange range);
+
   // Makes `range` an island that shows the frames from `frame` on, which are there and stay so until it is unmade.
-  // Whatever the window shows there now nobody may use any more. Wakes nobody. While it works, a write to the range is
-  // an error (EFAULT, or a signal).
+  // Whatever the window shows there now nobody may use any more; frames that a view shows there are just mapped. Wakes
+  // nobody. While it works, a write to the range is an error (EFAULT, or a signal).
   // ResourceExhausted: the process has no mapping left, or the host refuses for another reason. The range is home then,
   // or counted as an island still and out of everybody's reach.
   absl::Status Make(GfnRange range, FrameNumber frame);
@@ -70,6 +87,8 @@ class Islands {
 
  private:
   absl::Status Finish(HvaRange place);
+  bool Views(GfnRange range, FrameNumber frame) const;
+  GfnRange PagesOfBlock(BlockNumber block) const;
   absl::Status KeepSpare();
   absl::Status PutHome(GfnRange range);
   GfnRange Around(GfnRange range) const;
@@ -84,6 +103,8 @@ class Islands {
   bool closed_ = false;
   Mapping spare_;  // to be given up for an island that cannot be unmade otherwise; there when one is made
   PageCount size_;
+  // The frame that a view shows for the first page of a block; empty when there never was a view.
+  std::vector<std::optional<FrameNumber>> views_;
   // Blocks that have any.
   std::map<BlockNumber, std::bitset<kPagesPerBlock>> blocks_;
 };

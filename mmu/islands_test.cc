@@ -7,8 +7,6 @@
 #include "mmu/islands.h"
 
 #include <fcntl.h>
-#include <sched.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -17,9 +15,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -36,6 +32,7 @@
 #include "guest/frames/pool_file.h"
 #include "mmu/kvm_window.h"
 #include "mmu/sharing_memory.h"
+#include "mmu/touched_windows.h"
 #include "mmu/userfaultfd.h"
 
 namespace quire {
@@ -45,32 +42,12 @@ constexpr PageCount kSize = PageCount::OfBlocks(2);
 constexpr FrameRange kArena(FrameNumber(0), PageCount::OfBlocks(1));
 constexpr int kGuests = 2;
 
-// A touch of this range that is refused is tried again, for ever.
-struct {
-  std::atomic<uintptr_t> begin, end;
-} retried[kGuests];
-
-void RetryInWindows(int, siginfo_t* info, void*) {
-  const auto address = reinterpret_cast<uintptr_t>(info->si_addr);
-  for (const auto& range : retried) {
-    if (range.begin <= address && address < range.end) {
-      sched_yield();
-      return;
-    }
-  }
-  signal(SIGSEGV, SIG_DFL);  // at the same instruction, again
-}
-
 class IslandsTest : public ::testing::Test {
  protected:
   void SetUp() override {
     absl::StatusOr<Userfaultfd> uffd = Userfaultfd::Create();
     if (!uffd.ok()) GTEST_SKIP() << uffd.status().message();
     if (!uffd->can_write_protect()) GTEST_SKIP() << "this kernel does not report writes to protected pages of a file";
-    struct sigaction action = {};
-    action.sa_sigaction = RetryInWindows;
-    action.sa_flags = SA_SIGINFO | SA_NODEFER;
-    ASSERT_EQ(sigaction(SIGSEGV, &action, &before_), 0);
     const PageCount size = kArena.size() + kSize * kGuests;
     file_.emplace(PoolFile::Create({.size = size, .arena = kArena.size(), .limit = size}).value());
     // As the manager's arena is: what is shared is a piece of a 2 MiB page.
@@ -81,14 +58,12 @@ class IslandsTest : public ::testing::Test {
       guests_[i].memory->on_left = [this](FrameNumber frame) { on_left(frame); };
       guests_[i].window = KvmWindow::Create(*guests_[i].memory, file_->fd(), home).value();
       ASSERT_TRUE(guests_[i].window->can_share());
-      retried[i].begin = Base(i);
-      retried[i].end = Base(i) + kSize.in_bytes();
+      touched_.Add(*guests_[i].window);
     }
   }
   void TearDown() override {
     if (!file_) return;
     for (int i = 0; i < kGuests; ++i) EXPECT_EQ(AnonymousKiB(i), 0u) << "the kernel copied a page for itself";
-    sigaction(SIGSEGV, &before_, nullptr);
   }
 
   KvmWindow& window(int guest = 0) { return *guests_[guest].window; }
@@ -114,37 +89,15 @@ class IslandsTest : public ::testing::Test {
     return value;
   }
 
-  // Calls `line` with each line of /proc/self/smaps that describes a mapping of the window.
-  void ForEachMappingLine(int guest, const std::function<void(const std::string&, bool header)>& call) {
-    std::ifstream smaps("/proc/self/smaps");
-    bool inside = false;
-    for (std::string line; std::getline(smaps, line);) {
-      uintptr_t begin, end;
-      char protection;
-      const bool header = std::sscanf(line.c_str(), "%lx-%lx %c", &begin, &end, &protection) == 3;
-      if (header) inside = begin < Base(guest) + kSize.in_bytes() && Base(guest) < end;
-      if (inside) call(line, header);
-    }
-  }
-  int Mappings(int guest = 0) {
-    int mappings = 0;
-    ForEachMappingLine(guest, [&](const std::string&, bool header) { mappings += header ? 1 : 0; });
-    return mappings;
-  }
-  uint64_t AnonymousKiB(int guest = 0) {
-    uint64_t sum = 0, kib;
-    ForEachMappingLine(guest, [&](const std::string& line, bool) {
-      if (std::sscanf(line.c_str(), "Anonymous: %lu", &kib) == 1) sum += kib;
-    });
-    return sum;
-  }
+  int Mappings(int guest = 0) { return MappingsOf(window(guest)); }
+  uint64_t AnonymousKiB(int guest = 0) { return AnonymousKiBOf(window(guest)); }
 
   struct Guest {
     std::unique_ptr<SharingMemory> memory;
     std::unique_ptr<KvmWindow> window;
   };
 
-  struct sigaction before_ = {};
+  TouchedWindows touched_;
   std::optional<PoolFile> file_;
   std::function<void(FrameNumber)> on_left = [](FrameNumber) {};
   Guest guests_[kGuests];

@@ -31,7 +31,8 @@ constexpr absl::Duration kUntilMappingsAreGivenBack = absl::Milliseconds(1);
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvmWindow>> KvmWindow::Create(FaultHandler& memory, int pool_fd, FrameRange reservation,
-                                                             const KvmWindowOptions& options) {
+                                                             const KvmWindowOptions& options,
+                                                             absl::Span<const WindowView> views) {
   QUIRE_CHECK(memory.size() <= reservation.size());
   absl::StatusOr<Userfaultfd> uffd = Userfaultfd::Create();
   if (!uffd.ok()) return uffd.status();
@@ -45,8 +46,16 @@ absl::StatusOr<std::unique_ptr<KvmWindow>> KvmWindow::Create(FaultHandler& memor
   if (absl::Status status = uffd->Register({window->hva(), window->size()}); !status.ok()) return status;
   UniqueFd stop(eventfd(0, EFD_CLOEXEC));
   if (!stop.valid()) return absl::ErrnoToStatus(errno, "create an eventfd");
-  return absl::WrapUnique(new KvmWindow(memory, pool_fd, reservation.begin(), *std::move(window), *std::move(uffd),
-                                        std::move(stop), options));
+  auto made = absl::WrapUnique(new KvmWindow(memory, pool_fd, reservation.begin(), *std::move(window), *std::move(uffd),
+                                             std::move(stop), options));
+  absl::Status status;
+  {
+    absl::MutexLock lock(&made->lock_);
+    for (const WindowView& view : views) status.Update(made->islands_.Show(view));
+  }
+  made->Start();
+  if (!status.ok()) return status;
+  return made;
 }
 
 KvmWindow::KvmWindow(FaultHandler& memory, int pool_fd, FrameNumber home, Mapping window, Userfaultfd uffd,
@@ -57,7 +66,9 @@ KvmWindow::KvmWindow(FaultHandler& memory, int pool_fd, FrameNumber home, Mappin
       uffd_(std::move(uffd)),
       stop_(std::move(stop)),
       home_(home),
-      islands_({window_.hva(), window_.size()}, pool_fd, home, uffd_) {
+      islands_({window_.hva(), window_.size()}, pool_fd, home, uffd_) {}
+
+void KvmWindow::Start() {
   memory_.notifiers().Register(this);
   fault_thread_ = std::thread([this] { ServeFaults(); });
   slow_thread_ = std::thread([this] { ServeSlowly(); });
@@ -166,6 +177,7 @@ absl::Status KvmWindow::Install(const Resolution& resolution) {
 // MADV_COLLAPSE maps a 2 MiB page of the file that is all there by one entry, and first makes one of small pages. It
 // may refuse for many reasons, none of which is an error here: the pages are there, and can be mapped one by one.
 absl::Status KvmWindow::InstallHome(GfnRange range) {
+  if (absl::Status status = LeaveView(range); !status.ok()) return status;
   // None is left, unless an invalidation could not unmake it.
   if (absl::Status status = UnmakeIslands(range); !status.ok()) return status;
   const HvaRange place = Place(range);
@@ -194,6 +206,17 @@ absl::Status KvmWindow::InstallIsland(GfnRange range, FrameNumber frame) {
     counters_.islands_refused.Add();
   }
   return status;
+}
+
+absl::Status KvmWindow::LeaveView(GfnRange range) {
+  const absl::StatusOr<bool> left = islands_.LeaveView(range);
+  if (!left.ok()) {
+    counters_.homes_refused.Add();
+  } else if (*left) {
+    counters_.views_left.Add();
+    NoteRemapping(islands_.size());
+  }
+  return left.status();
 }
 
 absl::Status KvmWindow::UnmakeIslands(GfnRange range) {

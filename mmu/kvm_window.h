@@ -25,6 +25,8 @@
 //
 // The races are drawn in docs/locking.md, "Islands".
 //
+// A clone's window shows its template's frames where the clone has none of its own: a view (mmu/islands.h).
+//
 // When the guest is stopped, Release closes the window: it is protected against all access. A fault that cannot be
 // served any more is woken, and KVM_RUN ends with EFAULT. Leaving it asleep for a signal to end it would do on
 // Linux 6.2 and later only; before, KVM's faults wait for userfaultfd in a sleep that a kill alone interrupts.
@@ -43,6 +45,7 @@
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "base/counters.h"
 #include "base/mapping.h"
@@ -67,6 +70,7 @@ struct WindowCounters {
   Counter islands_made;      // pages
   Counter islands_unmade;    // pages: written to, or invalidated for another reason
   Counter islands_refused;   // times that one could not be made, for want of mappings; the guest got a page of its own
+  Counter views_left;        // blocks whose view made place for the guest's own frames
   Counter homes_refused;     // times that there was no mapping left to put a home back; tried again later
   LatencyHistogram latency;  // from an event's read to its wake-up
 };
@@ -81,9 +85,11 @@ struct KvmWindowOptions {
 class KvmWindow final : public MmuNotifier {
  public:
   // `memory` has its frames in `reservation` of the file `pool_fd`, page by page, and outlives the window.
-  // FailedPrecondition: the host lacks something.
+  // `views`, what it shows at first in the place of these frames.
+  // FailedPrecondition: the host lacks something. ResourceExhausted: the process has no mapping left.
   static absl::StatusOr<std::unique_ptr<KvmWindow>> Create(FaultHandler& memory, int pool_fd, FrameRange reservation,
-                                                           const KvmWindowOptions& options = {});
+                                                           const KvmWindowOptions& options = {},
+                                                           absl::Span<const WindowView> views = {});
   // Nobody touches the window any more.
   ~KvmWindow() override;
 
@@ -121,6 +127,7 @@ class KvmWindow final : public MmuNotifier {
   KvmWindow(FaultHandler& memory, int pool_fd, FrameNumber home, Mapping window, Userfaultfd uffd, UniqueFd stop,
             const KvmWindowOptions& options);
 
+  void Start();
   void ServeFaults();
   void ServeSlowly();
   // True when the fault needs no more work here. False: it has to wait, and `wait` forbids that, or it is to be tried
@@ -131,6 +138,8 @@ class KvmWindow final : public MmuNotifier {
   absl::Status Install(const Resolution& resolution) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status InstallHome(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status InstallIsland(GfnRange range, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Puts the home back where a view is.
+  absl::Status LeaveView(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Leaves no island in the range. ResourceExhausted: it could not.
   absl::Status UnmakeIslands(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Drops what is mapped in the range.

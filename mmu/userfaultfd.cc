@@ -17,6 +17,9 @@
 #ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
 #define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)  // Linux 5.19
 #endif
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP (1ull << 1)  // Linux 6.4
+#endif
 
 namespace quire {
 namespace {
@@ -44,6 +47,14 @@ bool Enable(int fd, uint64_t features) {
 
 uffdio_range ToKernel(HvaRange range) { return {.start = range.begin.value(), .len = range.size.in_bytes()}; }
 
+// Asks for a page that nobody registered: a mode that the kernel does not know is an error before that one is.
+bool KnowsProtectedContinue(int fd) {
+  uffdio_continue request = {};
+  request.range = {.start = kPageSize, .len = kPageSize};
+  request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP;
+  return ioctl(fd, UFFDIO_CONTINUE, &request) != 0 && errno != EINVAL;
+}
+
 }  // namespace
 
 absl::StatusOr<Userfaultfd> Userfaultfd::Create() {
@@ -58,7 +69,8 @@ absl::StatusOr<Userfaultfd> Userfaultfd::Create() {
     return absl::FailedPreconditionError(
         "the kernel's userfaultfd has no minor faults on shared memory: Linux 5.14 or newer is needed");
   }
-  return Userfaultfd(std::move(fd), can_write_protect);
+  const bool can_continue_protected = can_write_protect && KnowsProtectedContinue(fd.get());
+  return Userfaultfd(std::move(fd), can_write_protect, can_continue_protected);
 }
 
 absl::Status Userfaultfd::Register(HvaRange range, Reports reports) {
@@ -116,6 +128,10 @@ absl::Status Userfaultfd::Continue(HvaRange range) {
 }
 
 absl::Status Userfaultfd::ContinueAsleep(HvaRange range) { return Map(range, UFFDIO_CONTINUE_MODE_DONTWAKE).status(); }
+
+absl::Status Userfaultfd::ContinueProtected(HvaRange range) {
+  return Map(range, UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP).status();
+}
 
 absl::Status Userfaultfd::WriteProtect(HvaRange range) {
   uffdio_writeprotect request = {};

@@ -29,6 +29,9 @@ class Userfaultfd {
   // Whether pages of a file can be protected against writes so that the writes are reported (Linux 5.19 or newer).
   bool can_write_protect() const { return can_write_protect_; }
 
+  // Whether ContinueProtected works (Linux 6.4 or newer).
+  bool can_continue_protected() const { return can_continue_protected_; }
+
   // What is reported of a range. Touching a hole of the file (MISSING) and touching a page that is there but not mapped
   // (MINOR) always are; writing to a page that WriteProtect protects, if so wanted.
   enum class Reports : uint8_t { kTouches, kTouchesAndWrites };
@@ -46,18 +49,22 @@ class Userfaultfd {
   absl::Status Continue(HvaRange range);
   // The same, and wakes nobody.
   absl::Status ContinueAsleep(HvaRange range);
+  // The same, and protects them against writes in the same step.
+  absl::Status ContinueProtected(HvaRange range);
   // Protects the range's pages, which are mapped, against writes. Errors: those of the system call.
   absl::Status WriteProtect(HvaRange range);
   void Wake(HvaRange range);
 
  private:
-  Userfaultfd(UniqueFd fd, bool can_write_protect) : fd_(std::move(fd)), can_write_protect_(can_write_protect) {}
+  Userfaultfd(UniqueFd fd, bool can_write_protect, bool can_continue_protected)
+      : fd_(std::move(fd)), can_write_protect_(can_write_protect), can_continue_protected_(can_continue_protected) {}
 
   // `mode`: UFFDIO_CONTINUE's. Returns whether it found a page that was mapped already.
   absl::StatusOr<bool> Map(HvaRange range, uint64_t mode);
 
   UniqueFd fd_;
   bool can_write_protect_;
+  bool can_continue_protected_;
 };
 
 }  // namespace quire

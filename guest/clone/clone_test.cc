@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
+#include "guest/fault_handler.h"
 #include "guest/guest_limits.h"
 #include "guest/guest_memory.h"
 #include "guest/memory_manager.h"
@@ -360,7 +361,7 @@ TEST_P(CloneTest, ViewsShowWhatReadsAreResolvedTo) {
   EXPECT_EQ(guests_[child].memory->Views().size(), 2u);
   Freeze(child);
   const size_t grandchild = Clone(child);
-  const std::vector<GuestMemory::View> views = guests_[grandchild].memory->Views();
+  const std::vector<WindowView> views = guests_[grandchild].memory->Views();
   ASSERT_EQ(views.size(), 3u);
   EXPECT_EQ(views[1].range, PagesOf(BlockNumber(1)));
   EXPECT_EQ(views[1].frame, guests_[child].memory->reservation().begin() + kOneBlock);

@@ -125,6 +125,7 @@ void MemoryManager::RemoveGuest(GuestMemory* guest) {
 
 GuestMemory* MemoryManager::RemoveOne(GuestMemory* guest) {
   GuestMemory* const parent = guest->parent();
+  const FrameRange reservation = guest->reservation();
   {
     std::unique_ptr<GuestMemory> removed;  // destroyed without the lock: it waits for the reclaimer, which may want it
     absl::MutexLock lock(&guests_lock_);
@@ -137,6 +138,7 @@ GuestMemory* MemoryManager::RemoveOne(GuestMemory* guest) {
     removed = std::move(*place);
     guests_.erase(place);
   }
+  if (!reservation.empty()) pool_->ReturnReservation(reservation);
   absl::MutexLock lock(&guests_lock_);
   return parent != nullptr && !parent->has_clones() && orphaned_.erase(parent) > 0 ? parent : nullptr;
 }

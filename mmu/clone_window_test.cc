@@ -165,7 +165,7 @@ TEST_F(CloneWindowTest, AClonesCloneIsShownThePiecesOfBoth) {
 // No increment is lost while the template's and the clones' pages are reclaimed and merged as fast as can be.
 TEST_F(CloneWindowTest, ClonesCountOnWhileEverythingIsReclaimed) {
   constexpr uint64_t kPages = 64;
-  constexpr uint64_t kRounds = 2000;
+  constexpr uint64_t kRounds = 20000;
   for (uint64_t page = 0; page < kSize.in_pages(); ++page) Word(0, page) = page + 1;
   Freeze(0);
   const size_t first = Clone(0), second = Clone(0);

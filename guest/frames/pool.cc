@@ -51,13 +51,27 @@ Pool::Pool(const PoolOptions& options, PoolFile file)
       tables_(arena_end_ + options.reservations, RoomForTables(options.limit)) {}
 
 absl::StatusOr<FrameRange> Pool::AddReservation(PageCount size) {
-  const FrameRange range(next_reservation_, PageCount::OfBlocks(size.in_blocks_ceil()));
+  const PageCount rounded = PageCount::OfBlocks(size.in_blocks_ceil());
+  absl::MutexLock lock(&reservations_lock_);
+  const auto returned = std::find_if(returned_reservations_.begin(), returned_reservations_.end(),
+                                     [&](FrameRange range) { return range.size() == rounded; });
+  if (returned != returned_reservations_.end()) {
+    const FrameRange range = *returned;
+    returned_reservations_.erase(returned);
+    return range;
+  }
+  const FrameRange range(next_reservation_, rounded);
   if (range.end() > tables_.begin()) {
     return absl::InvalidArgumentError("the pool was made without room for this reservation");
   }
   next_reservation_ = range.end();
   has_reservations_ = true;
   return range;
+}
+
+void Pool::ReturnReservation(FrameRange range) {
+  absl::MutexLock lock(&reservations_lock_);
+  returned_reservations_.push_back(range);
 }
 
 bool Pool::ChargeReserved(PageCount pages) {

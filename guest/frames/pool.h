@@ -35,7 +35,7 @@ struct PoolOptions {
   bool use_memfd = false;
 };
 
-// Thread safe, except for AddReservation, EnableCompaction and the setters of callbacks, which belong to the time
+// Thread safe, except for EnableCompaction and the setters of callbacks, which belong to the time
 // before guests run.
 //
 // Two errors come out of allocation. Unavailable: free memory is at its min watermark, reclaim and try again.
@@ -48,7 +48,9 @@ class Pool final : private BlockSource {
   // --- Reservations: frames that belong to one guest by their place in the file.
 
   // A range of whole blocks that nobody else uses; nothing is charged for it.
-  absl::StatusOr<FrameRange> AddReservation(PageCount size);
+  absl::StatusOr<FrameRange> AddReservation(PageCount size) ABSL_LOCKS_EXCLUDED(reservations_lock_);
+  // A range that AddReservation returned, of which nothing is populated any more, may be another's.
+  void ReturnReservation(FrameRange range) ABSL_LOCKS_EXCLUDED(reservations_lock_);
   // Whether reservations can have blocks that are populated, and so mapped, as a whole.
   bool reservations_have_blocks() const { return file_.reservations_have_blocks(); }
   // Populates holes of a reservation with zero pages; a whole block at once, as one 2 MiB page.
@@ -167,9 +169,11 @@ class Pool final : private BlockSource {
   PoolFile file_;
   Budget budget_;
   const FrameNumber arena_end_;
-  FrameNumber next_reservation_;
+  absl::Mutex reservations_lock_;  // a leaf
+  FrameNumber next_reservation_ ABSL_GUARDED_BY(reservations_lock_);
+  std::vector<FrameRange> returned_reservations_ ABSL_GUARDED_BY(reservations_lock_);
   const FrameRange tables_;
-  bool has_reservations_ = false;
+  std::atomic<bool> has_reservations_ = false;
   std::function<void()> low_memory_;
   absl::Mutex tables_lock_;                                             // a leaf
   std::vector<FrameRange> taken_tables_ ABSL_GUARDED_BY(tables_lock_);  // in their order

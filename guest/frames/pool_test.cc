@@ -77,6 +77,8 @@ TEST_P(PoolTest, ReservationsAreWholeBlocksOfTheirOwnThatCostNothing) {
   EXPECT_EQ(a, FrameRange(FrameNumber(kLimit.in_pages()), PageCount::OfBlocks(2)));
   EXPECT_EQ(b, FrameRange(a.end(), kOneBlock));
   EXPECT_EQ(pool_->AddReservation(kReservations).status().code(), absl::StatusCode::kInvalidArgument);
+  pool_->ReturnReservation(a);
+  EXPECT_EQ(pool_->AddReservation(PageCount(1024)).value(), a) << "as many blocks";
   EXPECT_EQ(pool_->budget().charged(), PageCount());
 }
 

@@ -156,8 +156,8 @@ TEST(CliTest, HelpIsNoError) {
 
 TEST(CliTest, TheHelpOfRunHasFlagsWorkloadsExamplesAndStatuses) {
   const std::string help = Quire({"run", "--help"}).out;
-  for (const char* part : {"--guests=N", "(default 4)", "--memory=SIZE", "(default 256M)", "zipf", "Examples\n",
-                           "Exit status\n", "  4  out of memory\n"}) {
+  for (const char* part : {"--guests=N", "(default 4,", "--clones=N", "--memory=SIZE", "(default 256M)", "zipf",
+                           "Examples\n", "Exit status\n", "  4  out of memory\n"}) {
     EXPECT_TRUE(absl::StrContains(help, part)) << part;
   }
   std::istringstream lines(help);

@@ -6,6 +6,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "guest/frames/budget.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_limits.h"
@@ -31,11 +32,15 @@ ByteCount SwapFileSize(const RunOptions& options) {
   return std::max(PageCount::Ceil(options.all_memory()).bytes(), ByteCount::Bytes(SwapArea::kLeastBytes));
 }
 
+AnonymousBlocks AnonymousBlocksOf(const RunOptions& options) {
+  return options.huge == Huge::kAdvise ? AnonymousBlocks::kAdvised : AnonymousBlocks::kWanted;
+}
+
 }  // namespace
 
 ByteCount MinimumPool(const RunOptions& options) {
   // What the pool itself needs, and a block for each guest to run in.
-  return MinimumPoolLimit().bytes() + PageCount::OfBlocks(static_cast<uint64_t>(options.guests)).bytes();
+  return MinimumPoolLimit().bytes() + PageCount::OfBlocks(static_cast<uint64_t>(options.machines())).bytes();
 }
 
 ByteCount GuestAddressSpace() { return ByteCount::Bytes(QUIRE_AUX - QUIRE_MEMORY); }
@@ -59,7 +64,7 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   if (options_.accel == Accel::kKvm) {
     if (absl::Status status = PrepareProgram(); !status.ok()) return status;
   }
-  guests_.reserve(static_cast<size_t>(options_.guests));
+  guests_.reserve(static_cast<size_t>(options_.machines()));  // OnStopped looks at it at any time
   for (int i = 0; i < options_.guests; ++i) {
     if (absl::Status status = AddGuest(i); !status.ok()) return status;
   }
@@ -106,7 +111,7 @@ absl::Status GuestSet::PrepareManager() {
   const absl::StatusOr<PageCount> islands = windows ? IslandBudget::LimitOfProcess() : PageCount();
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
-       .reservations = windows ? memory * static_cast<uint64_t>(options_.guests) : PageCount(),
+       .reservations = windows ? memory * static_cast<uint64_t>(options_.machines()) : PageCount(),
        .granularity = {.blocks = options_.huge != Huge::kNever,
                        .advised_only = options_.huge == Huge::kAdvise,
                        .stream_faults = static_cast<uint8_t>(options_.huge_policy.stream),
@@ -145,36 +150,56 @@ absl::Status GuestSet::PrepareProgram() {
 
 absl::Status GuestSet::AddGuest(int number) {
   Guest& guest = guests_.emplace_back();
-  guest.name = absl::StrCat("guest-", number);
+  guest.name = options_.clones > 0 ? "template" : absl::StrCat("guest-", number);
   if (managed()) {
     absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(
         PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena,
-        {.frames = PageCount::Ceil(options_.guest_pool_limit.value_or(ByteCount())),
-         .swapped = PageCount::Ceil(options_.guest_swap_limit.value_or(ByteCount())),
-         .advice = "raise --guest_pool_limit or --guest_swap_limit, or lower --memory"});
+        LimitsOfGuest());
     if (!memory.ok()) return memory.status();
     guest.memory = *memory;
   }
   // Guests differ, and a seed makes each of them repeat.
-  return AddMachine(guest, options_.seed * 1000 + static_cast<uint64_t>(number));
+  return AddMachine(guest, options_.seed * 1000 + static_cast<uint64_t>(number), /*clone=*/0);
 }
 
-absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
-  Pool* const pool = managed() ? &manager_->pool() : nullptr;
-  const AnonymousBlocks blocks = options_.huge == Huge::kAdvise ? AnonymousBlocks::kAdvised : AnonymousBlocks::kWanted;
-  if (options_.accel == Accel::kSoft) {
-    absl::StatusOr<std::unique_ptr<SoftMachine>> machine = SoftMachine::Create({.name = guest.name,
-                                                                                .memory = options_.memory,
-                                                                                .vcpus = options_.vcpus,
-                                                                                .work = &work_,
-                                                                                .seed = seed,
-                                                                                .anonymous_blocks = blocks},
-                                                                               pool, guest.memory);
-    if (!machine.ok()) return machine.status();
-    guest.soft = machine->get();
-    guest.machine = *std::move(machine);
-    return absl::OkStatus();
-  }
+GuestLimits GuestSet::LimitsOfGuest() const {
+  return {.frames = PageCount::Ceil(options_.guest_pool_limit.value_or(ByteCount())),
+          .swapped = PageCount::Ceil(options_.guest_swap_limit.value_or(ByteCount())),
+          .advice = "raise --guest_pool_limit or --guest_swap_limit, or lower --memory"};
+}
+
+absl::Status GuestSet::AddClone(int number) {
+  absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guests_.front().memory, LimitsOfGuest());
+  if (!memory.ok()) return memory.status();
+  Guest& guest = guests_.emplace_back();
+  guest.name = absl::StrCat("clone-", number);
+  guest.memory = *memory;
+  return AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number));
+}
+
+absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed, uint64_t clone) {
+  return options_.accel == Accel::kSoft ? AddSoftMachine(guest, seed, clone) : AddKvmMachine(guest, seed, clone);
+}
+
+absl::Status GuestSet::AddSoftMachine(Guest& guest, uint64_t seed, uint64_t clone) {
+  absl::StatusOr<std::unique_ptr<SoftMachine>> machine =
+      SoftMachine::Create({.name = guest.name,
+                           .memory = options_.memory,
+                           .vcpus = options_.vcpus,
+                           .work = &work_,
+                           .seed = seed,
+                           .anonymous_blocks = AnonymousBlocksOf(options_),
+                           .freezes = options_.clones > 0 && clone == 0,
+                           .clone_of = clone == 0 ? nullptr : guests_.front().soft,
+                           .clone = clone},
+                          managed() ? &manager_->pool() : nullptr, guest.memory);
+  if (!machine.ok()) return machine.status();
+  guest.soft = machine->get();
+  guest.machine = *std::move(machine);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone) {
   absl::StatusOr<std::unique_ptr<KvmMachine>> machine =
       KvmMachine::Create(*kvm_,
                          {.name = guest.name,
@@ -184,22 +209,53 @@ absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed) {
                           .work = options_.payload.has_value() ? nullptr : &work_,
                           .seed = seed,
                           .window = {.spin = HasSpareCpu()},
-                          .anonymous_blocks = blocks,
+                          .anonymous_blocks = AnonymousBlocksOf(options_),
+                          .freezes = options_.clones > 0 && clone == 0,
+                          .clone_of = clone == 0 ? nullptr : guests_.front().kvm,
+                          .clone = clone,
                           .console = console_.For(guest.name)},
-                         pool, guest.memory);
+                         managed() ? &manager_->pool() : nullptr, guest.memory);
   if (!machine.ok()) return machine.status();
   guest.kvm = machine->get();
   guest.machine = *std::move(machine);
   return absl::OkStatus();
 }
 
+absl::StatusOr<GuestSet::CloneTimes> GuestSet::StartClones() {
+  CloneTimes times;
+  Guest& frozen = guests_.front();
+  frozen.machine->Join();
+  if (frozen.kvm != nullptr) frozen.kvm->BecomeTemplate();
+  if (frozen.soft != nullptr) frozen.soft->BecomeTemplate();
+  frozen.memory->Freeze();
+  times.freeze = RealClock().Now() - frozen.machine->ended();
+  const ByteCount metadata = manager_->metadata();
+  for (int i = 1; i <= options_.clones; ++i) {
+    const PageCount charged = manager_->pool().budget().charged();
+    const MonotonicTime start = RealClock().Now();
+    if (absl::Status status = AddClone(i); !status.ok()) return status;
+    times.clones.push_back(RealClock().Now() - start);
+    times.pool_each += (std::max(manager_->pool().budget().charged(), charged) - charged).bytes();
+  }
+  const uint64_t clones = static_cast<uint64_t>(options_.clones);
+  times.pool_each = ByteCount::Bytes(times.pool_each.in_bytes() / clones);
+  const ByteCount more = std::max(manager_->metadata(), metadata) - metadata;
+  times.metadata_each = ByteCount::Bytes(more.in_bytes() / clones);
+  for (size_t i = 1; i < guests_.size(); ++i) guests_[i].machine->Start();
+  return times;
+}
+
 bool GuestSet::HasSpareCpu() const {
-  const unsigned vcpus = static_cast<unsigned>(options_.guests) * static_cast<unsigned>(options_.vcpus);
+  const unsigned vcpus =
+      static_cast<unsigned>(std::max(options_.guests, options_.clones)) * static_cast<unsigned>(options_.vcpus);
   return vcpus < std::thread::hardware_concurrency();
 }
 
 void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {
-  guests_[memory.id()].machine->Kill(reason);
+  // A clone that is being made has none yet, and will find its memory stopped.
+  if (memory.id() < guests_.size() && guests_[memory.id()].machine != nullptr) {
+    guests_[memory.id()].machine->Kill(reason);
+  }
 }
 
 void GuestSet::Start() {

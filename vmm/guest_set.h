@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "guest/guest_limits.h"
 #include "guest/memory_manager.h"
 #include "vmm/guest_consoles.h"
 #include "vmm/kvm/elf_loader.h"
@@ -47,7 +48,18 @@ class GuestSet {
   // Every machine has been joined, or was never started.
   ~GuestSet();
 
+  // Starts the guests; with options.clones, the one that is to be cloned.
   void Start();
+  // Whether that one has come to its freeze point.
+  bool AtFreezePoint() const { return options_.clones > 0 && guests_.front().machine->at_freeze_point(); }
+  struct CloneTimes {
+    absl::Duration freeze;               // from the end of the guest's last vCPU to a template
+    std::vector<absl::Duration> clones;  // for each to be made, ready to be started
+    ByteCount pool_each;                 // of the pool that a clone took in being made, on average
+    ByteCount metadata_each;             // and of memory beside it
+  };
+  // Freezes it, makes its clones, and starts them. They follow it in guests().
+  absl::StatusOr<CloneTimes> StartClones();
   void RequestStop();
   bool AllFinished() const;
   void Join();
@@ -71,7 +83,12 @@ class GuestSet {
   absl::Status CheckMemoryOffer();
   absl::Status PrepareProgram();
   absl::Status AddGuest(int number);
-  absl::Status AddMachine(Guest& guest, uint64_t seed);
+  absl::Status AddClone(int number);
+  // A clone, unless `clone` is 0.
+  absl::Status AddMachine(Guest& guest, uint64_t seed, uint64_t clone);
+  absl::Status AddSoftMachine(Guest& guest, uint64_t seed, uint64_t clone);
+  absl::Status AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone);
+  GuestLimits LimitsOfGuest() const;
   // Whether this process may use more CPUs than the guests have vCPUs.
   bool HasSpareCpu() const;
   void OnStopped(GuestMemory& memory, const absl::Status& reason);

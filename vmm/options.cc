@@ -11,7 +11,7 @@
 #include "vmm/text.h"
 #include "workloads/guest_abi.h"
 
-ABSL_FLAG(int, guests, 4, "number of guests");
+ABSL_FLAG(std::optional<int>, guests, std::nullopt, "number of guests (default 4, and 1 with --clones)");
 ABSL_FLAG(quire::ByteCount, memory, quire::ByteCount::MiB(256), "memory of each guest");
 ABSL_FLAG(std::optional<quire::ByteCount>, pool, std::nullopt,
           "host memory for all guests together, with everything that is kept for them (default: half of their memory)");
@@ -22,6 +22,10 @@ ABSL_FLAG(std::optional<quire::ByteCount>, guest_swap_limit, std::nullopt,
 ABSL_FLAG(quire::Overcommit, overcommit, quire::Overcommit::kAllow,
           "allow or strict: strict refuses to start guests whose memory could not all be in use at the same time, none "
           "of it compressible");
+ABSL_FLAG(
+    int, clones, 0,
+    "start one guest, freeze it when its memory is filled (a program says when: docs/guest_abi.md), and run so many "
+    "clones of it, which share its memory until they write to it");
 ABSL_FLAG(int, vcpus, 1, "virtual CPUs of each guest");
 ABSL_FLAG(quire::Accel, accel, quire::Accel::kAuto,
           "auto, kvm or soft: what executes the guests; auto is KVM where it works, otherwise software vCPUs");
@@ -63,6 +67,7 @@ ABSL_FLAG(std::optional<std::string>, json, std::nullopt,
 namespace quire {
 namespace {
 
+constexpr int kMaxClones = 1024;  // of which each takes threads, a VM, and a number that fits its pages' versions
 constexpr int kMaxGuests = 1024;  // past some hundreds each invalidation costs more than the page it is for
 constexpr int kMaxReclaimThreads = 64;
 constexpr int kMaxSeconds = 365 * 86400;
@@ -122,8 +127,8 @@ absl::Status CheckPool(const RunOptions& options, const RunLimits& limits) {
                " that this host has: write less, or ask for fewer or smaller guests");
   }
   if (options.pool < limits.minimum_pool) {
-    return Bad(spelled, " is less than ", Plural(static_cast<uint64_t>(options.guests), "guest"), " can run in: write ",
-               SizeToFlag(limits.minimum_pool), " or more");
+    return Bad(spelled, " is less than ", Plural(static_cast<uint64_t>(options.machines()), "guest"),
+               " can run in: write ", SizeToFlag(limits.minimum_pool), " or more");
   }
   return absl::OkStatus();
 }
@@ -182,6 +187,17 @@ absl::Status CheckCompressibility(double ratio) {
   if (ratio >= 1 && ratio <= kMaxCompressibility) return absl::OkStatus();
   return Bad("--compressibility=", ratio, " is out of range: write a ratio from 1 (incompressible) to ",
              kMaxCompressibility, ", such as 3");
+}
+
+absl::Status CheckClones(const RunOptions& options) {
+  if (options.clones == 0) return absl::OkStatus();
+  if (absl::Status s = CheckCount("clones", options.clones, kMaxClones, "100"); !s.ok()) return s;
+  if (options.guests != 1) {
+    return Bad("--clones are of one guest, and --guests=", options.guests, " asks for more: leave --guests out");
+  }
+  if (options.engine == Engine::kQuire) return absl::OkStatus();
+  return Bad(
+      "--clones share memory that Quire manages, and --engine=kernel leaves it to the host: give only one of them");
 }
 
 absl::Status CheckPayload(const RunOptions& options) {
@@ -255,6 +271,7 @@ const std::vector<FlagGroup>& RunFlags() {
   static const auto* groups = new std::vector<FlagGroup>{
       {"Guests",
        {{"guests", "N", "write a whole number such as 4"},
+        {"clones", "N", "write a whole number such as 100"},
         {"memory", "SIZE", "write a size such as 256M, 1.5G or 268435456"},
         {"vcpus", "N", "write a whole number such as 1"},
         {"accel", "WHAT", "write auto, kvm or soft"}}},
@@ -285,9 +302,16 @@ const std::vector<FlagGroup>& RunFlags() {
   return *groups;
 }
 
+ByteCount RunOptions::default_pool() const {
+  const uint64_t bytes = clones == 0 ? all_memory().in_bytes() / 2
+                                     : memory.in_bytes() + memory.in_bytes() / 10 * static_cast<uint64_t>(clones);
+  return PageCount::Ceil(ByteCount::Bytes(bytes)).bytes();
+}
+
 absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   RunOptions options;
-  options.guests = absl::GetFlag(FLAGS_guests);
+  options.clones = absl::GetFlag(FLAGS_clones);
+  options.guests = absl::GetFlag(FLAGS_guests).value_or(options.clones > 0 ? 1 : options.guests);
   options.memory = absl::GetFlag(FLAGS_memory);
   options.vcpus = absl::GetFlag(FLAGS_vcpus);
   options.guest_pool_limit = absl::GetFlag(FLAGS_guest_pool_limit);
@@ -320,13 +344,13 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
     return absl::InvalidArgumentError("--workload and --payload both say what the guests run: give only one of them");
   }
   options.workload = workload.value_or(options.workload);
-  const ByteCount half = ByteCount::Bytes(options.all_memory().in_bytes() / 2);
-  options.pool = absl::GetFlag(FLAGS_pool).value_or(PageCount::Ceil(half).bytes());
+  options.pool = absl::GetFlag(FLAGS_pool).value_or(options.default_pool());
   return options;
 }
 
 absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckCount("guests", options.guests, kMaxGuests, "4"); !s.ok()) return s;
+  if (absl::Status s = CheckClones(options); !s.ok()) return s;
   if (absl::Status s = CheckCount("vcpus", options.vcpus, QUIRE_MAX_VCPUS, "1"); !s.ok()) return s;
   if (absl::Status s = CheckHugePolicy(options.huge_policy); !s.ok()) return s;
   if (absl::Status s = CheckCount("reclaim_threads", options.reclaim_threads, kMaxReclaimThreads, "2"); !s.ok()) {

@@ -49,6 +49,7 @@ struct HugePolicy {
 
 struct RunOptions {
   int guests = 4;
+  int clones = 0;                          // of the one guest that there is then
   ByteCount memory = ByteCount::MiB(256);  // of each guest
   ByteCount pool = ByteCount::MiB(512);
   std::optional<ByteCount> guest_pool_limit = {};  // of it, for each guest
@@ -72,7 +73,11 @@ struct RunOptions {
   absl::Duration duration = absl::Seconds(10);
   std::optional<std::string> json;  // path of the report, "-" for standard output
 
-  ByteCount all_memory() const { return ByteCount::Bytes(memory.in_bytes() * static_cast<uint64_t>(guests)); }
+  // The template, if there are clones, included.
+  int machines() const { return guests + clones; }
+  ByteCount all_memory() const { return ByteCount::Bytes(memory.in_bytes() * static_cast<uint64_t>(machines())); }
+  // Half of the guests' memory; with clones, room for all of the template's and a tenth of each clone's.
+  ByteCount default_pool() const;
 };
 
 // What the options are held against; the caller asks the host and the other folders.

@@ -170,6 +170,15 @@ TEST(OptionsTest, TheDefaultPoolFollowsTheGuestsAndIsWholePages) {
 }
 
 TEST(OptionsTest, CountsOutOfRange) {
+  EXPECT_EQ(Options({"--clones=20", "--memory=10M"})->pool, ByteCount::MiB(30))
+      << "the template's, and a tenth of each";
+  EXPECT_EQ(Options({"--clones=20"})->guests, 1);
+  EXPECT_EQ(Error({"--clones=-1"}), "--clones=-1 is out of range: write a number from 1 to 1024, such as 100");
+  EXPECT_EQ(Error({"--clones=2", "--guests=3"}),
+            "--clones are of one guest, and --guests=3 asks for more: leave --guests out");
+  EXPECT_EQ(
+      Error({"--clones=2", "--engine=kernel"}),
+      "--clones share memory that Quire manages, and --engine=kernel leaves it to the host: give only one of them");
   EXPECT_EQ(Error({"--guests=0"}), "--guests=0 is out of range: write a number from 1 to 1024, such as 4");
   EXPECT_EQ(Error({"--guests=-1"}), "--guests=-1 is out of range: write a number from 1 to 1024, such as 4");
   EXPECT_EQ(Error({"--guests=1025"}), "--guests=1025 is out of range: write a number from 1 to 1024, such as 4");

@@ -48,6 +48,7 @@ Json FaultsJson(const FaultsReport& faults) {
               {"second_chance", faults.second_chance},
               {"swap_in", faults.swap_in},
               {"unshare", faults.unshare},
+              {"inherited", faults.inherited},
               {"huge", faults.huge},
               {"slow", faults.slow},
               {"direct_reclaims", faults.direct_reclaims},
@@ -135,7 +136,18 @@ Json NotifierJson(const NotifierReport& notifier) {
               {"retries", notifier.retries},
               {"islands_made", notifier.islands_made},
               {"islands_unmade", notifier.islands_unmade},
+              {"views_left", notifier.views_left},
               {"homes_refused", notifier.homes_refused}};
+}
+
+Json ClonesJson(const ClonesReport& clones) {
+  return Json{{"count", clones.count},
+              {"freeze_seconds", clones.freeze_seconds},
+              {"freeze_gib_per_second", clones.freeze_gib_per_second},
+              {"clone_seconds_median", clones.clone_seconds_median},
+              {"clone_seconds_max", clones.clone_seconds_max},
+              {"pool_bytes_each", Bytes(clones.pool_bytes_each)},
+              {"metadata_bytes_each", Bytes(clones.metadata_bytes_each)}};
 }
 
 Json CpuSecondsJson(const CpuSecondsReport& cpu) {
@@ -164,6 +176,7 @@ std::string ToJson(const Report& report) {
                   {"merge", MergeJson(report.merge)},
                   {"huge", HugeJson(report.huge)},
                   {"notifier", NotifierJson(report.notifier)},
+                  {"clones", ClonesJson(report.clones)},
                   {"cpu_seconds", CpuSecondsJson(report.cpu_seconds)}};
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }

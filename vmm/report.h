@@ -51,6 +51,7 @@ struct FaultsReport {
   uint64_t second_chance = 0;
   uint64_t swap_in = 0;
   uint64_t unshare = 0;
+  uint64_t inherited = 0;  // pages of a template that were shown to a clone
   uint64_t huge = 0;
   uint64_t slow = 0;              // handed to the thread that may wait (windows only)
   uint64_t direct_reclaims = 0;   // that had to make room themselves
@@ -133,7 +134,19 @@ struct NotifierReport {
   // Of windows, in pages:
   uint64_t islands_made = 0;    // mapped, from a frame that is not the guest's own
   uint64_t islands_unmade = 0;  // written to, or invalidated for another reason
+  uint64_t views_left = 0;      // blocks of clones that got frames of their own
   uint64_t homes_refused = 0;   // times that the process had no mapping left to unmake some, and tried again later
+};
+
+// Of guests that were cloned from a frozen one; all zero without.
+struct ClonesReport {
+  int count = 0;
+  double freeze_seconds = 0;  // from the end of the guest's last vCPU
+  double freeze_gib_per_second = 0;
+  double clone_seconds_median = 0;  // for one to be made, ready to be started
+  double clone_seconds_max = 0;
+  ByteCount pool_bytes_each = {};      // of the pool, when it was made
+  ByteCount metadata_bytes_each = {};  // and beside it
 };
 
 // By kind of thread.
@@ -160,6 +173,7 @@ struct Report {
   MergeReport merge = {};
   HugeReport huge = {};
   NotifierReport notifier = {};
+  ClonesReport clones = {};
   CpuSecondsReport cpu_seconds = {};
 };
 

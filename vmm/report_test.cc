@@ -53,6 +53,7 @@ Report Example() {
                    .second_chance = 33,
                    .swap_in = 34,
                    .unshare = 35,
+                   .inherited = 30,
                    .huge = 36,
                    .slow = 38,
                    .direct_reclaims = 39,
@@ -100,8 +101,20 @@ Report Example() {
                  .unusable_free_index = 68,
                  .fragmentation_index = -1000,
                  .refused = {{"no_block", 66}}};
-  report.notifier = {
-      .invalidations = 71, .pages = 72, .retries = 73, .islands_made = 74, .islands_unmade = 75, .homes_refused = 76};
+  report.notifier = {.invalidations = 71,
+                     .pages = 72,
+                     .retries = 73,
+                     .islands_made = 74,
+                     .islands_unmade = 75,
+                     .views_left = 77,
+                     .homes_refused = 76};
+  report.clones = {.count = 3,
+                   .freeze_seconds = 0.5,
+                   .freeze_gib_per_second = 2.5,
+                   .clone_seconds_median = 0.25,
+                   .clone_seconds_max = 0.75,
+                   .pool_bytes_each = ByteCount::KiB(5),
+                   .metadata_bytes_each = ByteCount::KiB(6)};
   report.cpu_seconds = {.vcpus = 8.1, .fault = 8.2, .reclaim = 8.3, .swap = 8.4, .merge = 8.5};
   return report;
 }
@@ -219,7 +232,7 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "resident_bytes": 314572800, "out_bytes": 20971520, "shared_bytes": 10485760, "compressed_bytes": 104857600,
       "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
-      "unshare": 35, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
+      "unshare": 35, "inherited": 30, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(
       json["swap"],
       Json::parse(
@@ -238,7 +251,9 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       "compactions": 65, "migrated_pages": 67, "unusable_free_index": 68, "fragmentation_index": -1000,
       "refused": {"no_block": 66}})"));
   EXPECT_EQ(json["notifier"], Json::parse(R"({"invalidations": 71, "pages": 72, "retries": 73, "islands_made": 74,
-      "islands_unmade": 75, "homes_refused": 76})"));
+      "islands_unmade": 75, "views_left": 77, "homes_refused": 76})"));
+  EXPECT_EQ(json["clones"], Json::parse(R"({"count": 3, "freeze_seconds": 0.5, "freeze_gib_per_second": 2.5,
+      "clone_seconds_median": 0.25, "clone_seconds_max": 0.75, "pool_bytes_each": 5120, "metadata_bytes_each": 6144})"));
   EXPECT_EQ(json["cpu_seconds"],
             Json::parse(R"({"vcpus": 8.1, "fault": 8.2, "reclaim": 8.3, "swap": 8.4, "merge": 8.5})"));
 }

@@ -20,6 +20,10 @@
 namespace quire {
 namespace {
 
+// How long a guest that is to be cloned may take to come to its freeze point, if the run is not longer.
+constexpr absl::Duration kFreezeGrace = absl::Minutes(5);
+constexpr absl::Duration kFreezePoll = absl::Milliseconds(1);
+
 // How long a guest may take to heed its stop flag. Long enough for a page to come back under the worst thrashing.
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
 
@@ -27,7 +31,8 @@ class GuestRun {
  public:
   GuestRun(const RunOptions& options, GuestSet& set) : options_(options), set_(set), started_(set.guests().size()) {}
 
-  void Execute(ProgressSink& progress);
+  // Error: the guests could not be cloned.
+  absl::Status Execute(ProgressSink& progress);
   Report MakeReport();
 
  private:
@@ -38,6 +43,10 @@ class GuestRun {
     uint64_t operations_before = 0;
   };
 
+  // Runs the guest that is to be cloned until it is, and starts the clones. False: it was told to stop before.
+  absl::StatusOr<bool> RunToFreezePoint(ProgressSink& progress);
+  void NoteClones(const GuestSet::CloneTimes& times);
+  void Look(ProgressSink& progress);
   Snapshot Sample();
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
   // The others, if there are any left, can use what a guest had that ended before its time.
@@ -54,21 +63,68 @@ class GuestRun {
   const RunOptions& options_;
   GuestSet& set_;
   std::vector<Started> started_;  // in the order of the guests
+  ClonesReport clones_;
   MonotonicTime start_;
   absl::Duration elapsed_;
 };
 
-void GuestRun::Execute(ProgressSink& progress) {
+absl::Status GuestRun::Execute(ProgressSink& progress) {
   start_ = RealClock().Now();
   set_.Start();
-  const MonotonicTime end = start_ + options_.duration;
+  if (options_.clones > 0) {
+    const absl::StatusOr<bool> cloned = RunToFreezePoint(progress);
+    if (!cloned.ok()) Finish(progress);
+    if (!cloned.ok()) return cloned.status();
+  }
+  const MonotonicTime end = RealClock().Now() + options_.duration;
   while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted()) {
     absl::SleepFor(std::min(kSampleInterval, end - RealClock().Now()));
-    set_.console().Flush(progress);
-    progress.Update(Sample());
+    Look(progress);
     FreeMemoryOfFinished();
   }
   Finish(progress);
+  return absl::OkStatus();
+}
+
+void GuestRun::Look(ProgressSink& progress) {
+  set_.console().Flush(progress);
+  progress.Update(Sample());
+}
+
+absl::StatusOr<bool> GuestRun::RunToFreezePoint(ProgressSink& progress) {
+  const MonotonicTime end = start_ + std::max(options_.duration, kFreezeGrace);
+  MonotonicTime look = start_;
+  while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted()) {
+    absl::SleepFor(kFreezePoll);
+    if (RealClock().Now() < look) continue;
+    look = RealClock().Now() + kSampleInterval;
+    Look(progress);
+  }
+  if (progress.interrupted()) return false;
+  if (!set_.AtFreezePoint()) {
+    const absl::Status& why = set_.guests().front().machine->exit();
+    if (!why.ok()) return why;
+    return absl::FailedPreconditionError(
+        "the guest was not cloned, because not all of its vCPUs came to a freeze point: a program has to write to "
+        "QUIRE_FREEZE_PORT on each of them (docs/guest_abi.md)");
+  }
+  const absl::StatusOr<GuestSet::CloneTimes> times = set_.StartClones();
+  if (!times.ok()) return times.status();
+  NoteClones(*times);
+  started_.resize(set_.guests().size());
+  return true;
+}
+
+void GuestRun::NoteClones(const GuestSet::CloneTimes& times) {
+  std::vector<absl::Duration> sorted = times.clones;
+  std::sort(sorted.begin(), sorted.end());
+  clones_.count = options_.clones;
+  clones_.freeze_seconds = absl::ToDoubleSeconds(times.freeze);
+  clones_.freeze_gib_per_second = options_.memory.in_mib() / 1024 / clones_.freeze_seconds;
+  clones_.clone_seconds_median = absl::ToDoubleSeconds(sorted[sorted.size() / 2]);
+  clones_.clone_seconds_max = absl::ToDoubleSeconds(sorted.back());
+  clones_.pool_bytes_each = times.pool_each;
+  clones_.metadata_bytes_each = times.metadata_each;
 }
 
 void GuestRun::Finish(ProgressSink& progress) {
@@ -96,7 +152,8 @@ void GuestRun::FreeMemoryOfFinished() {
   for (const Guest& guest : set_.guests()) {
     if (!guest.machine->finished()) continue;
     --at_work;
-    if (guest.memory != nullptr && !guest.memory->stopped()) finished.push_back(guest.memory);
+    const bool has_memory = guest.memory != nullptr && !guest.memory->stopped() && !guest.memory->frozen();
+    if (has_memory) finished.push_back(guest.memory);
   }
   // The last ones keep what they had for the report, also those that end while this is done.
   if (at_work == 0) return;
@@ -152,6 +209,7 @@ Report GuestRun::MakeReport() {
   report.accel = options_.accel;
   report.content_ratio = set_.content_ratio();
   report.elapsed_seconds = absl::ToDoubleSeconds(elapsed_);
+  report.clones = clones_;
   for (size_t i = 0; i < started_.size(); ++i) report.guests.push_back(ReportGuest(i));
   for (const Guest& guest : set_.guests())
     report.cpu_seconds.vcpus += absl::ToDoubleSeconds(guest.machine->vcpu_time());
@@ -207,6 +265,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.zero_fill = faults.zero_fill.value();
   report.faults.second_chance = faults.second_chance.value();
   report.faults.swap_in = faults.swap_in.value();
+  report.faults.inherited = faults.inherited.value();
   report.faults.direct_reclaims = set_.manager()->reclaimer().counters().direct.value();
   report.faults.limit_reclaims = set_.manager()->reclaimer().counters().at_limit.value();
   report.faults.already_resident = faults.already_resident.value();
@@ -314,8 +373,10 @@ void GuestRun::ReportTranslations(Report& report) {
     if (guest.memory == nullptr) continue;
     report.notifier.invalidations += guest.memory->notifiers().invalidations();
     report.notifier.pages += guest.memory->notifiers().pages();
+    if (guest.memory->frozen()) continue;  // its MMU has gone
     if (guest.kvm != nullptr) {
       KvmWindow& window = *guest.kvm->window();
+      report.notifier.views_left += window.counters().views_left.value();
       report.faults.slow += window.counters().slow.value();
       report.notifier.retries += window.counters().retries.value();
       report.notifier.islands_made += window.counters().islands_made.value();
@@ -349,7 +410,7 @@ absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progre
   absl::StatusOr<std::unique_ptr<GuestSet>> set = GuestSet::Create(options, workload);
   if (!set.ok()) return set.status();
   GuestRun run(options, **set);
-  run.Execute(progress);
+  if (absl::Status status = run.Execute(progress); !status.ok()) return status;
   return run.MakeReport();
 }
 

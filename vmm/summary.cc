@@ -106,6 +106,14 @@ std::string MergeLine(const MergeReport& merge) {
                       FormatCount(merge.broken_pages), " were written to\n");
 }
 
+std::string CloneLine(const ClonesReport& clones) {
+  if (clones.count == 0) return "";
+  return absl::StrCat("clones    ", FormatCount(static_cast<uint64_t>(clones.count)), ", made in ",
+                      FormatMicroseconds(clones.clone_seconds_median * 1e6), " each, of ",
+                      FormatSize(clones.pool_bytes_each + clones.metadata_bytes_each),
+                      " at first; the template froze in ", FormatMicroseconds(clones.freeze_seconds * 1e6), "\n");
+}
+
 std::string CompactionLine(const HugeReport& huge) {
   if (huge.migrated_pages == 0) return "";
   return absl::StrCat("compact   ", FormatCount(huge.compactions), " blocks or ranges made free, ",
@@ -157,7 +165,8 @@ std::string Summary(const Report& report, const Terminal& terminal) {
   std::string text = GuestTable(report);
   if (report.engine == Engine::kQuire) {
     absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), FaultLine(report.faults), SwapLine(report.swap),
-                    MergeLine(report.merge), CompactionLine(report.huge), ContentLine(report.content_ratio));
+                    MergeLine(report.merge), CloneLine(report.clones), CompactionLine(report.huge),
+                    ContentLine(report.content_ratio));
   }
   return absl::StrCat(text, "\n", Failures(report), Meaning(report, totals));
 }

@@ -32,6 +32,9 @@
 #define QUIRE_SERIAL_PORT 0x3f8 /* OUT, one byte: console output */
 #define QUIRE_EXIT_PORT 0xf4    /* OUT, 32 bits: this vCPU ends with this status; 0 is success */
 #define QUIRE_ADVISE_PORT 0xf6  /* OUT, 32 bits: advice on the part of the memory that boot_info->huge_* say */
+#define QUIRE_FREEZE_PORT                                                                    \
+  0xf8 /* OUT, 32 bits, any value: with --clones, this vCPU stops here; see boot_info->clone \
+        */
 
 /* What may be written to QUIRE_ADVISE_PORT; anything else ends the guest. */
 #define QUIRE_ADVISE_HUGE 1u    /* let this part come and go by whole blocks of 2 MiB (--huge=advise) */
@@ -63,7 +66,9 @@ struct quire_boot_info {
   uint64_t aux_bytes;    /* ... and its size */
   uint64_t huge_begin;   /* for QUIRE_ADVISE_PORT, written by the guest: offset into its memory ... */
   uint64_t huge_bytes;   /* ... and size of the part that the advice is about */
-  uint64_t reserved[6];  /* 0 */
+  uint64_t clone; /* 0; or, behind the OUT to QUIRE_FREEZE_PORT with which all vCPUs of a guest stopped, the number
+                     of this clone of it, from 1. All else is as it was then: memory, registers, boot info */
+  uint64_t reserved[5]; /* 0 */
   struct quire_progress progress[QUIRE_MAX_VCPUS];
 };
 

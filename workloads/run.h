@@ -11,8 +11,13 @@
 //   // Asks for whole blocks for `count` pages from `page` on. On vCPU 0 only, before any vCPU touches a page.
 //   void AdviseHuge(uint64_t page, uint64_t count);
 //
+//   // The point at which the guest may be frozen, and from which its clones go on: its pages have been filled. False:
+//   // it was, and this vCPU ends here.
+//   bool PassFreezePoint();
+//
 // The sequence of operations is determined by spec, seed, vCPU and number of vCPUs; only how far it gets depends on the
-// time. A write first verifies the page, then writes its next version.
+// time. A write first verifies the page, then writes its next version. Clones of a guest go different ways from the
+// freeze point on, and write versions of their own.
 #ifndef QUIRE_WORKLOADS_RUN_H_
 #define QUIRE_WORKLOADS_RUN_H_
 
@@ -29,7 +34,10 @@ namespace quire {
 enum class RunResult {
   kFinished,      // all operations done, or told to stop; progress says whether pages were wrong
   kMemoryFailed,  // a page could not be had
+  kFrozen,        // at the freeze point
 };
+
+enum class RunFrom { kStart, kFreezePoint };
 
 template <class Memory>
 class WorkloadRun {
@@ -43,10 +51,14 @@ class WorkloadRun {
         vcpu_(vcpu),
         page_count_(PageCountOfVcpu(aux.used_pages, vcpu, boot.vcpus)) {}
 
-  RunResult Run() {
-    SetPhase(0);
-    if (aux_.advised_pages != 0) Advise();
-    if (aux_.spec.fill != 0 && !Fill()) return RunResult::kMemoryFailed;
+  RunResult Run(RunFrom from = RunFrom::kStart) {
+    if (from == RunFrom::kStart) {
+      SetPhase(0);
+      if (aux_.advised_pages != 0) Advise();
+      if (aux_.spec.fill != 0 && !Fill()) return RunResult::kMemoryFailed;
+      if (!memory_.PassFreezePoint()) return RunResult::kFrozen;
+    }
+    clone_ = __atomic_load_n(&boot_.clone, __ATOMIC_RELAXED);
     SetPhase(1);
     const bool sweep = aux_.spec.kind == WorkloadKind::kSweep;
     if (page_count_ != 0 && !(sweep ? Sweep() : Operate())) return RunResult::kMemoryFailed;
@@ -55,6 +67,9 @@ class WorkloadRun {
   }
 
  private:
+  static constexpr uint64_t kVersionsOfClone = 1 << 20;
+  static constexpr uint64_t kPatternsApart = 1000003;
+
   bool Stopped() const { return __atomic_load_n(&boot_.stop, __ATOMIC_RELAXED) != 0; }
 
   // The other vCPUs wait: what they touched before would have come in pieces.
@@ -73,7 +88,7 @@ class WorkloadRun {
   }
 
   bool Operate() {
-    AccessPattern pattern(aux_.spec, aux_.zipf, page_count_, Mix64(boot_.seed) + vcpu_);
+    AccessPattern pattern(aux_.spec, aux_.zipf, page_count_, Mix64(boot_.seed + clone_ * kPatternsApart) + vcpu_);
     const bool limited = aux_.spec.operations != 0;
     const uint64_t limit = PageCountOfVcpu(aux_.spec.operations, vcpu_, boot_.vcpus);
     for (uint64_t done = 0; !Stopped() && !(limited && done == limit); ++done) {
@@ -102,7 +117,7 @@ class WorkloadRun {
   bool Access(uint64_t index, bool write) {
     const uint64_t page = PageOfVcpu(index, vcpu_, boot_.vcpus);
     const uint32_t version = aux_.versions[page];
-    const uint32_t next = version + 1 != 0 ? version + 1 : 1;  // 0 means never written
+    const uint32_t next = NextVersion(version);
     PageCheck check;
     const bool had_page = memory_.WithPage(page, write, [&](uint64_t* words) {
       check = CheckPage(words, aux_.content, page, version);
@@ -112,6 +127,13 @@ class WorkloadRun {
     if (write) aux_.versions[page] = next;
     Count(page, check);
     return true;
+  }
+
+  // 0 means never written. Each clone has a million for itself, over and over.
+  uint32_t NextVersion(uint32_t version) const {
+    const uint32_t first = static_cast<uint32_t>(clone_ * kVersionsOfClone) + 1;
+    if (clone_ != 0 && (version < first || version - first >= kVersionsOfClone - 1)) return first;
+    return version + 1 != 0 ? version + 1 : 1;
   }
 
   void Count(uint64_t page, const PageCheck& check) {
@@ -137,11 +159,13 @@ class WorkloadRun {
   Memory& memory_;
   const uint32_t vcpu_;
   const uint64_t page_count_;
+  uint64_t clone_ = 0;
 };
 
 template <class Memory>
-RunResult RunWorkload(const AuxArea& aux, quire_boot_info& boot, uint32_t vcpu, Memory& memory) {
-  return WorkloadRun<Memory>(aux, boot, vcpu, memory).Run();
+RunResult RunWorkload(const AuxArea& aux, quire_boot_info& boot, uint32_t vcpu, Memory& memory,
+                      RunFrom from = RunFrom::kStart) {
+  return WorkloadRun<Memory>(aux, boot, vcpu, memory).Run(from);
 }
 
 }  // namespace quire

@@ -45,10 +45,12 @@ class PlainMemory {
   }
 
   void AdviseHuge(uint64_t page, uint64_t count) { advice.emplace_back(page, count); }
+  bool PassFreezePoint() { return !freezes; }
 
   std::vector<std::pair<uint64_t, bool>> operations;
   std::vector<std::pair<uint64_t, uint64_t>> advice;  // first page, number of pages
   size_t fail_at = ~size_t{0};
+  bool freezes = false;  // at the freeze point
   std::function<void(size_t)> before_operation;
 
  private:
@@ -116,6 +118,38 @@ TEST(RunWorkload, FillsEveryPageOnceBeforeAnythingElse) {
   for (uint64_t page = 0; page < 100; ++page) EXPECT_EQ(memory.operations[page], std::make_pair(page, true));
   EXPECT_EQ(phase_at_last_fill, 0u);
   EXPECT_EQ(phase_after, 1u);
+}
+
+TEST(RunWorkload, ClonesGoOnFromTheFreezePointEachItsOwnWay) {
+  Guest guest("random:operations=300,writes=0.5");
+  PlainMemory memory(guest.memory);
+  memory.freezes = true;
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFrozen);
+  EXPECT_EQ(guest.progress().operations, 0u);
+  EXPECT_EQ(guest.progress().verified_pages, 100u) << "filled";
+  const std::vector<Page> frozen = guest.memory;
+  const std::vector<uint32_t> versions(guest.aux().versions, guest.aux().versions + 100);
+  std::vector<std::vector<std::pair<uint64_t, bool>>> operations;
+  std::vector<std::vector<Page>> pages;
+  for (uint64_t clone : {1, 2, 1}) {
+    guest.memory = frozen;
+    std::copy(versions.begin(), versions.end(), guest.aux().versions);
+    guest.boot.progress[0] = {};
+    guest.boot.clone = clone;
+    PlainMemory view(guest.memory);
+    EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, view, RunFrom::kFreezePoint), RunResult::kFinished);
+    EXPECT_EQ(guest.progress().operations, 300u);
+    EXPECT_EQ(guest.progress().mismatched_pages, 0u);
+    operations.push_back(view.operations);
+    pages.push_back(guest.memory);
+    for (uint64_t page = 0; page < 100; ++page) {
+      const uint32_t version = guest.aux().versions[page];
+      EXPECT_TRUE(version == 1 || version >> 20 == clone) << version;
+    }
+  }
+  EXPECT_NE(operations[0], operations[1]);
+  EXPECT_EQ(operations[0], operations[2]);
+  EXPECT_NE(std::memcmp(pages[0].data(), pages[1].data(), 100 * sizeof(Page)), 0);
 }
 
 TEST(RunWorkload, TouchedLimitsThePagesUsed) {

@@ -123,6 +123,21 @@ KvmVcpu::KvmVcpu(UniqueFd fd, Mapping run, std::optional<KvmStats> stats, const 
     : fd_(std::move(fd)), run_(std::move(run)), stats_(std::move(stats)), wired_(wired), vcpu_(vcpu) {}
 
 absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const KvmVm& vm, const WiredMemory& wired, int vcpu) {
+  absl::StatusOr<std::unique_ptr<KvmVcpu>> made = Make(vm, wired, vcpu);
+  if (!made.ok()) return made;
+  if (absl::Status status = (*made)->Boot(wired.StartOf(vcpu)); !status.ok()) return status;
+  return made;
+}
+
+absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const KvmVm& vm, const WiredMemory& wired, int vcpu,
+                                                         const VcpuState& state) {
+  absl::StatusOr<std::unique_ptr<KvmVcpu>> made = Make(vm, wired, vcpu);
+  if (!made.ok()) return made;
+  if (absl::Status status = (*made)->Restore(state); !status.ok()) return status;
+  return made;
+}
+
+absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Make(const KvmVm& vm, const WiredMemory& wired, int vcpu) {
   InstallKickHandler();
   const std::string attempted = absl::StrCat("creating vCPU ", vcpu);
   UniqueFd fd(ioctl(vm.fd(), KVM_CREATE_VCPU, vcpu));
@@ -136,14 +151,13 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const KvmVm& vm, const 
   if (!run.ok()) return run.status();
   std::optional<KvmStats> stats = OpenKvmStats(vm.system(), fd.get());
   auto made = absl::WrapUnique(new KvmVcpu(std::move(fd), *std::move(run), std::move(stats), wired, vcpu));
-  if (absl::Status status = made->Boot(vm.system(), wired.StartOf(vcpu)); !status.ok()) return status;
+  if (ioctl(made->fd_.get(), kKvmSetCpuid, &vm.system().supported_cpuid()) != 0) {
+    return KvmCallError(absl::StrCat("setting CPUID of vCPU ", vcpu), errno);
+  }
   return made;
 }
 
-absl::Status KvmVcpu::Boot(const KvmSystem& system, const VcpuStart& start) {
-  if (ioctl(fd_.get(), kKvmSetCpuid, &system.supported_cpuid()) != 0) {
-    return KvmCallError(absl::StrCat("setting CPUID of vCPU ", vcpu_), errno);
-  }
+absl::Status KvmVcpu::Boot(const VcpuStart& start) {
   kvm_sregs sregs;
   if (ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) {
     return KvmCallError(absl::StrCat("reading registers of vCPU ", vcpu_), errno);
@@ -154,6 +168,29 @@ absl::Status KvmVcpu::Boot(const KvmSystem& system, const VcpuStart& start) {
     return KvmCallError(absl::StrCat("setting registers of vCPU ", vcpu_), errno);
   }
   return absl::OkStatus();
+}
+
+absl::Status KvmVcpu::Restore(const VcpuState& state) {
+  if (ioctl(fd_.get(), KVM_SET_SREGS, &state.system) != 0 || ioctl(fd_.get(), KVM_SET_REGS, &state.registers) != 0 ||
+      ioctl(fd_.get(), KVM_SET_FPU, &state.floating_point) != 0) {
+    return KvmCallError(absl::StrCat("setting registers of vCPU ", vcpu_), errno);
+  }
+  return absl::OkStatus();
+}
+
+// The instruction of an exit to user space is completed by the KVM_RUN after it, which need not enter the guest for
+// that (api.rst, 5.).
+absl::StatusOr<VcpuState> KvmVcpu::Save() {
+  Kick();
+  if (!std::holds_alternative<Interrupted>(Run())) {
+    return absl::InternalError(absl::StrCat("vCPU ", vcpu_, " was to be saved, and ran on"));
+  }
+  VcpuState state;
+  if (ioctl(fd_.get(), KVM_GET_REGS, &state.registers) != 0 || ioctl(fd_.get(), KVM_GET_SREGS, &state.system) != 0 ||
+      ioctl(fd_.get(), KVM_GET_FPU, &state.floating_point) != 0) {
+    return KvmCallError(absl::StrCat("reading registers of vCPU ", vcpu_), errno);
+  }
+  return state;
 }
 
 int KvmVcpu::Enter() {
@@ -187,6 +224,7 @@ VcpuExit KvmVcpu::Run() {
     if (auto* serial = std::get_if<SerialOutput>(&exit)) return *serial;
     if (auto* end = std::get_if<GuestExit>(&exit)) return *end;
     if (auto* advice = std::get_if<AdviceWrite>(&exit)) return *advice;
+    if (auto* freeze = std::get_if<FreezePoint>(&exit)) return *freeze;
     if (auto* death = std::get_if<Death>(&exit)) return Die(std::move(death->sentence));
     if (auto* write = std::get_if<PortWrite>(&exit)) {
       if (write->port != kFaultPort) return *write;

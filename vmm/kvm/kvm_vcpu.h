@@ -22,6 +22,14 @@
 
 namespace quire {
 
+// What a program can see of its vCPU: general and segment registers, control registers, x87 and SSE. There is no more,
+// since CR4 lets it use nothing else and no interrupt ever arrives.
+struct VcpuState {
+  kvm_regs registers;
+  kvm_sregs system;
+  kvm_fpu floating_point;
+};
+
 // One thread at a time calls Run and Die, normally a thread of its own; any thread may call Kick and read the
 // statistics.
 //
@@ -38,6 +46,9 @@ class KvmVcpu {
   // Wired memory must be in its memslot by the time it runs.
   // Errors: those of KvmCallError.
   static absl::StatusOr<std::unique_ptr<KvmVcpu>> Create(const KvmVm& vm, const WiredMemory& wired, int vcpu);
+  // The same, to go on where another vCPU was.
+  static absl::StatusOr<std::unique_ptr<KvmVcpu>> Create(const KvmVm& vm, const WiredMemory& wired, int vcpu,
+                                                         const VcpuState& state);
 
   // Runs the guest until something happens that the caller has to know of. After Death or GuestExit it is not called
   // again. While an exit is pending the guest does not run: handle it and call again soon.
@@ -50,6 +61,9 @@ class KvmVcpu {
   // serving faults until every vCPU has returned.
   void Kick() ABSL_LOCKS_EXCLUDED(mutex_);
 
+  // The state behind the exit that Run returned last. Called between Runs, on Run's thread.
+  absl::StatusOr<VcpuState> Save();
+
   // A death of the caller's making, with this vCPU's registers as they are. Called between Runs, on Run's thread.
   Death Die(std::string sentence) const;
 
@@ -59,7 +73,9 @@ class KvmVcpu {
  private:
   KvmVcpu(UniqueFd fd, Mapping run, std::optional<KvmStats> stats, const WiredMemory& wired, int vcpu);
 
-  absl::Status Boot(const KvmSystem& system, const VcpuStart& start);
+  static absl::StatusOr<std::unique_ptr<KvmVcpu>> Make(const KvmVm& vm, const WiredMemory& wired, int vcpu);
+  absl::Status Boot(const VcpuStart& start);
+  absl::Status Restore(const VcpuState& state);
   // One KVM_RUN; returns 0 or its errno.
   int Enter() ABSL_LOCKS_EXCLUDED(mutex_);
   // The death of the program if the write to kFaultPort came from its fault code.

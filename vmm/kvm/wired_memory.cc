@@ -330,6 +330,12 @@ std::byte* WiredMemory::AtGuest(Gva address) const {
   return At(ByteCount::Bytes(mapping.gpa.value() - layout_.gpa.value() + offset));
 }
 
+void WiredMemory::LoadClone(absl::Span<const std::byte> frozen, uint64_t clone) {
+  QUIRE_CHECK(frozen.size() == memory_.size());
+  std::memcpy(memory_.data(), frozen.data(), frozen.size());
+  boot_info().clone = clone;
+}
+
 VcpuStart WiredMemory::StartOf(int vcpu) const {
   QUIRE_CHECK(0 <= vcpu && vcpu < layout_.vcpus);
   const Gva stack_end(kStacksAddress.value() + (vcpu + 1) * kStackStride);

@@ -136,6 +136,9 @@ class WiredMemory {
   // planned for. No vCPU runs meanwhile.
   void Load(const ElfImage& image, uint64_t seed);
 
+  // Instead of Load: all of it is as it is in `frozen`, of the same layout, but for the number of the clone.
+  void LoadClone(absl::Span<const std::byte> frozen, uint64_t clone);
+
   const WiredLayout& layout() const { return layout_; }
   VcpuStart StartOf(int vcpu) const;
 

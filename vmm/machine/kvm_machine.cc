@@ -1,10 +1,13 @@
 #include "vmm/machine/kvm_machine.h"
 
+#include <cstring>
 #include <utility>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "absl/types/span.h"
+#include "base/check.h"
 #include "vmm/machine/huge_advice.h"
 
 namespace quire {
@@ -36,14 +39,17 @@ absl::StatusOr<std::unique_ptr<KvmMachine>> KvmMachine::Create(const KvmSystem& 
 }
 
 KvmMachine::KvmMachine(const KvmMachineOptions& options, GuestMemory* memory)
-    : Machine(options.name, options.vcpus, memory), console_(options.console) {}
+    : Machine(options.name, options.vcpus, memory),
+      console_(options.console),
+      freezes_(options.freezes),
+      frozen_(static_cast<size_t>(options.vcpus)) {}
 
 KvmMachine::~KvmMachine() = default;
 
 absl::Status KvmMachine::MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory) {
   if (memory != nullptr) {
     absl::StatusOr<std::unique_ptr<KvmWindow>> window =
-        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation(), options.window);
+        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation(), options.window, memory->Views());
     if (!window.ok()) return window.status();
     window_ = *std::move(window);
     memory_ = window_->base();
@@ -73,27 +79,51 @@ absl::Status KvmMachine::Assemble(const KvmSystem& system, const KvmMachineOptio
   if (!region.ok()) return region.status();
   wired_region_ = *std::move(region);
   wired_.emplace(*std::move(layout), wired_region_.bytes());
-  wired_->Load(*options.program, options.seed);
+  LoadWired(options);
   if (work != nullptr) {
     absl::StatusOr<WiredRegion> scratch = WiredRegion::Allocate(pool, shape.aux[0].size);
     if (!scratch.ok()) return scratch.status();
     scratch_ = *std::move(scratch);
-    const std::vector<WiredLayout::Aux>& aux = wired_->layout().aux;
-    const uint64_t* const pages =
-        work->file == nullptr ? nullptr : reinterpret_cast<const uint64_t*>(aux[1].address.value());
-    FillAuxArea(work->ParametersFor(options.seed, pages, options.memory, options.vcpus), aux[0].address.value(),
-                scratch_.bytes());
+    LoadScratch(options);
   }
   absl::StatusOr<std::unique_ptr<KvmVm>> vm = KvmVm::Create(system);
   if (!vm.ok()) return vm.status();
   vm_ = *std::move(vm);
   if (absl::Status status = AddMemslots(options); !status.ok()) return status;
   for (int i = 0; i < options.vcpus; ++i) {
-    absl::StatusOr<std::unique_ptr<KvmVcpu>> vcpu = KvmVcpu::Create(*vm_, *wired_, i);
+    absl::StatusOr<std::unique_ptr<KvmVcpu>> vcpu =
+        options.clone_of == nullptr
+            ? KvmVcpu::Create(*vm_, *wired_, i)
+            : KvmVcpu::Create(*vm_, *wired_, i, options.clone_of->frozen_[static_cast<size_t>(i)]);
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
   }
   return absl::OkStatus();
+}
+
+void KvmMachine::LoadWired(const KvmMachineOptions& options) {
+  if (options.clone_of == nullptr) return wired_->Load(*options.program, options.seed);
+  wired_->LoadClone(options.clone_of->wired_region_.bytes(), options.clone);
+}
+
+void KvmMachine::LoadScratch(const KvmMachineOptions& options) {
+  if (options.clone_of != nullptr) {
+    const absl::Span<const std::byte> theirs = options.clone_of->scratch_.bytes();
+    std::memcpy(scratch_.bytes().data(), theirs.data(), theirs.size());
+    return;
+  }
+  const std::vector<WiredLayout::Aux>& aux = wired_->layout().aux;
+  const uint64_t* const pages =
+      options.work->file == nullptr ? nullptr : reinterpret_cast<const uint64_t*>(aux[1].address.value());
+  FillAuxArea(options.work->ParametersFor(options.seed, pages, options.memory, options.vcpus), aux[0].address.value(),
+              scratch_.bytes());
+}
+
+void KvmMachine::BecomeTemplate() {
+  QUIRE_CHECK(at_freeze_point());
+  vcpus_.clear();
+  vm_.reset();
+  window_.reset();
 }
 
 absl::Status KvmMachine::AddMemslots(const KvmMachineOptions& options) {
@@ -127,12 +157,12 @@ absl::Status KvmMachine::RunVcpu(int vcpu) {
       continue;
     }
     bool done = false;
-    if (absl::Status status = Handle(cpu, exit, done); !status.ok() || done) return status;
+    if (absl::Status status = Handle(cpu, vcpu, exit, done); !status.ok() || done) return status;
   }
   return absl::OkStatus();
 }
 
-absl::Status KvmMachine::Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done) {
+absl::Status KvmMachine::Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit, bool& done) {
   return std::visit(
       Overloaded{
           [&](const SerialOutput& output) {
@@ -148,6 +178,7 @@ absl::Status KvmMachine::Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done)
             return Died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
           },
           [&](const AdviceWrite& advice) { return TakeAdvice(vcpu, advice.value); },
+          [&](const FreezePoint&) { return StopAtFreezePoint(vcpu, number, done); },
           [](const Death& death) { return Died(death); },
           // Nobody listens on other ports; an interruption is looked at by the loop.
           [](const PortWrite&) { return absl::OkStatus(); }, [](const Interrupted&) { return absl::OkStatus(); }},
@@ -161,12 +192,22 @@ absl::Status KvmMachine::TakeAdvice(KvmVcpu& vcpu, uint32_t value) {
   return absl::OkStatus();
 }
 
+absl::Status KvmMachine::StopAtFreezePoint(KvmVcpu& vcpu, int number, bool& done) {
+  if (!freezes_) return absl::OkStatus();
+  absl::StatusOr<VcpuState> state = vcpu.Save();
+  if (!state.ok()) return state.status();
+  frozen_[static_cast<size_t>(number)] = *state;
+  done = true;
+  NoteFrozen();
+  return absl::OkStatus();
+}
+
 void KvmMachine::KickVcpus() {
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpu->Kick();
 }
 
 uint64_t KvmMachine::KvmStatistic(absl::string_view name) const {
-  if (vm_->stats() == nullptr) return 0;
+  if (vm_ == nullptr || vm_->stats() == nullptr) return 0;
   return vm_->stats()->Read(name).value_or(0);
 }
 

@@ -31,6 +31,8 @@
 
 namespace quire {
 
+class KvmMachine;
+
 struct KvmMachineOptions {
   std::string name;
   ByteCount memory;
@@ -41,6 +43,12 @@ struct KvmMachineOptions {
   uint64_t seed = 0;
   KvmWindowOptions window = {};
   AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
+  // vCPUs end at the guest's freeze point, to be cloned.
+  bool freezes = false;
+  // Goes on where this machine, which has become a template, ended. It was made with the same options but for the name
+  // and the console, and is needed while the clone is made.
+  const KvmMachine* clone_of = nullptr;
+  uint64_t clone = 0;  // its number, from 1
   // Bytes that the guest writes to its console; called on vCPU threads.
   std::function<void(absl::string_view)> console;
 };
@@ -56,7 +64,11 @@ class KvmMachine final : public Machine {
   void RequestStop() override { wired_->RequestStop(); }
   void StartSweep() override { SetGo(scratch_.bytes()); }
 
-  // Null without managed memory.
+  // At the freeze point, and joined: gives up its VM and its window. What remains is what clones begin with; its
+  // memory can be frozen.
+  void BecomeTemplate();
+
+  // Null without managed memory, and of a template.
   KvmWindow* window() { return window_.get(); }
   // A counter of KVM's for this VM; 0 where the kernel does not count it.
   uint64_t KvmStatistic(absl::string_view name) const;
@@ -66,6 +78,9 @@ class KvmMachine final : public Machine {
 
   absl::Status MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory);
   absl::Status Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool);
+  // Program and tables, and the workload's area: fresh, or the template's.
+  void LoadWired(const KvmMachineOptions& options);
+  void LoadScratch(const KvmMachineOptions& options);
   absl::Status AddMemslots(const KvmMachineOptions& options);
 
   absl::Status RunVcpu(int vcpu) override;
@@ -73,9 +88,12 @@ class KvmMachine final : public Machine {
   quire_progress ReadProgressOf(int vcpu) const override { return wired_->ReadProgress(vcpu); }
   absl::Status TakeAdvice(KvmVcpu& vcpu, uint32_t value);
   // The vCPU's thread goes on when this is OK and `done` is false.
-  absl::Status Handle(KvmVcpu& vcpu, const VcpuExit& exit, bool& done);
+  absl::Status Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit, bool& done);
+  absl::Status StopAtFreezePoint(KvmVcpu& vcpu, int number, bool& done);
 
   const std::function<void(absl::string_view)> console_;
+  const bool freezes_;
+  std::vector<VcpuState> frozen_;      // by vCPU: where it ended, each written by its thread
   std::unique_ptr<KvmWindow> window_;  // where memory is managed
   Hva memory_;
   WiredRegion wired_region_;

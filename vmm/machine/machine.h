@@ -55,6 +55,8 @@ class Machine {
     return ended_;
   }
   bool finished() const { return running_.load(std::memory_order_acquire) == 0; }
+  // Every vCPU has ended at the guest's freeze point: see BecomeTemplate of the subclasses.
+  bool at_freeze_point() const { return finished() && frozen_.load(std::memory_order_acquire) == vcpus(); }
   void Join();
 
   const std::string& name() const { return name_; }
@@ -80,6 +82,8 @@ class Machine {
   virtual void KickVcpus() = 0;
   virtual quire_progress ReadProgressOf(int vcpu) const = 0;
 
+  // A vCPU ends at the freeze point.
+  void NoteFrozen() { frozen_.fetch_add(1, std::memory_order_release); }
   bool killed() const { return killed_.load(std::memory_order_acquire); }
   // Maps anonymous(), for engines without managed memory.
   absl::Status MapAnonymous(ByteCount size, AnonymousBlocks blocks);
@@ -94,6 +98,7 @@ class Machine {
   Mapping anonymous_;
   AnonymousBlocks anonymous_blocks_ = AnonymousBlocks::kWanted;
   std::atomic<int> running_ = 0;
+  std::atomic<int> frozen_ = 0;  // vCPUs
   std::atomic<bool> killed_ = false;
   mutable absl::Mutex lock_;
   absl::Status exit_ ABSL_GUARDED_BY(lock_);

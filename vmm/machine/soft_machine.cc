@@ -1,6 +1,9 @@
 #include "vmm/machine/soft_machine.h"
 
+#include <cstring>
+
 #include "absl/memory/memory.h"
+#include "base/check.h"
 #include "workloads/aux_area.h"
 #include "workloads/run.h"
 
@@ -10,19 +13,21 @@ namespace {
 // How a workload reaches a guest's memory: see workloads/run.h.
 class SoftAccess {
  public:
-  explicit SoftAccess(Machine& machine) : machine_(machine) {}
+  SoftAccess(Machine& machine, bool freezes) : machine_(machine), freezes_(freezes) {}
 
   void AdviseHuge(uint64_t page, uint64_t count) {
     machine_.AdviseHuge(GfnRange(Gfn(page), PageCount(count)), /*huge=*/true);
   }
+  bool PassFreezePoint() { return !freezes_; }
 
  private:
   Machine& machine_;
+  const bool freezes_;
 };
 
 class EptAccess : public SoftAccess {
  public:
-  EptAccess(Machine& machine, EptVcpu& vcpu) : SoftAccess(machine), vcpu_(vcpu) {}
+  EptAccess(Machine& machine, bool freezes, EptVcpu& vcpu) : SoftAccess(machine, freezes), vcpu_(vcpu) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool write, Use use) {
@@ -39,7 +44,8 @@ class EptAccess : public SoftAccess {
 
 class DirectAccess : public SoftAccess {
  public:
-  explicit DirectAccess(Machine& machine) : SoftAccess(machine), memory_(machine.anonymous().data()) {}
+  explicit DirectAccess(Machine& machine)
+      : SoftAccess(machine, /*freezes=*/false), memory_(machine.anonymous().data()) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool, Use use) {
@@ -73,19 +79,41 @@ absl::Status SoftMachine::Assemble(const SoftMachineOptions& options, Pool* pool
   absl::StatusOr<WiredRegion> boot_region = WiredRegion::Allocate(pool, ByteCount::Bytes(sizeof(quire_boot_info)));
   if (!boot_region.ok()) return boot_region.status();
   boot_ = *std::move(boot_region);
-  boot().magic = QUIRE_ABI_MAGIC;
-  boot().version = QUIRE_ABI_VERSION;
-  boot().vcpus = static_cast<uint32_t>(options.vcpus);
-  boot().memory_bytes = options.memory.in_bytes();
-  boot().seed = options.seed;
-
   const uint64_t* const file_pages = options.work->file == nullptr ? nullptr : options.work->file->words();
   const AuxParameters parameters = options.work->ParametersFor(options.seed, file_pages, options.memory, options.vcpus);
   absl::StatusOr<WiredRegion> scratch = WiredRegion::Allocate(pool, AuxScratchSize(parameters));
   if (!scratch.ok()) return scratch.status();
   scratch_ = *std::move(scratch);
-  FillAuxArea(parameters, reinterpret_cast<uint64_t>(scratch_.bytes().data()), scratch_.bytes());
+  if (options.clone_of == nullptr) {
+    LoadFresh(options, parameters);
+  } else {
+    LoadClone(*options.clone_of, options.clone);
+  }
   return absl::OkStatus();
+}
+
+void SoftMachine::LoadFresh(const SoftMachineOptions& options, const AuxParameters& parameters) {
+  boot().magic = QUIRE_ABI_MAGIC;
+  boot().version = QUIRE_ABI_VERSION;
+  boot().vcpus = static_cast<uint32_t>(options.vcpus);
+  boot().memory_bytes = options.memory.in_bytes();
+  boot().seed = options.seed;
+  FillAuxArea(parameters, reinterpret_cast<uint64_t>(scratch_.bytes().data()), scratch_.bytes());
+}
+
+// The table of versions lies where this machine's scratch does.
+void SoftMachine::LoadClone(const SoftMachine& frozen, uint64_t clone) {
+  std::memcpy(boot_.bytes().data(), frozen.boot_.bytes().data(), boot_.bytes().size());
+  std::memcpy(scratch_.bytes().data(), frozen.scratch_.bytes().data(), scratch_.bytes().size());
+  boot().clone = clone;
+  const auto offset = reinterpret_cast<std::byte*>(aux().versions) - frozen.scratch_.bytes().data();
+  aux().versions = reinterpret_cast<uint32_t*>(scratch_.bytes().data() + offset);
+}
+
+void SoftMachine::BecomeTemplate() {
+  QUIRE_CHECK(at_freeze_point());
+  vcpus_.clear();
+  ept_.reset();
 }
 
 void SoftMachine::RequestStop() { __atomic_store_n(&boot().stop, 1, __ATOMIC_RELAXED); }
@@ -97,8 +125,8 @@ absl::Status SoftMachine::RunVcpu(int vcpu) {
     RunWorkload(aux(), boot(), number, memory);
     return absl::OkStatus();
   }
-  EptAccess memory(*this, *vcpus_[number]);
-  RunWorkload(aux(), boot(), number, memory);
+  EptAccess memory(*this, freezes_, *vcpus_[number]);
+  if (RunWorkload(aux(), boot(), number, memory, from_) == RunResult::kFrozen) NoteFrozen();
   return memory.status();
 }
 

@@ -17,8 +17,14 @@
 #include "vmm/machine/machine.h"
 #include "vmm/machine/wired_region.h"
 #include "vmm/machine/work.h"
+#include "workloads/aux_area.h"
+#include "workloads/fill_aux_area.h"
+#include "workloads/guest_abi.h"
+#include "workloads/run.h"
 
 namespace quire {
+
+class SoftMachine;
 
 struct SoftMachineOptions {
   std::string name;
@@ -27,6 +33,10 @@ struct SoftMachineOptions {
   const Work* work = nullptr;
   uint64_t seed = 0;
   AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
+  // As KvmMachineOptions'.
+  bool freezes = false;
+  const SoftMachine* clone_of = nullptr;
+  uint64_t clone = 0;
 };
 
 class SoftMachine final : public Machine {
@@ -38,20 +48,29 @@ class SoftMachine final : public Machine {
 
   void RequestStop() override;
   void StartSweep() override { SetGo(scratch_.bytes()); }
-  // Null without managed memory.
+  // As KvmMachine's. A software vCPU is its place in the workload, and the tables that this keeps.
+  void BecomeTemplate();
+  // Null without managed memory, and of a template.
   Ept* ept() { return ept_.get(); }
 
  private:
-  SoftMachine(const SoftMachineOptions& options, GuestMemory* memory) : Machine(options.name, options.vcpus, memory) {}
+  SoftMachine(const SoftMachineOptions& options, GuestMemory* memory)
+      : Machine(options.name, options.vcpus, memory),
+        freezes_(options.freezes),
+        from_(options.clone_of == nullptr ? RunFrom::kStart : RunFrom::kFreezePoint) {}
 
   absl::Status Assemble(const SoftMachineOptions& options, Pool* pool, GuestMemory* memory);
+  void LoadFresh(const SoftMachineOptions& options, const AuxParameters& parameters);
+  void LoadClone(const SoftMachine& frozen, uint64_t clone);
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override { RequestStop(); }
   quire_progress ReadProgressOf(int vcpu) const override;
 
   quire_boot_info& boot() const { return *reinterpret_cast<quire_boot_info*>(boot_.bytes().data()); }
-  const AuxArea& aux() const { return *reinterpret_cast<const AuxArea*>(scratch_.bytes().data()); }
+  AuxArea& aux() const { return *reinterpret_cast<AuxArea*>(scratch_.bytes().data()); }
 
+  const bool freezes_;
+  const RunFrom from_;
   std::unique_ptr<Ept> ept_;
   std::vector<std::unique_ptr<EptVcpu>> vcpus_;
   WiredRegion boot_;

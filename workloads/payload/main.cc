@@ -27,6 +27,10 @@ class GuestMemory {
     return true;
   }
   void AdviseHuge(uint64_t page, uint64_t count) { quire::AdviseHuge(boot_, page * kPageBytes, count * kPageBytes); }
+  bool PassFreezePoint() {
+    quire::PassFreezePoint();
+    return true;
+  }
 
  private:
   static constexpr uint64_t kPageBytes = kWordsPerPage * sizeof(uint64_t);

@@ -33,6 +33,11 @@ inline void AdviseHuge(quire_boot_info& boot, uint64_t begin, uint64_t bytes) {
   asm volatile("outl %0, %1" : : "a"(QUIRE_ADVISE_HUGE), "Nd"(static_cast<uint16_t>(QUIRE_ADVISE_PORT)) : "memory");
 }
 
+// Where the guest may be frozen, and its clones go on.
+inline void PassFreezePoint() {
+  asm volatile("outl %0, %1" : : "a"(0), "Nd"(static_cast<uint16_t>(QUIRE_FREEZE_PORT)) : "memory");
+}
+
 // Ends this vCPU.
 [[noreturn]] inline void Exit(uint32_t status) {
   for (;;) asm volatile("outl %0, %1" : : "a"(status), "Nd"(static_cast<uint16_t>(QUIRE_EXIT_PORT)));

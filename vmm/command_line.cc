@@ -101,8 +101,11 @@ absl::StatusOr<RunOptions> ValidOptions(Args args, const Host& host) {
 
 // What is about to be run.
 std::string Opening(const RunOptions& options, const AccelDecision& accel) {
+  const std::string clones =
+      options.clones == 0 ? ""
+                          : absl::StrCat(" and ", Plural(static_cast<uint64_t>(options.clones), "clone"), " of it");
   const std::string guests =
-      absl::StrCat(Plural(static_cast<uint64_t>(options.guests), "guest"), " of ", FormatSize(options.memory));
+      absl::StrCat(Plural(static_cast<uint64_t>(options.guests), "guest"), " of ", FormatSize(options.memory), clones);
   const std::string where = options.engine == Engine::kKernel
                                 ? " in memory that the host manages"
                                 : absl::StrCat(" in a pool of ", FormatSize(options.pool));

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/mapping.h"
+#include "vmm/bench/clone.h"
 #include "vmm/bench/host_memory.h"
 #include "vmm/bench/sweep.h"
 #include "vmm/interrupt.h"
@@ -135,6 +136,12 @@ absl::StatusOr<Measurement> MeasureIdleCost(const RunOptions& options, Side) {
   return MeasureOperations(options, "zipf:theta=0.99");
 }
 
+absl::StatusOr<Measurement> MeasureClone(const RunOptions& options, Side side) {
+  if (side != Side::kQuire) return MeasureForks(options, side);
+  NoProgress progress;
+  return MeasureClones(options, progress);
+}
+
 std::vector<Benchmark> MakeTable() {
   using enum Side;
   return {
@@ -185,6 +192,11 @@ std::vector<Benchmark> MakeTable() {
        .paired = true,
        .sides = {kQuire, kKernel},
        .measure = MeasureIdleCost},
+      {.name = "clone",
+       .what = "one more guest of a frozen one, ready to run, against fork() of a process with as much memory",
+       .unit = "ms",
+       .sides = {kQuire, kKernel, kKernelSmall},
+       .measure = MeasureClone},
   };
 }
 

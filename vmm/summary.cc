@@ -99,6 +99,13 @@ std::string SwapLine(const SwapReport& swap) {
   return text;
 }
 
+std::string WireLine(const PoolReport& pool) {
+  if (pool.wirings_refused == 0) return "";
+  return absl::StrCat(
+      "wired     ", Plural(pool.wirings_refused, "request"),
+      " of guests to keep pages in memory refused: more than half of the pool, or of their own limit\n");
+}
+
 std::string MergeLine(const MergeReport& merge) {
   if (merge.merged_pages + merge.zero_pages == 0) return "";
   return absl::StrCat("merge     ", FormatCount(merge.merged_pages), " pages shared frames, ",
@@ -156,8 +163,9 @@ std::string Summary(const Report& report, const Terminal& terminal) {
   const Totals totals = Add(report.guests);
   std::string text = GuestTable(report);
   if (report.engine == Engine::kQuire) {
-    absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), FaultLine(report.faults), SwapLine(report.swap),
-                    MergeLine(report.merge), CompactionLine(report.huge), ContentLine(report.content_ratio));
+    absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), WireLine(report.pool), FaultLine(report.faults),
+                    SwapLine(report.swap), MergeLine(report.merge), CompactionLine(report.huge),
+                    ContentLine(report.content_ratio));
   }
   return absl::StrCat(text, "\n", Failures(report), Meaning(report, totals));
 }

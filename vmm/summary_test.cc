@@ -87,6 +87,13 @@ TEST(SummaryTest, CompactionIsMentionedIfItRan) {
   EXPECT_THAT(Summary(report, {}), HasSubstr("\ncompact   12 blocks or ranges made free, 3,456 pages moved\n"));
 }
 
+TEST(SummaryTest, RefusedWiringIsMentioned) {
+  Report report = Example();
+  EXPECT_THAT(Summary(report, {}), Not(HasSubstr("wired ")));
+  report.pool.wirings_refused = 2;
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nwired     2 requests of guests to keep pages in memory refused: "));
+}
+
 TEST(SummaryTest, TheKernelEngineHasNoPool) {
   Report report = Example();
   report.engine = Engine::kKernel;

@@ -29,6 +29,12 @@ struct AdviceWrite {
   uint32_t value = 0;
 };
 
+// The program wrote to QUIRE_WIRE_PORT; what the request is about stands in boot info, where it is answered. The vCPU
+// may run on then.
+struct WireWrite {
+  uint32_t value = 0;
+};
+
 // The program ended on this vCPU; 0 is success.
 struct GuestExit {
   uint32_t status = 0;
@@ -49,7 +55,8 @@ struct Death {
   std::string registers;  // several lines
 };
 
-using VcpuExit = std::variant<SerialOutput, PortWrite, AdviceWrite, GuestExit, Interrupted, MemoryFault, Death>;
+using VcpuExit =
+    std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, GuestExit, Interrupted, MemoryFault, Death>;
 
 // The program read from a port. There are no devices to read: it gets all ones, as from an empty bus. Handled within
 // KvmVcpu.
@@ -60,7 +67,7 @@ struct PortRead {
 
 // What KVM_RUN, having returned 0, left in `run`, which is followed by the data of port accesses as the vCPU's shared
 // memory is. Death has no registers yet. Pure.
-std::variant<SerialOutput, PortWrite, AdviceWrite, GuestExit, PortRead, Death> DecodeExit(kvm_run& run);
+std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, GuestExit, PortRead, Death> DecodeExit(kvm_run& run);
 
 // "page fault (#PF) at rip 0x400123: write to 0x0, which is not mapped"; `cr2` is the address of a page fault.
 std::string DescribeFault(const GuestFault& fault, uint64_t cr2);

@@ -187,6 +187,7 @@ VcpuExit KvmVcpu::Run() {
     if (auto* serial = std::get_if<SerialOutput>(&exit)) return *serial;
     if (auto* end = std::get_if<GuestExit>(&exit)) return *end;
     if (auto* advice = std::get_if<AdviceWrite>(&exit)) return *advice;
+    if (auto* request = std::get_if<WireWrite>(&exit)) return *request;
     if (auto* death = std::get_if<Death>(&exit)) return Die(std::move(death->sentence));
     if (auto* write = std::get_if<PortWrite>(&exit)) {
       if (write->port != kFaultPort) return *write;

@@ -15,6 +15,8 @@ class SoftAccess {
   void AdviseHuge(uint64_t page, uint64_t count) {
     machine_.AdviseHuge(GfnRange(Gfn(page), PageCount(count)), /*huge=*/true);
   }
+  // What is refused is counted, and the guest goes on.
+  void Wire(uint64_t page, uint64_t count) { (void)machine_.Wire(GfnRange(Gfn(page), PageCount(count))); }
 
  private:
   Machine& machine_;

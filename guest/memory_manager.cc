@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "guest/swap/duplicate_hints.h"
 
 namespace quire {
 namespace {
@@ -53,7 +54,14 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
   }
   absl::StatusOr<CandidateTable> candidates = CandidateTable::Create(options.limit);
   if (!candidates.ok()) return candidates.status();
-  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
+  auto manager =
+      absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
+  if (options.merge) {
+    absl::StatusOr<DuplicateHints> hints = DuplicateHints::Create(options.limit);
+    if (!hints.ok()) return hints.status();
+    manager->store_.SetDuplicateHints(*std::move(hints));
+  }
+  return manager;
 }
 
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,

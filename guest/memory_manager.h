@@ -52,7 +52,7 @@ struct MemoryManagerOptions {
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
   int reclaim_threads = 1;
-  // Whether guests' equal pages come to share frames while the threads run.
+  // Whether guests' equal pages come to share frames while the threads run, and are stored once.
   bool merge = false;
   // Pages of guests with Placement::kReservation that may share frames at a time: each takes mappings of the process.
   PageCount islands = {};

@@ -79,6 +79,7 @@ Json SwapJson(const SwapReport& swap) {
               {"stored_pages", swap.stored_pages},
               {"stored_bytes", Bytes(swap.stored_bytes)},
               {"same_filled_pages", swap.same_filled_pages},
+              {"deduplicated_pages", swap.deduplicated_pages},
               {"refused_limit", swap.refused_limit},
               {"refused_wired", swap.refused_wired},
               {"tiers", tiers}};

@@ -79,13 +79,14 @@ struct SwapTierReport {
 struct SwapReport {
   uint64_t pages_out = 0;
   uint64_t pages_in = 0;
-  uint64_t unchanged_pages = 0;    // of those out: their copies from the time before were still there
-  uint64_t kept_pages = 0;         // gauge: such copies
-  uint64_t stored_pages = 0;       // gauge
-  ByteCount stored_bytes = {};     // gauge
-  uint64_t same_filled_pages = 0;  // gauge
-  uint64_t refused_limit = 0;      // times that a page stayed because its guest had as many swapped as it may
-  uint64_t refused_wired = 0;      // times that a page stayed because it is wired
+  uint64_t unchanged_pages = 0;     // of those out: their copies from the time before were still there
+  uint64_t kept_pages = 0;          // gauge: such copies
+  uint64_t stored_pages = 0;        // gauge
+  ByteCount stored_bytes = {};      // gauge
+  uint64_t same_filled_pages = 0;   // gauge
+  uint64_t deduplicated_pages = 0;  // of those out: an equal page was stored already
+  uint64_t refused_limit = 0;       // times that a page stayed because its guest had as many swapped as it may
+  uint64_t refused_wired = 0;       // times that a page stayed because it is wired
   std::vector<SwapTierReport> tiers = {};
 };
 

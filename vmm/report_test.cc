@@ -68,6 +68,7 @@ Report Example() {
                  .stored_pages = 43,
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
+                 .deduplicated_pages = 50,
                  .refused_limit = 46,
                  .refused_wired = 49,
                  .tiers = {{.name = "ram",
@@ -132,6 +133,7 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/guests/0/pool_limit_bytes",
                            "/guests/0/swap_limit_bytes",
                            "/faults/limit_reclaims",
+                           "/swap/deduplicated_pages",
                            "/swap/refused_limit",
                            "/swap/refused_wired",
                            "/pool/limit_bytes",
@@ -229,7 +231,7 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
       json["swap"],
       Json::parse(
           R"({"pages_out": 41, "pages_in": 42, "unchanged_pages": 47, "kept_pages": 48, "stored_pages": 43, "stored_bytes": 45056,
-      "same_filled_pages": 45, "refused_limit": 46, "refused_wired": 49, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
+      "same_filled_pages": 45, "deduplicated_pages": 50, "refused_limit": 46, "refused_wired": 49, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
       "recompressed": 147, "recompression_saved_bytes": 49152}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));

@@ -227,6 +227,7 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.kept_pages = stored.kept.in_pages();
   report.swap.stored_pages = stored.stored.in_pages();
   report.swap.same_filled_pages = stored.same_filled.in_pages();
+  report.swap.deduplicated_pages = stored.deduplicated;
   report.swap.refused_limit = swap.refused_limit.value();
   report.swap.refused_wired = wiring.refused_reclaim.value();
   ReportTiers(report.swap);

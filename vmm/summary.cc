@@ -86,9 +86,11 @@ std::string FaultLine(const FaultsReport& faults) {
 
 std::string SwapLine(const SwapReport& swap) {
   if (swap.pages_out == 0) return "";
-  std::string text = absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out, ", FormatCount(swap.pages_in),
-                                  " in; ", FormatSize(PageCount(swap.stored_pages).bytes()), " stored in ",
-                                  FormatSize(swap.stored_bytes), "\n");
+  const std::string duplicates =
+      swap.deduplicated_pages > 0 ? absl::StrCat(" (", FormatCount(swap.deduplicated_pages), " duplicates)") : "";
+  std::string text = absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out", duplicates, ", ",
+                                  FormatCount(swap.pages_in), " in; ", FormatSize(PageCount(swap.stored_pages).bytes()),
+                                  " stored in ", FormatSize(swap.stored_bytes), "\n");
   for (const SwapTierReport& tier : swap.tiers) {
     if (tier.store.empty()) continue;
     absl::StrAppend(&text, "          ", FormatSize(PageCount(tier.pages).bytes()), " of it in ", tier.store,

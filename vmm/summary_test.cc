@@ -87,6 +87,13 @@ TEST(SummaryTest, CompactionIsMentionedIfItRan) {
   EXPECT_THAT(Summary(report, {}), HasSubstr("\ncompact   12 blocks or ranges made free, 3,456 pages moved\n"));
 }
 
+TEST(SummaryTest, DuplicatesInTheSwapStoreAreMentioned) {
+  Report report = Example();
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nswap      7,000 pages out, 6,000 in; "));
+  report.swap.deduplicated_pages = 1234;
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nswap      7,000 pages out (1,234 duplicates), 6,000 in; "));
+}
+
 TEST(SummaryTest, RefusedWiringIsMentioned) {
   Report report = Example();
   EXPECT_THAT(Summary(report, {}), Not(HasSubstr("wired ")));

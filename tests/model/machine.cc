@@ -81,6 +81,7 @@ Machine::Machine(bool has_swap_area) {
                   .use_memfd = true,
                   .granularity = {.advised_only = true},
                   .compaction = CompactionMode::kFault,
+                  .merge = true,
                   .islands = kIslands,
                   .open_swap = open_swap,
                   .on_stopped = [this](GuestMemory& guest,

@@ -142,6 +142,13 @@ TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
   EXPECT_GT(machine.manager().merger().counters().refused_wired.value(), 5u);
 }
 
+TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {
+  Machine machine(/*has_swap_area=*/true);
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().store().statistics().deduplicated, 100u);
+}
+
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);

@@ -218,6 +218,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
                              .use_memfd = true,
                              .compaction = CompactionMode::kFault,
                              .reclaim_threads = 2,
+                             .merge = true,
                              .islands = PageCount(500),
                              .open_swap = [] { return SwapAreas(); },
                              .on_stopped =

@@ -38,7 +38,7 @@ class WireTest : public ::testing::TestWithParam<Placement> {
   void Make(const GranularityOptions& granularity = {.blocks = false}, const GuestLimits& limits = {}) {
     TearDown();
     manager_ = MemoryManager::Create({.limit = kLimit,
-                                      .reservations = kSize,
+                                      .reservations = kSize * 2,
                                       .granularity = granularity,
                                       .islands = PageCount(100),
                                       .out_of_memory_advice = "ask for less"})
@@ -283,6 +283,29 @@ TEST_P(WireTest, ASharedPageGetsItsOwnFrameFirst) {
   Write(100, 8);
   EXPECT_TRUE(HasContent(mmu_->Page(Gfn(3), Access::kRead).value(), Content::kCompressible, 7));
   ExpectOk();
+}
+
+TEST_P(WireTest, APageThatACloneInheritsIsCopiedFirst) {
+  WriteAll(Pages(0, 40));
+  ASSERT_EQ(guest_->Wire(Pages(30, 5)), absl::OkStatus());
+  mmu_.reset();
+  guest_->Freeze();
+  GuestMemory* const clone = manager_->Clone(*guest_).value();
+  {
+    FakeMmu mmu(*clone);
+    EXPECT_TRUE(HasContent(mmu.Page(Gfn(12), Access::kRead).value(), Content::kCompressible, 13));
+    ASSERT_EQ(clone->Wire(Pages(10, 40)), absl::OkStatus());  // those from 40 on nobody has written
+    EXPECT_EQ(clone->wired(), PageCount(40));
+    ReclaimAll();
+    for (uint64_t gfn = 10; gfn < 50; ++gfn) {
+      ASSERT_EQ(clone->EntryOf(Gfn(gfn)).state(), PageState::kResident) << gfn;
+      const std::byte* const page = mmu.Page(Gfn(gfn)).value();
+      EXPECT_TRUE(gfn < 40 ? HasContent(page, Content::kCompressible, gfn + 1) : HasContent(page, Content::kZero, 0));
+    }
+  }
+  for (uint64_t gfn = 30; gfn < 35; ++gfn) EXPECT_EQ(StateOf(gfn), PageState::kResident) << "the template's own";
+  ExpectOk();
+  manager_->RemoveGuest(clone);
 }
 
 INSTANTIATE_TEST_SUITE_P(BothPlacements, WireTest, ::testing::Values(Placement::kReservation, Placement::kArena),

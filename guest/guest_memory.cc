@@ -35,6 +35,7 @@ GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const 
       limits_(limits),
       held_limit_(limits.frames),
       swapped_limit_(limits.swapped),
+      wired_limit_(held_limit_.limited() ? limits.frames / 2 : kUnlimitedWiring),
       frames_(held_limit_.limited() ? std::make_unique<LimitedFrames>(std::move(frames), held_limit_)
                                     : std::move(frames)),
       parent_(parent) {}
@@ -82,6 +83,7 @@ void GuestMemory::DiscardInBlock(Block& block, GfnRange range) {
     const ScopedInvalidation invalidation(notifiers_, {.range = range, .event = InvalidateEvent::kUnmap});
     for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
       const PageEntry entry = map_->Get(block, gfn);
+      if (ZeroIfWired(block, gfn)) continue;
       if (entry.has_frame()) AddToRuns(runs, gfn, entry.frame());
       FreeKept(entry);
       LeaveShared(entry);
@@ -151,7 +153,8 @@ GuestMemory* FindGuest(absl::Span<const std::unique_ptr<GuestMemory>> guests, Gu
 
 ByteCount GuestMemory::metadata() const {
   const ByteCount inheritors = inheritors_ == nullptr ? ByteCount() : inheritors_->metadata();
-  return map_->metadata() + inheritors + ByteCount::Bytes(sizeof *this);
+  const ByteCount wired = ByteCount::Bytes(wired_blocks_.value() * sizeof(WiredPages));
+  return map_->metadata() + inheritors + wired + ByteCount::Bytes(sizeof *this);
 }
 
 // --- Checking.
@@ -164,17 +167,23 @@ PageEntry GuestMemory::EntryOf(Gfn gfn) {
 
 absl::Status GuestMemory::Check() {
   std::array<uint64_t, kPageStates> sums = {};
+  uint64_t wired = 0;
   for (uint64_t b = 0; b < map_->blocks(); ++b) {
     Block& block = map_->block(BlockNumber(b));
     if (absl::Status status = CheckBlock(block); !status.ok()) return status;
     absl::MutexLock lock(&block.lock);
     for (size_t state = 0; state < kPageStates; ++state) sums[state] += block.count[state];
+    wired += block.CountWired();
   }
   for (size_t state = 0; state < kPageStates; ++state) {
     const PageCount counted = counts()[static_cast<PageState>(state)];
     if (counted == PageCount(sums[state])) continue;
     return absl::InternalError(absl::StrCat("invariant 1: guest ", id(), " counts ", counted.in_pages(),
                                             " pages in state ", state, ", its blocks ", sums[state]));
+  }
+  if (this->wired() != PageCount(wired)) {
+    return absl::InternalError(absl::StrCat("invariant 15: guest ", id(), " has ", wired,
+                                            " wired pages, and is charged for ", this->wired().in_pages()));
   }
   return CheckLimits();
 }
@@ -197,11 +206,16 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
         absl::StrCat("invariant ", invariant, ": page ", gfn.value(), " of guest ", id(), " ", what));
   };
   std::array<uint16_t, kPageStates> count = {};
+  uint16_t wired = 0;
   for (Gfn gfn = map_->Pages(block).begin(); gfn < map_->Pages(block).end(); ++gfn) {
     const PageEntry entry = map_->Get(block, gfn);
     ++count[static_cast<size_t>(entry.state())];
-    if (entry.has_frame() && !frames_->Owns(gfn, entry.frame())) {
+    if (entry.has_frame() && !frames_->Owns(gfn, entry.frame(), block.IsWired(gfn))) {
       return broken(2, gfn, "has a frame that is not its own");
+    }
+    if (block.IsWired(gfn)) {
+      ++wired;
+      if (entry.state() != PageState::kResident) return broken(15, gfn, "is wired and not resident");
     }
     if (entry.state() == PageState::kSwapped && !services_.store.IsLive(entry.slot())) {
       return broken(5, gfn, "has a slot that is free");
@@ -213,8 +227,8 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
         !services_.shared.Has(entry.frame(), entry.link(), {.guest = id_, .gfn = gfn})) {
       return broken(14, gfn, "shares a frame that does not know of it");
     }
-    if (entry.state() == PageState::kInherited && parent_ == nullptr) return broken(15, gfn, "has no template");
-    if (block.viewed && entry.state() != PageState::kInherited) return broken(15, gfn, "is behind a view");
+    if (entry.state() == PageState::kInherited && parent_ == nullptr) return broken(16, gfn, "has no template");
+    if (block.viewed && entry.state() != PageState::kInherited) return broken(16, gfn, "is behind a view");
     if (entry.state() == PageState::kInTransit) return broken(6, gfn, "is in transit, and nobody is at work");
     if (entry.incompressible() && entry.state() != PageState::kOut) return broken(8, gfn, "is marked but not out");
   }
@@ -229,7 +243,12 @@ absl::Status GuestMemory::CheckBlock(Block& block) {
       }
     }
   }
-  if (block.HasFrames() && !block.queued) return broken(7, first, "begins a block that no queue has");
+  if (wired != block.CountWired() || (block.wired != nullptr && wired == 0)) {
+    return broken(15, first, "begins a block whose count of wired pages is wrong");
+  }
+  if (!block.queued && block.Count(PageState::kResident) + block.Count(PageState::kOut) > wired) {
+    return broken(7, first, "begins a block that no queue has");
+  }
   return absl::OkStatus();
 }
 

@@ -10,9 +10,9 @@
 //
 // Of guests that are cloned from one another, the locks of a clone's block come before those of its template's.
 //
-// The class is in six files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), clones
-// (guest_memory_clone.cc), and the rest.
+// The class is in seven files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc),
+// what takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), pages that stay
+// (guest_memory_wire.cc), clones (guest_memory_clone.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
@@ -51,6 +51,7 @@
 #include "guest/merge/shared_frames.h"
 #include "guest/reclaim/reclaim_hooks.h"
 #include "guest/swap/swap_space.h"
+#include "guest/wired_pages.h"
 #include "notifiers/notifier_chain.h"
 
 namespace quire {
@@ -97,6 +98,7 @@ struct GuestServices {
   SwapCounters& swap;
   const GranularityOptions& granularity;
   Compactor& compactor;
+  Wiring& wiring;
   // Called once for a guest, when it has been stopped, from whatever thread found the reason; must not block.
   std::function<void(GuestMemory&, const absl::Status&)> on_stopped;
 };
@@ -155,8 +157,22 @@ class GuestMemory final : public FaultHandler {
   NotifierChain& notifiers() override { return notifiers_; }
   PageCount size() const override { return map_->size(); }
 
-  // --- The guest gives pages up: they read as zero from now on, and their memory is free.
+  // --- The guest gives pages up: they read as zero from now on, and their memory is free. Those that are wired keep
+  // their frames, unless the guest has been stopped: then it has nothing wired any more.
   void Discard(GfnRange range);
+
+  // --- Pages that stay (mlock, FreeBSD's vm_page_wire).
+
+  // From OK on each page of the range is resident, in a frame of its own, until it is unwired: it is not reclaimed,
+  // merged or moved. A page that is wired twice takes two calls of Unwire. May wait, as faults do with Wait::kMay, and
+  // brings pages in and counts them as faults do. Errors, which leave wired what was wired before: OutOfRange, the
+  // guest has no such pages; ResourceExhausted, a limit, with what to do; FailedPrecondition, a page is wired
+  // WiredPages::kMostTimes already; or the guest has been stopped, and why.
+  absl::Status Wire(GfnRange range);
+  // Of pages that the caller has wired. The guest may have been stopped meanwhile.
+  void Unwire(GfnRange range);
+  // Pages that are wired, once or more.
+  PageCount wired() const { return wired_limit_.charged(); }
 
   // --- The guest wants whole blocks in a part of its memory, or none any more. Counts where GranularityOptions has
   // `advised_only`; for the blocks that lie wholly in the range, from their next fault on. No block is brought in for
@@ -178,8 +194,8 @@ class GuestMemory final : public FaultHandler {
   // Stores what is out, and frees its frames. Returns the number of frames freed, less those that the store took for
   // pages that do not compress.
   PageCount Evict(Block& block, EvictionScratch& scratch);
-  // For the reclaimer, which has the block in hand: what is left of it. A block without frames is off the queues when
-  // this returns, and a fault enqueues it again.
+  // For the reclaimer, which has the block in hand: what is left of it. A block without frames, or with none but those
+  // of wired pages, is off the queues when this returns; a fault, or Unwire, enqueues it again.
   enum class Standing : uint8_t { kNoFrames, kAllIn, kSomeOut };
   Standing Settle(Block& block);
 
@@ -211,7 +227,8 @@ class GuestMemory final : public FaultHandler {
     } into;
     uint64_t hash = 0;
     const SharedFrames::Hold* hold = nullptr;
-    enum class Outcome : uint8_t { kMerged, kBusy, kChanged, kFull, kNoMemory, kCannot } outcome = Outcome::kBusy;
+    enum class Outcome : uint8_t { kMerged, kBusy, kChanged, kFull, kNoMemory, kCannot, kWired };
+    Outcome outcome = Outcome::kBusy;
   };
   // Pages of one block, in ascending order; those that lie near each other are invalidated together. Takes a whole
   // block apart.
@@ -287,6 +304,8 @@ class GuestMemory final : public FaultHandler {
   static constexpr int kTriesForPool = 3;   // times that the pool makes room for what a guest at its limit stores
   static constexpr int kMostFetches = 3;    // of many pages; then a fault does with its page alone
 
+  static constexpr PageCount kUnlimitedWiring{~uint64_t{0} >> kPageShift};  // by the guest itself
+
   GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const GuestServices& services, const GuestLimits& limits,
               GuestMemory* parent);
 
@@ -355,6 +374,8 @@ class GuestMemory final : public FaultHandler {
   // it.
   bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Resolution Promote(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the block cannot be had whole because a wired page of it would have to move, which is counted.
+  bool IsKeptSmallByWired(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // All pages of a block whose pages have consecutive frames.
   Resolution AllOf(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   static bool IsWholeAndIn(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
@@ -473,6 +494,8 @@ class GuestMemory final : public FaultHandler {
   void MovePage(Block& block, const FrameMigrator::Move& move) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether the page has this frame, and nobody is storing it.
   bool Holds(const Block& block, Gfn gfn, FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the page is wired and stays where it is, which is counted.
+  bool IsRefusedAsWired(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // The page if somebody may map it, otherwise nothing.
   GfnRange MappedPart(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // An invalidation of the range, to be ended when its entries are changed; none of an empty range.
@@ -518,6 +541,24 @@ class GuestMemory final : public FaultHandler {
   PageCount ReleaseFrames(Block& block, const FrameRuns& runs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void DiscardInBlock(Block& block, GfnRange range);
 
+  // Gives a wired page's place a content of zeros, or, of a guest that was stopped, has it not wired any more: then the
+  // answer is false, and the page can go.
+  bool ZeroIfWired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Charges so many pages to the guest's limit of wired pages and to that of all guests.
+  absl::Status ChargeWired(PageCount pages);
+  void UnchargeWired(PageCount pages);
+  // Pages of the range that are not wired now.
+  PageCount CountUnwired(GfnRange range);
+  // Wires the pages from `end` on, which follows, up to `last`. What has been charged already is used up first.
+  absl::Status WireUpTo(Gfn last, Gfn& end, PageCount& charged);
+  // Wires pages from the beginning of the range on, up to one that is not resident or the end of their block; returns
+  // how many.
+  absl::StatusOr<PageCount> WireResident(GfnRange range, PageCount& charged);
+  absl::Status WirePage(Block& block, Gfn gfn, PageCount& charged) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void UnwireInBlock(Block& block, GfnRange range);
+  // A page has just been unwired for the last time.
+  void NoteUnwired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+
   // What is charged to the limits is what there is.
   absl::Status CheckLimits() const;
 
@@ -531,6 +572,8 @@ class GuestMemory final : public FaultHandler {
   const GuestLimits limits_;
   PageLimit held_limit_;     // charged by frames_
   PageLimit swapped_limit_;  // charged with what is being stored, too
+  PageLimit wired_limit_;    // charged with what is being wired, too; a guest without a limit may wire all its pages
+  Gauge wired_blocks_;       // that have a page that is wired
   Peak held_peak_;           // of a guest without a limit
   Peak swapped_peak_;
   const std::unique_ptr<FrameSource> frames_;

@@ -36,7 +36,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, Faul
   absl::Status made;
   if (block.whole) {
     TakeBackBlock(block);
-  } else if (CameWholeTooLately(block)) {
+  } else if (CameWholeTooLately(block) || IsKeptSmallByWired(block)) {
     return NotWhole();
   } else if (made = MayHaveBlock(); !made.ok()) {
     return made;
@@ -62,6 +62,13 @@ absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, Faul
 void GuestMemory::BecomeWhole(Block& block) {
   NoteWhole(block.faults, evicted_pages());
   block.whole = true;
+}
+
+// In a reservation each page has its place, and others are brought in around it.
+bool GuestMemory::IsKeptSmallByWired(const Block& block) {
+  if (block.wired == nullptr || !frames_->reservation().empty()) return false;
+  services_.wiring.refused_promotion.Add();
+  return true;
 }
 
 bool GuestMemory::CameWholeTooLately(const Block& block) const {

@@ -106,6 +106,7 @@ GuestMemory::Merge::Outcome GuestMemory::LooksLike(const Block& block, uint64_t 
   const PageEntry entry = map_->Get(block, merge.gfn);
   if (!entry.has_frame()) return Merge::Outcome::kChanged;
   if (entry.state() == PageState::kInTransit) return Merge::Outcome::kBusy;
+  if (block.IsWired(merge.gfn)) return Merge::Outcome::kWired;
   const std::byte* const page = FrameAddress(block, entry.frame());
   bool same = false;
   switch (merge.into) {

@@ -42,7 +42,7 @@ PageCount GuestMemory::AgeBlocks(BlockNumber first, uint64_t count) ABSL_NO_THRE
 
 GuestMemory::Found GuestMemory::TryLockToAge(Block& block) ABSL_NO_THREAD_SAFETY_ANALYSIS {
   if (!block.lock.TryLock()) return Found::kBusy;
-  if (!IsWholeAndIn(block)) return Found::kPieces;
+  if (!IsWholeAndIn(block) || block.wired != nullptr) return Found::kPieces;
   if (!notifiers_.ClearFlushYoung(PagesOf(block.number))) return Found::kColdWhole;
   block.lock.Unlock();
   return Found::kYoungWhole;
@@ -69,6 +69,10 @@ PageCount GuestMemory::AgePages(Block& block) {
   const GfnRange pages = map_->Pages(block);
   for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) {
     if (map_->Get(block, gfn).state() != PageState::kResident) continue;
+    if (block.IsWired(gfn)) {
+      services_.wiring.refused_reclaim.Add();
+      continue;
+    }
     cold[IndexInBlock(gfn)] = !notifiers_.ClearFlushYoung(GfnRange(gfn, kOnePage));
   }
   if (cold.any()) TakeOut(block, cold);
@@ -253,7 +257,7 @@ void GuestMemory::FreeKept(PageEntry entry) {
 GuestMemory::Standing GuestMemory::Settle(Block& block) {
   absl::MutexLock lock(&block.lock);
   if (block.Count(PageState::kOut) > 0) return Standing::kSomeOut;
-  if (block.Count(PageState::kResident) > 0) return Standing::kAllIn;
+  if (block.Count(PageState::kResident) > block.CountWired()) return Standing::kAllIn;
   block.queued = false;
   return Standing::kNoFrames;
 }
@@ -274,8 +278,9 @@ void GuestMemory::MigrateLocked(Block& block, absl::Span<FrameMigrator::Move> mo
   GfnRange mapped;
   for (FrameMigrator::Move& move : moves) {
     if (!Holds(block, move.owner.gfn(), move.from)) continue;
-    move.answer = may_move ? FrameMigrator::Answer::kMoved : FrameMigrator::Answer::kCannot;
-    if (may_move) mapped = mapped.Hull(MappedPart(block, move.owner.gfn()));
+    const bool moves = may_move && !IsRefusedAsWired(block, move.owner.gfn());
+    move.answer = moves ? FrameMigrator::Answer::kMoved : FrameMigrator::Answer::kCannot;
+    if (moves) mapped = mapped.Hull(MappedPart(block, move.owner.gfn()));
   }
   FrameRuns old;
   {
@@ -293,6 +298,13 @@ bool GuestMemory::Holds(const Block& block, Gfn gfn, FrameNumber frame) const {
   const PageEntry entry = map_->Get(block, gfn);
   // What is being stored is about to go.
   return entry.has_frame() && entry.frame() == frame && entry.state() != PageState::kInTransit;
+}
+
+// Since its frame's descriptor was read: that says so too.
+bool GuestMemory::IsRefusedAsWired(const Block& block, Gfn gfn) {
+  if (!block.IsWired(gfn)) return false;
+  services_.wiring.refused_move.Add();
+  return true;
 }
 
 GfnRange GuestMemory::MappedPart(const Block& block, Gfn gfn) const {
@@ -325,6 +337,7 @@ FrameMigrator::Answer GuestMemory::EvictPage(Gfn gfn, FrameNumber frame) {
 // transit to it.
 FrameMigrator::Answer GuestMemory::EvictPageLocked(Block& block, Gfn gfn, FrameNumber frame) {
   if (!Holds(block, gfn, frame)) return FrameMigrator::Answer::kBusy;
+  if (IsRefusedAsWired(block, gfn)) return FrameMigrator::Answer::kCannot;
   if (!swapped_limit_.TryCharge(kOnePage)) {
     services_.swap.refused_limit.Add();
     return FrameMigrator::Answer::kCannot;

@@ -10,6 +10,7 @@
 #include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/clock.h"
+#include "guest/swap/duplicate_hints.h"
 
 namespace quire {
 namespace {
@@ -53,7 +54,14 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
   }
   absl::StatusOr<CandidateTable> candidates = CandidateTable::Create(options.limit);
   if (!candidates.ok()) return candidates.status();
-  return absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
+  auto manager =
+      absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
+  if (options.merge) {
+    absl::StatusOr<DuplicateHints> hints = DuplicateHints::Create(options.limit);
+    if (!hints.ok()) return hints.status();
+    manager->store_.SetDuplicateHints(*std::move(hints));
+  }
+  return manager;
 }
 
 MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique_ptr<BackingStore>> swap,
@@ -62,6 +70,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
       store_(*pool_, std::move(swap), options.await_swap, options.cold_after),
       shared_(*pool_),
       islands_(options.islands),
+      wiring_(options.wired == PageCount() ? options.limit / 2 : options.wired, options.out_of_memory_advice),
       reverse_map_(shared_, store_, [this](GuestId id) ABSL_NO_THREAD_SAFETY_ANALYSIS { return FindGuest(id); }),
       reclaimer_(
           *pool_, [this](GuestMemory& asking) { OutOfMemory(asking); }, options.reclaim_threads),
@@ -111,7 +120,7 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
       GuestMemory::Create(id, size, std::move(frames),
                           GuestServices{*pool_, store_, shared_, islands_, reclaimer_, prefetcher_, faults_, swap_,
-                                        granularity_, compactor_, on_stopped_},
+                                        granularity_, compactor_, wiring_, on_stopped_},
                           limits, parent);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
@@ -358,6 +367,14 @@ absl::Status MemoryManager::CheckShared() {
                                           " pages that share frames, but these count ", shared_.sharers().in_pages()));
 }
 
+absl::Status MemoryManager::CheckWired() {
+  PageCount wired;
+  for (const auto& guest : guests_) wired += guest->wired();
+  if (wired == wiring_.limit.charged()) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("invariant 15: guests have ", wired.in_pages(), " wired pages, but ",
+                                          wiring_.limit.charged().in_pages(), " are charged"));
+}
+
 absl::Status MemoryManager::Check() {
   absl::MutexLock lock(&guests_lock_);
   for (const auto& guest : guests_) {
@@ -365,6 +382,7 @@ absl::Status MemoryManager::Check() {
   }
   if (absl::Status status = CheckSlots(); !status.ok()) return status;
   if (absl::Status status = CheckShared(); !status.ok()) return status;
+  if (absl::Status status = CheckWired(); !status.ok()) return status;
   if (absl::Status status = store_.Check(); !status.ok()) return status;
   return pool_->Check();
 }

@@ -35,6 +35,7 @@
 #include "guest/swap/backing_store.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
+#include "guest/wired_pages.h"
 
 namespace quire {
 
@@ -51,10 +52,12 @@ struct MemoryManagerOptions {
   GranularityOptions granularity = {};
   CompactionMode compaction = CompactionMode::kBackground;
   int reclaim_threads = 1;
-  // Whether guests' equal pages come to share frames while the threads run.
+  // Whether guests' equal pages come to share frames while the threads run, and are stored once.
   bool merge = false;
   // Pages of guests with Placement::kReservation that may share frames at a time: each takes mappings of the process.
   PageCount islands = {};
+  // Pages that guests may have wired at a time, all together; zero: half of the limit.
+  PageCount wired = {};
   MergerOptions merger = {};
   // Opens the stores that compressed pages go to when there are too many of them, in their order. Called once, after
   // what has to be done before there are threads. Null: there are none.
@@ -123,6 +126,8 @@ class MemoryManager final : private FrameMigrator {
   absl::Duration recompressor_cpu_time() { return recompressor_.cpu_time(); }
   const FaultCounters& faults() const { return faults_; }
   const SwapCounters& swap() const { return swap_; }
+  // What guests have wired, and what was refused for it.
+  const Wiring& wiring() const { return wiring_; }
 
   // Looks at some shared frames, in proportion to all, or at many; returns how many it freed. Part of reclaim.
   PageCount ReclaimShared(bool many) ABSL_LOCKS_EXCLUDED(guests_lock_);
@@ -172,6 +177,7 @@ class MemoryManager final : private FrameMigrator {
   // Each slot of the store belongs to as many pages as it counts.
   absl::Status CheckShared() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   absl::Status CheckSlots() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
+  absl::Status CheckWired() ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);
   // What a guest takes of the pool, its compressed and its shared pages at the average size.
   PageCount Charge(const GuestMemory& guest, const SwapSpace::Statistics& stored) const;
 
@@ -179,6 +185,7 @@ class MemoryManager final : private FrameMigrator {
   SwapSpace store_;
   SharedFrames shared_;
   IslandBudget islands_;
+  Wiring wiring_;
   ReverseMap reverse_map_;
   Reclaimer reclaimer_;
   Prefetcher prefetcher_;

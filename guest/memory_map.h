@@ -14,6 +14,7 @@
 #include "base/units.h"
 #include "guest/huge/granularity.h"
 #include "guest/page_entry.h"
+#include "guest/wired_pages.h"
 
 namespace quire {
 
@@ -40,10 +41,13 @@ struct alignas(64) Block {
   bool advised ABSL_GUARDED_BY(lock) = false;
   // Of a clone behind a window: the window still shows the template's frames here, none of the clone's own.
   bool viewed ABSL_GUARDED_BY(lock) = false;
-  // The reclaimer has it on a queue, or in hand. Every block with a frame is queued.
+  // The reclaimer has it on a queue, or in hand. Every block is that has frames of pages which are not wired.
   bool queued ABSL_GUARDED_BY(lock) = false;
   // The guest's fault, by its number modulo 2^32, that it came in whole for; 0: none. A hint, read without the lock.
   std::atomic<uint32_t> whole_fault = 0;
+
+  // Which of its pages are wired; null: none.
+  std::unique_ptr<WiredPages> wired ABSL_GUARDED_BY(lock);
 
   // Set once, before anybody else sees the block.
   GuestMemory* guest = nullptr;
@@ -59,6 +63,10 @@ struct alignas(64) Block {
   bool HasFrames() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
     return Count(PageState::kResident) + Count(PageState::kOut) + Count(PageState::kInTransit) > 0;
   }
+  bool IsWired(Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) {
+    return wired != nullptr && wired->contains(IndexInBlock(gfn));
+  }
+  uint16_t CountWired() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock) { return wired != nullptr ? wired->count() : 0; }
 };
 
 static_assert(sizeof(Block) <= 128, "two cache lines for 2 MiB");

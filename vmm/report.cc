@@ -39,7 +39,7 @@ Json PoolJson(const PoolReport& pool) {
               {"resident_bytes", Bytes(pool.resident_bytes)}, {"out_bytes", Bytes(pool.out_bytes)},
               {"shared_bytes", Bytes(pool.shared_bytes)},     {"compressed_bytes", Bytes(pool.compressed_bytes)},
               {"wired_bytes", Bytes(pool.wired_bytes)},       {"free_bytes", Bytes(pool.free_bytes)},
-              {"metadata_bytes", Bytes(pool.metadata_bytes)}};
+              {"metadata_bytes", Bytes(pool.metadata_bytes)}, {"wirings_refused", pool.wirings_refused}};
 }
 
 Json FaultsJson(const FaultsReport& faults) {
@@ -80,7 +80,9 @@ Json SwapJson(const SwapReport& swap) {
               {"stored_pages", swap.stored_pages},
               {"stored_bytes", Bytes(swap.stored_bytes)},
               {"same_filled_pages", swap.same_filled_pages},
+              {"deduplicated_pages", swap.deduplicated_pages},
               {"refused_limit", swap.refused_limit},
+              {"refused_wired", swap.refused_wired},
               {"tiers", tiers}};
 }
 

@@ -40,9 +40,10 @@ struct PoolReport {
   ByteCount out_bytes = {};         // gauge: second chance
   ByteCount shared_bytes = {};      // gauge
   ByteCount compressed_bytes = {};  // gauge
-  ByteCount wired_bytes = {};       // gauge
+  ByteCount wired_bytes = {};       // gauge: Quire's own, and pages that guests have wired
   ByteCount free_bytes = {};        // gauge
   ByteCount metadata_bytes = {};    // gauge: bookkeeping, software EPTs included; outside the limit
+  uint64_t wirings_refused = 0;     // requests of guests that would have gone beyond a limit
 };
 
 struct FaultsReport {
@@ -79,12 +80,14 @@ struct SwapTierReport {
 struct SwapReport {
   uint64_t pages_out = 0;
   uint64_t pages_in = 0;
-  uint64_t unchanged_pages = 0;    // of those out: their copies from the time before were still there
-  uint64_t kept_pages = 0;         // gauge: such copies
-  uint64_t stored_pages = 0;       // gauge
-  ByteCount stored_bytes = {};     // gauge
-  uint64_t same_filled_pages = 0;  // gauge
-  uint64_t refused_limit = 0;      // times that a page stayed because its guest had as many swapped as it may
+  uint64_t unchanged_pages = 0;     // of those out: their copies from the time before were still there
+  uint64_t kept_pages = 0;          // gauge: such copies
+  uint64_t stored_pages = 0;        // gauge
+  ByteCount stored_bytes = {};      // gauge
+  uint64_t same_filled_pages = 0;   // gauge
+  uint64_t deduplicated_pages = 0;  // of those out: an equal page was stored already
+  uint64_t refused_limit = 0;       // times that a page stayed because its guest had as many swapped as it may
+  uint64_t refused_wired = 0;       // times that a page stayed because it is wired
   std::vector<SwapTierReport> tiers = {};
 };
 

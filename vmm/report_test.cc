@@ -47,7 +47,8 @@ Report Example() {
                  .compressed_bytes = ByteCount::MiB(100),
                  .wired_bytes = ByteCount::MiB(5),
                  .free_bytes = ByteCount::MiB(77),
-                 .metadata_bytes = ByteCount::MiB(3)};
+                 .metadata_bytes = ByteCount::MiB(3),
+                 .wirings_refused = 30};
   report.faults = {.total = 31,
                    .zero_fill = 32,
                    .second_chance = 33,
@@ -68,7 +69,9 @@ Report Example() {
                  .stored_pages = 43,
                  .stored_bytes = ByteCount::KiB(44),
                  .same_filled_pages = 45,
+                 .deduplicated_pages = 50,
                  .refused_limit = 46,
+                 .refused_wired = 49,
                  .tiers = {{.name = "ram",
                             .pages = 43,
                             .bytes = ByteCount::KiB(44),
@@ -143,7 +146,9 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/guests/0/pool_limit_bytes",
                            "/guests/0/swap_limit_bytes",
                            "/faults/limit_reclaims",
+                           "/swap/deduplicated_pages",
                            "/swap/refused_limit",
+                           "/swap/refused_wired",
                            "/pool/limit_bytes",
                            "/pool/peak_bytes",
                            "/pool/resident_bytes",
@@ -153,6 +158,7 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/pool/wired_bytes",
                            "/pool/free_bytes",
                            "/pool/metadata_bytes",
+                           "/pool/wirings_refused",
                            "/faults/total",
                            "/faults/zero_fill",
                            "/faults/second_chance",
@@ -230,14 +236,15 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["guests"][1]["exit"], "triple fault at rip 0x401000");
   EXPECT_EQ(json["pool"], Json::parse(R"({"limit_bytes": 536870912, "peak_bytes": 535822336,
       "resident_bytes": 314572800, "out_bytes": 20971520, "shared_bytes": 10485760, "compressed_bytes": 104857600,
-      "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728})"));
+      "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728,
+      "wirings_refused": 30})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
       "unshare": 35, "inherited": 30, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));
   EXPECT_EQ(
       json["swap"],
       Json::parse(
           R"({"pages_out": 41, "pages_in": 42, "unchanged_pages": 47, "kept_pages": 48, "stored_pages": 43, "stored_bytes": 45056,
-      "same_filled_pages": 45, "refused_limit": 46, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
+      "same_filled_pages": 45, "deduplicated_pages": 50, "refused_limit": 46, "refused_wired": 49, "tiers": [{"name": "ram", "pages": 43, "bytes": 45056, "errors": 0,
       "recompressed": 147, "recompression_saved_bytes": 49152}]})"));
   EXPECT_EQ(json["zones"], Json::parse(R"({"version": 1, "zones": [{"name": "compressed-1024", "size": 1024,
       "limit": 91, "used": 92, "free": 93, "requests": 94, "failures": 95, "frames": 96}]})"));

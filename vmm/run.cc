@@ -252,11 +252,14 @@ void GuestRun::ReportManager(Report& report) {
   report.huge_pages = pool.file().backing() == PoolFile::Backing::kTmpfs;
   report.pool.limit_bytes = pool.budget().limit().bytes();
   report.pool.peak_bytes = pool.budget().peak().bytes();
+  const Wiring& wiring = set_.manager()->wiring();
+  const PageCount wired = wiring.limit.charged();
   report.pool.resident_bytes =
-      (set_.manager()->PagesIn(PageState::kResident) + set_.manager()->PagesIn(PageState::kInTransit)).bytes();
+      (set_.manager()->PagesIn(PageState::kResident) + set_.manager()->PagesIn(PageState::kInTransit) - wired).bytes();
   report.pool.out_bytes = set_.manager()->PagesIn(PageState::kOut).bytes();
   report.pool.compressed_bytes = stored.held.bytes();
-  report.pool.wired_bytes = pool.wired().bytes();
+  report.pool.wired_bytes = (pool.wired() + wired).bytes();
+  report.pool.wirings_refused = wiring.refused_limit.value();
   report.pool.free_bytes = (pool.budget().limit() - pool.budget().charged() + pool.arena().counts().free).bytes();
   report.pool.metadata_bytes += set_.manager()->metadata();
 
@@ -272,6 +275,7 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
   report.huge.prefetched_blocks = faults.prefetched.value();
+  report.huge.refused["a page of the block is wired"] = wiring.refused_promotion.value();
   ReportCompaction(report);
   ReportMerging(report);
 
@@ -282,7 +286,9 @@ void GuestRun::ReportManager(Report& report) {
   report.swap.kept_pages = stored.kept.in_pages();
   report.swap.stored_pages = stored.stored.in_pages();
   report.swap.same_filled_pages = stored.same_filled.in_pages();
+  report.swap.deduplicated_pages = stored.deduplicated;
   report.swap.refused_limit = swap.refused_limit.value();
+  report.swap.refused_wired = wiring.refused_reclaim.value();
   ReportTiers(report.swap);
   report.cpu_seconds.swap = absl::ToDoubleSeconds(set_.manager()->writer_cpu_time());
   for (const ZoneStatistics& zone : set_.manager()->store().zones()) {
@@ -346,6 +352,7 @@ void GuestRun::ReportMerging(Report& report) {
   report.merge.refused["it was in other hands"] = counters.refused_busy.value();
   report.merge.refused["mapping_limit"] = counters.refused_mapping.value();
   report.merge.refused["no memory for a shared frame"] = counters.refused_no_memory.value();
+  report.merge.refused["wired"] = counters.refused_wired.value();
   report.cpu_seconds.merge = absl::ToDoubleSeconds(manager.merger().cpu_time());
 }
 
@@ -360,6 +367,8 @@ void GuestRun::ReportCompaction(Report& report) {
   report.huge.migrated_pages = counters.migrated_pages.value();
   report.huge.refused["compaction: a page stayed busy"] = counters.refused_busy.value();
   report.huge.refused["compaction: a page cannot be moved"] = counters.refused_cannot.value();
+  report.huge.refused["compaction: a page is wired"] =
+      counters.refused_wired.value() + set_.manager()->wiring().refused_move.value();
   report.huge.refused["compaction: no room to move to"] = counters.refused_no_room.value();
   report.huge.refused["compaction: the memory was needed"] = counters.refused_wanted.value();
   report.huge.refused["compaction: put off after failures"] =

@@ -86,9 +86,11 @@ std::string FaultLine(const FaultsReport& faults) {
 
 std::string SwapLine(const SwapReport& swap) {
   if (swap.pages_out == 0) return "";
-  std::string text = absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out, ", FormatCount(swap.pages_in),
-                                  " in; ", FormatSize(PageCount(swap.stored_pages).bytes()), " stored in ",
-                                  FormatSize(swap.stored_bytes), "\n");
+  const std::string duplicates =
+      swap.deduplicated_pages > 0 ? absl::StrCat(" (", FormatCount(swap.deduplicated_pages), " duplicates)") : "";
+  std::string text = absl::StrCat("swap      ", FormatCount(swap.pages_out), " pages out", duplicates, ", ",
+                                  FormatCount(swap.pages_in), " in; ", FormatSize(PageCount(swap.stored_pages).bytes()),
+                                  " stored in ", FormatSize(swap.stored_bytes), "\n");
   for (const SwapTierReport& tier : swap.tiers) {
     if (tier.store.empty()) continue;
     absl::StrAppend(&text, "          ", FormatSize(PageCount(tier.pages).bytes()), " of it in ", tier.store,
@@ -97,6 +99,13 @@ std::string SwapLine(const SwapReport& swap) {
                     tier.errors > 0 ? absl::StrCat(", ", Plural(tier.errors, "error")) : "", "\n");
   }
   return text;
+}
+
+std::string WireLine(const PoolReport& pool) {
+  if (pool.wirings_refused == 0) return "";
+  return absl::StrCat(
+      "wired     ", Plural(pool.wirings_refused, "request"),
+      " of guests to keep pages in memory refused: more than half of the pool, or of their own limit\n");
 }
 
 std::string MergeLine(const MergeReport& merge) {
@@ -164,9 +173,9 @@ std::string Summary(const Report& report, const Terminal& terminal) {
   const Totals totals = Add(report.guests);
   std::string text = GuestTable(report);
   if (report.engine == Engine::kQuire) {
-    absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), FaultLine(report.faults), SwapLine(report.swap),
-                    MergeLine(report.merge), CloneLine(report.clones), CompactionLine(report.huge),
-                    ContentLine(report.content_ratio));
+    absl::StrAppend(&text, "\n", PoolLines(report.pool, terminal), WireLine(report.pool), FaultLine(report.faults),
+                    SwapLine(report.swap), MergeLine(report.merge), CloneLine(report.clones),
+                    CompactionLine(report.huge), ContentLine(report.content_ratio));
   }
   return absl::StrCat(text, "\n", Failures(report), Meaning(report, totals));
 }

@@ -87,6 +87,20 @@ TEST(SummaryTest, CompactionIsMentionedIfItRan) {
   EXPECT_THAT(Summary(report, {}), HasSubstr("\ncompact   12 blocks or ranges made free, 3,456 pages moved\n"));
 }
 
+TEST(SummaryTest, DuplicatesInTheSwapStoreAreMentioned) {
+  Report report = Example();
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nswap      7,000 pages out, 6,000 in; "));
+  report.swap.deduplicated_pages = 1234;
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nswap      7,000 pages out (1,234 duplicates), 6,000 in; "));
+}
+
+TEST(SummaryTest, RefusedWiringIsMentioned) {
+  Report report = Example();
+  EXPECT_THAT(Summary(report, {}), Not(HasSubstr("wired ")));
+  report.pool.wirings_refused = 2;
+  EXPECT_THAT(Summary(report, {}), HasSubstr("\nwired     2 requests of guests to keep pages in memory refused: "));
+}
+
 TEST(SummaryTest, TheKernelEngineHasNoPool) {
   Report report = Example();
   report.engine = Engine::kKernel;

@@ -25,6 +25,7 @@ struct AuxArea {
   uint64_t magic;          // kAuxMagic
   uint64_t used_pages;     // pages 0 to used_pages - 1 of the guest's memory are used
   uint64_t advised_pages;  // of those, from page 0 on, the guest wants whole blocks for so many
+  uint64_t wired_pages;    // and so many, from page 0 on, are to stay in memory
   WorkloadSpec spec;
   Content content;
   uint64_t go;         // sweep: the host sets this to 1 when it is to begin

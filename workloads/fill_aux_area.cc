@@ -13,6 +13,11 @@ namespace {
 // The versions begin on a cache line of their own.
 constexpr uint64_t kVersionsOffset = (sizeof(AuxArea) + 63) / 64 * 64;
 
+PageCount ShareOfUsed(double share, const WorkloadSpec& spec, PageCount memory) {
+  const PageCount used = UsedPages(spec, memory);
+  return std::min(PageCount(static_cast<uint64_t>(std::round(share * static_cast<double>(used.in_pages())))), used);
+}
+
 }  // namespace
 
 PageCount UsedPages(const WorkloadSpec& spec, PageCount memory) {
@@ -20,16 +25,11 @@ PageCount UsedPages(const WorkloadSpec& spec, PageCount memory) {
   return PageCount(std::clamp<uint64_t>(static_cast<uint64_t>(used), 1, memory.in_pages()));
 }
 
-PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory) {
-  const PageCount used = UsedPages(spec, memory);
-  const double advised = std::round(spec.advise * static_cast<double>(used.in_pages()));
-  return std::min(PageCount(static_cast<uint64_t>(advised)), used);
-}
+PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory) { return ShareOfUsed(spec.advise, spec, memory); }
 
-PageCount CommonPages(const WorkloadSpec& spec, PageCount memory) {
-  return PageCount(
-      static_cast<uint64_t>(std::round(spec.common * static_cast<double>(UsedPages(spec, memory).in_pages()))));
-}
+PageCount PagesToWire(const WorkloadSpec& spec, PageCount memory) { return ShareOfUsed(spec.wired, spec, memory); }
+
+PageCount CommonPages(const WorkloadSpec& spec, PageCount memory) { return ShareOfUsed(spec.common, spec, memory); }
 
 ByteCount AuxScratchSize(const AuxParameters& parameters) {
   const uint64_t versions = UsedPages(parameters.spec, parameters.memory).in_pages() * sizeof(uint32_t);
@@ -43,6 +43,7 @@ void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::
   area->magic = kAuxMagic;
   area->used_pages = UsedPages(parameters.spec, parameters.memory).in_pages();
   area->advised_pages = AdvisedPages(parameters.spec, parameters.memory).in_pages();
+  area->wired_pages = PagesToWire(parameters.spec, parameters.memory).in_pages();
   area->spec = parameters.spec;
   area->content = parameters.content;
   area->content.common_pages = CommonPages(parameters.spec, parameters.memory).in_pages();

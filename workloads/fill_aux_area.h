@@ -25,6 +25,8 @@ PageCount UsedPages(const WorkloadSpec& spec, PageCount memory);
 
 // Of those, from the first on, the pages that the guest wants whole blocks for.
 PageCount AdvisedPages(const WorkloadSpec& spec, PageCount memory);
+// Of those, from the first on, the pages that the guest wires.
+PageCount PagesToWire(const WorkloadSpec& spec, PageCount memory);
 // How many of them, from the first one on, all guests of a run fill alike.
 PageCount CommonPages(const WorkloadSpec& spec, PageCount memory);
 

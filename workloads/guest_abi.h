@@ -36,9 +36,19 @@
   0xf8 /* OUT, 32 bits, any value: with --clones, this vCPU stops here; see boot_info->clone \
         */
 
+#define QUIRE_WIRE_PORT 0xf7 /* OUT, 32 bits: a request about the part of the memory that boot_info->wire_* say */
+
 /* What may be written to QUIRE_ADVISE_PORT; anything else ends the guest. */
 #define QUIRE_ADVISE_HUGE 1u    /* let this part come and go by whole blocks of 2 MiB (--huge=advise) */
 #define QUIRE_ADVISE_NO_HUGE 2u /* no longer */
+
+/* What may be written to QUIRE_WIRE_PORT; anything else ends the guest. */
+#define QUIRE_WIRE 1u   /* keep this part in memory, where it is */
+#define QUIRE_UNWIRE 2u /* no longer: exactly one of the parts that are wired */
+
+/* What Quire answers in boot_info->wire_answer before the guest goes on. */
+#define QUIRE_WIRE_DONE 0u
+#define QUIRE_WIRE_REFUSED 1u /* nothing has changed: that much may not be wired, or it is not wired */
 
 /* One for each vCPU, on a cache line of its own. Written by the guest, read by Quire at any time. Each field only grows
  * except first_bad_*, which are set once, before mismatched_pages stops being 0. */
@@ -66,9 +76,12 @@ struct quire_boot_info {
   uint64_t aux_bytes;    /* ... and its size */
   uint64_t huge_begin;   /* for QUIRE_ADVISE_PORT, written by the guest: offset into its memory ... */
   uint64_t huge_bytes;   /* ... and size of the part that the advice is about */
+  uint64_t wire_begin;   /* for QUIRE_WIRE_PORT, written by the guest: offset into its memory ... */
+  uint64_t wire_bytes;   /* ... and size of the part that is to be wired */
+  uint64_t wire_answer;  /* to the latest request, written by Quire */
   uint64_t clone; /* 0; or, behind the OUT to QUIRE_FREEZE_PORT with which all vCPUs of a guest stopped, the number
                      of this clone of it, from 1. All else is as it was then: memory, registers, boot info */
-  uint64_t reserved[5]; /* 0 */
+  uint64_t reserved[2]; /* 0 */
   struct quire_progress progress[QUIRE_MAX_VCPUS];
 };
 

@@ -1,6 +1,6 @@
-// What every workload does on each vCPU: say where whole blocks are wanted, fill the vCPU's pages, then read and write
-// them as the spec says, and verify every page that is touched. Freestanding: also compiled into the payload of KVM
-// guests.
+// What every workload does on each vCPU: say where whole blocks are wanted, and what is to stay in memory, fill the
+// vCPU's pages, then read and write them as the spec says, and verify every page that is touched. Freestanding: also
+// compiled into the payload of KVM guests.
 //
 // How the memory is reached is the Memory type's business:
 //
@@ -10,6 +10,11 @@
 //
 //   // Asks for whole blocks for `count` pages from `page` on. On vCPU 0 only, before any vCPU touches a page.
 //   void AdviseHuge(uint64_t page, uint64_t count);
+//
+//   // Asks for `count` pages from `page` on to stay in memory, which may be refused. When AdviseHuge may be called,
+//   and
+//   // after it.
+//   void Wire(uint64_t page, uint64_t count);
 //
 //   // The point at which the guest may be frozen, and from which its clones go on: its pages have been filled. False:
 //   // it was, and this vCPU ends here.
@@ -54,7 +59,7 @@ class WorkloadRun {
   RunResult Run(RunFrom from = RunFrom::kStart) {
     if (from == RunFrom::kStart) {
       SetPhase(0);
-      if (aux_.advised_pages != 0) Advise();
+      if (aux_.advised_pages != 0 || aux_.wired_pages != 0) Prepare();
       if (aux_.spec.fill != 0 && !Fill()) return RunResult::kMemoryFailed;
       if (!memory_.PassFreezePoint()) return RunResult::kFrozen;
     }
@@ -73,9 +78,10 @@ class WorkloadRun {
   bool Stopped() const { return __atomic_load_n(&boot_.stop, __ATOMIC_RELAXED) != 0; }
 
   // The other vCPUs wait: what they touched before would have come in pieces.
-  void Advise() {
+  void Prepare() {
     if (vcpu_ == 0) {
-      memory_.AdviseHuge(0, aux_.advised_pages);
+      if (aux_.advised_pages != 0) memory_.AdviseHuge(0, aux_.advised_pages);
+      if (aux_.wired_pages != 0) memory_.Wire(0, aux_.wired_pages);
       __atomic_store_n(&boot_.arrived, 1, __ATOMIC_RELEASE);
     }
     while (!Stopped() && __atomic_load_n(&boot_.arrived, __ATOMIC_ACQUIRE) == 0) asm volatile("pause");

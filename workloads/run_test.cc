@@ -48,7 +48,10 @@ class PlainMemory {
   bool PassFreezePoint() { return !freezes; }
 
   std::vector<std::pair<uint64_t, bool>> operations;
+  void Wire(uint64_t page, uint64_t count) { wired.emplace_back(page, count); }
+
   std::vector<std::pair<uint64_t, uint64_t>> advice;  // first page, number of pages
+  std::vector<std::pair<uint64_t, uint64_t>> wired;
   size_t fail_at = ~size_t{0};
   bool freezes = false;  // at the freeze point
   std::function<void(size_t)> before_operation;
@@ -271,12 +274,28 @@ TEST(RunWorkload, WholeBlocksAreAskedForByVcpu0BeforeAnyVcpuTouchesAPage) {
   for (uint32_t vcpu = 1; vcpu < kVcpus; ++vcpu) EXPECT_TRUE(memories[vcpu].advice.empty());
 }
 
+TEST(RunWorkload, PagesAreWiredByVcpu0BeforeAnyVcpuTouchesAPage) {
+  for (const std::string advise : {"1", "0"}) {
+    Guest guest("scan:operations=300,touched=0.5,wired=0.5,advise=" + advise, 2, 100);
+    std::vector<PlainMemory> memories(2, PlainMemory(guest.memory));
+    for (PlainMemory& memory : memories) {
+      memory.before_operation = [&](size_t) { EXPECT_EQ(memories[0].wired.size(), 1u); };
+    }
+    for (uint32_t vcpu = 0; vcpu < 2; ++vcpu) RunWorkload(guest.aux(), guest.boot, vcpu, memories[vcpu]);
+    ASSERT_EQ(memories[0].wired.size(), 1u);
+    EXPECT_EQ(memories[0].wired[0], std::make_pair(uint64_t{0}, uint64_t{25}));
+    EXPECT_TRUE(memories[1].wired.empty());
+    EXPECT_EQ(memories[0].advice.size(), advise == "1" ? 1u : 0u);
+  }
+}
+
 TEST(RunWorkload, NothingIsAskedForAndNobodyWaitsWithoutAShareToAdvise) {
   Guest guest("scan:operations=10,advise=0", 2);
   PlainMemory memory(guest.memory);
   EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 1, memory), RunResult::kFinished);
   EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
   EXPECT_TRUE(memory.advice.empty());
+  EXPECT_TRUE(memory.wired.empty());
 }
 
 TEST(RunWorkload, AVcpuThatWaitsForTheAdviceStopsWhenToldTo) {
@@ -382,6 +401,16 @@ TEST(AuxArea, UsedPagesIsAtLeastOneAndAtMostAll) {
   EXPECT_EQ(UsedPages(spec, PageCount(100000)), PageCount(100));
   spec.touched = 1;
   EXPECT_EQ(UsedPages(spec, PageCount(100003)), PageCount(100003));
+}
+
+TEST(AuxArea, PagesToWireAreAShareOfThoseUsed) {
+  WorkloadSpec spec;
+  EXPECT_EQ(PagesToWire(spec, PageCount(1000)), PageCount());
+  spec.touched = 0.5;
+  spec.wired = 0.5;
+  EXPECT_EQ(PagesToWire(spec, PageCount(1000)), PageCount(250));
+  spec.wired = 1;
+  EXPECT_EQ(PagesToWire(spec, PageCount(1)), PageCount(1));
 }
 
 TEST(AuxArea, AdvisedPagesAreAShareOfThoseUsed) {

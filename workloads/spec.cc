@@ -25,6 +25,11 @@ WorkloadKey Advise() {
       "share of that, from its beginning, to ask whole blocks for (--huge=advise)";
   return {"advise", kDescription, 0, 1, 1, &WorkloadSpec::advise};
 }
+WorkloadKey Wired() {
+  return {"wired", "share of that, from its beginning, that the guest wires: it stays in memory",
+          0,       1,
+          0,       &WorkloadSpec::wired};
+}
 WorkloadKey Common() {
   return {"common", "share of that, from its beginning, that all guests fill alike", 0, 1, 0, &WorkloadSpec::common};
 }
@@ -48,17 +53,18 @@ std::vector<WorkloadInfo> MakeTable() {
       {WorkloadKind::kTouch,
        "touch",
        "write all pages in order, then read them in order, over and over",
-       {Touched(), Advise(), Common(), Written(), Writes(1, "share of the pages that a writing pass writes"),
+       {Touched(), Advise(), Wired(), Common(), Written(), Writes(1, "share of the pages that a writing pass writes"),
         Operations()}},
       {WorkloadKind::kRandom,
        "random",
        "uniformly random pages",
-       {Touched(), Advise(), Common(), Written(), Writes(0.2), Operations()}},
+       {Touched(), Advise(), Wired(), Common(), Written(), Writes(0.2), Operations()}},
       {WorkloadKind::kZipf,
        "zipf",
        "few pages take most operations (Zipf's law)",
        {Touched(),
         Advise(),
+        Wired(),
         Common(),
         Written(),
         Writes(0.2),
@@ -71,6 +77,7 @@ std::vector<WorkloadInfo> MakeTable() {
        "uniformly random pages of a working set that moves on",
        {Touched(),
         Advise(),
+        Wired(),
         Common(),
         Written(),
         Writes(0.2),
@@ -81,7 +88,7 @@ std::vector<WorkloadInfo> MakeTable() {
       {WorkloadKind::kScan,
        "scan",
        "all pages in order, over and over",
-       {Touched(), Advise(), Common(), Written(), Writes(0.2), Operations()}},
+       {Touched(), Advise(), Wired(), Common(), Written(), Writes(0.2), Operations()}},
   };
 }
 

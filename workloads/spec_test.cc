@@ -61,6 +61,14 @@ TEST(ParseWorkload, EveryWorkloadWantsWholeBlocksForAllOfItsMemoryUnlessToldOthe
   EXPECT_THAT(ErrorOf("scan:advise=1.5"), HasSubstr("from 0 to 1"));
 }
 
+TEST(ParseWorkload, NoWorkloadWiresAnythingUnlessToldTo) {
+  for (const WorkloadInfo& workload : Workloads()) {
+    EXPECT_EQ(ParseWorkload(workload.name)->wired, 0);
+    EXPECT_EQ(ParseWorkload(absl::StrCat(workload.name, ":wired=0.25"))->wired, 0.25);
+  }
+  EXPECT_THAT(ErrorOf("scan:wired=1.5"), HasSubstr("from 0 to 1"));
+}
+
 TEST(ParseWorkload, UnknownNameListsTheKnownOnes) {
   EXPECT_THAT(ErrorOf("zipff"), AllOf(HasSubstr("'zipff'"), HasSubstr("touch, random, zipf, phases, scan")));
   EXPECT_THAT(ErrorOf(""), HasSubstr("touch, random"));
@@ -68,8 +76,9 @@ TEST(ParseWorkload, UnknownNameListsTheKnownOnes) {
 }
 
 TEST(ParseWorkload, UnknownKeyListsThatWorkloadsKeys) {
-  EXPECT_THAT(ErrorOf("random:theta=1"), AllOf(HasSubstr("random has no key 'theta'"),
-                                               HasSubstr("touched, advise, common, written, writes, operations")));
+  EXPECT_THAT(ErrorOf("random:theta=1"),
+              AllOf(HasSubstr("random has no key 'theta'"),
+                    HasSubstr("touched, advise, wired, common, written, writes, operations")));
 }
 
 TEST(ParseWorkload, ValueOutOfRangeSaysTheRange) {
@@ -155,9 +164,9 @@ TEST(ParseWorkload, AnyBytesGiveASpecInRangeOrOneSentence) {
 
 TEST(FormatWorkload, ParsesBackToTheSameSpec) {
   const WorkloadSpec spec = *ParseWorkload("zipf:theta=1.1,writes=0.30000000000000004,operations=123456789");
-  EXPECT_EQ(
-      FormatWorkload(spec),
-      "zipf:touched=1,advise=1,common=0,written=1,writes=0.30000000000000004,theta=1.1,scatter=0,operations=123456789");
+  EXPECT_EQ(FormatWorkload(spec),
+            "zipf:touched=1,advise=1,wired=0,common=0,written=1,writes=0.30000000000000004,theta=1.1,scatter=0,"
+            "operations=123456789");
   const WorkloadSpec read = *ParseWorkload(FormatWorkload(spec));
   EXPECT_EQ(read.writes, spec.writes);
   EXPECT_EQ(read.theta, spec.theta);

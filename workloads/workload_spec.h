@@ -21,6 +21,7 @@ struct WorkloadSpec {
   WorkloadKind kind = WorkloadKind::kTouch;
   double touched = 1;        // share of the guest's memory that is used at all
   double advise = 1;         // share of the used memory, from its beginning, that the guest wants whole blocks for
+  double wired = 0;          // share of the used memory, from its beginning, that the guest wires when it starts
   double common = 0;         // share of the used memory, from its beginning, that all guests of a run fill alike
   double written = 1;        // share of the used memory, up to its end, that operations write to
   double writes = 1;         // share of operations that write (touch: within the passes that write)

@@ -21,7 +21,7 @@ constexpr FrameNumber AlignDown(FrameNumber frame, PageCount n) {
 constexpr FrameNumber AlignUp(FrameNumber frame, PageCount n) { return AlignDown(frame + (n - kOnePage), n); }
 
 bool IsMovable(FrameDescriptor frame) {
-  return frame.is(FrameKind::kOwned) || frame.is(FrameKind::kZone) || frame.is(FrameKind::kShared);
+  return !frame.stays() && (frame.is(FrameKind::kOwned) || frame.is(FrameKind::kZone) || frame.is(FrameKind::kShared));
 }
 
 // How many frames from this one on are not in use: a whole run, or one in a per-CPU list.
@@ -134,8 +134,8 @@ Compaction::Sweep Compaction::SweepOnce(FrameRange range, const Means& means, Fr
 }
 
 Compaction::Sweep Compaction::SweepPage(FrameNumber frame, FrameDescriptor owner, const Means& means, Batch& batch) {
-  if (owner.is(FrameKind::kWired)) {
-    counters_.refused_cannot.Add();
+  if (owner.stays()) {
+    counters_.refused_wired.Add();
     return Sweep::kFailed;
   }
   // Just allocated, or about to be freed.
@@ -237,7 +237,7 @@ Compaction::BlockUse Compaction::LookAt(FrameNumber head) const {
     const FrameDescriptor descriptor = arena_.frames().Get(head + PageCount(i));
     const uint64_t unused = UnusedFrom(descriptor);
     if (unused == 0) ++use.used;
-    if (descriptor.is(FrameKind::kWired)) use.movable = false;
+    if (descriptor.stays()) use.movable = false;
     i += std::max<uint64_t>(unused, 1);
   }
   return use;

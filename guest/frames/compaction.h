@@ -93,6 +93,7 @@ struct CompactionCounters {
   // Why a block or a range that was begun was given up.
   Counter refused_busy;     // a page stayed busy for three rounds
   Counter refused_cannot;   // a page cannot be moved
+  Counter refused_wired;    // a page is wired where it is, since the range was chosen
   Counter refused_no_room;  // no free frame to move to
   Counter refused_wanted;   // somebody needed the memory more
 };

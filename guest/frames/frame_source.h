@@ -37,8 +37,10 @@ class FrameSource {
   virtual bool zeroed() const = 0;
   // The frames that are the guest's by their place; empty if any frame will do.
   virtual FrameRange reservation() const = 0;
-  // Whether `frame` can be that of page `gfn`: the reverse map of an exclusive page, for Check().
-  virtual bool Owns(Gfn gfn, FrameNumber frame) const = 0;
+  // `frame`, that of page `gfn`, is not to be moved as long as it is wired.
+  virtual void SetWired(Gfn gfn, FrameNumber frame, bool wired) = 0;
+  // Whether `frame` can be that of page `gfn`, wired or not: the reverse map of an exclusive page, for Check().
+  virtual bool Owns(Gfn gfn, FrameNumber frame, bool wired) const = 0;
 };
 
 // A window guest: page gfn lives in frame first + gfn, always.
@@ -60,7 +62,8 @@ class ReservedFrames final : public FrameSource {
   PageCount max_run() const override { return kOneBlock; }
   FrameRange reservation() const override { return reservation_; }
   bool zeroed() const override { return true; }
-  bool Owns(Gfn gfn, FrameNumber frame) const override { return frame == Home(gfn); }
+  void SetWired(Gfn, FrameNumber, bool) override {}  // it never moves
+  bool Owns(Gfn gfn, FrameNumber frame, bool) const override { return frame == Home(gfn); }
 
  private:
   FrameNumber Home(Gfn gfn) const { return reservation_.begin() + (gfn - Gfn(0)); }
@@ -88,17 +91,22 @@ class ArenaFrames final : public FrameSource {
     return frames;
   }
   void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.FreeFrames(FrameRange(frame, count)); }
-  void Adopt(Gfn gfn, FrameNumber frame) override {
-    pool_.arena().frames().Set(frame, FrameDescriptor::Owned(guest_, gfn));
+  void Adopt(Gfn gfn, FrameNumber frame) override { SetWired(gfn, frame, /*wired=*/false); }
+  void SetWired(Gfn gfn, FrameNumber frame, bool wired) override {
+    pool_.arena().frames().Set(frame, DescriptorOf(gfn, wired));
   }
   PageCount max_run() const override { return kOnePage; }
   FrameRange reservation() const override { return FrameRange(); }
   bool zeroed() const override { return false; }
-  bool Owns(Gfn gfn, FrameNumber frame) const override {
-    return pool_.arena().frames().Get(frame) == FrameDescriptor::Owned(guest_, gfn);
+  bool Owns(Gfn gfn, FrameNumber frame, bool wired) const override {
+    return pool_.arena().frames().Get(frame) == DescriptorOf(gfn, wired);
   }
 
  private:
+  FrameDescriptor DescriptorOf(Gfn gfn, bool wired) const {
+    return wired ? FrameDescriptor::OwnedAndWired(guest_, gfn) : FrameDescriptor::Owned(guest_, gfn);
+  }
+
   Pool& pool_;
   const GuestId guest_;
 };
@@ -126,7 +134,8 @@ class LimitedFrames final : public FrameSource {
   PageCount max_run() const override { return frames_->max_run(); }
   FrameRange reservation() const override { return frames_->reservation(); }
   bool zeroed() const override { return frames_->zeroed(); }
-  bool Owns(Gfn gfn, FrameNumber frame) const override { return frames_->Owns(gfn, frame); }
+  void SetWired(Gfn gfn, FrameNumber frame, bool wired) override { frames_->SetWired(gfn, frame, wired); }
+  bool Owns(Gfn gfn, FrameNumber frame, bool wired) const override { return frames_->Owns(gfn, frame, wired); }
 
  private:
   template <class Acquire>

@@ -12,8 +12,9 @@
 //     +------------------------------------------------------------------+------+  emptying the range that it lies in
 //     |                                0                                 | busy |  allocated and not typed, or inside
 //     +----------------+-------------------------------------------------+------+  a run whose head tells more
-//     |   guest (16)   |                    gfn (40)             |   0   |owned |  an exclusive page of a guest
-//     +----------------+---------------+-------------------------+-------+------+
+//     |   guest (16)   |                    gfn (40)             | 0   w |owned |  an exclusive page of a guest; w:
+//     that
+//     +----------------+---------------+-------------------------+-------+------+  the guest has wired
 //     |           value (32)           |            0            | order | zone |  a slab of the compressed store
 //     +--------------------------------+-------------------------+-------+------+
 //     |                                0                                 |wired |  never moved, never reclaimed
@@ -70,6 +71,10 @@ class FrameDescriptor {
     QUIRE_CHECK(gfn.value() >> kGfnBits == 0);
     return FrameDescriptor(FrameKind::kOwned, gfn.value() << 8 | static_cast<uint64_t>(guest) << 48);
   }
+  // Of a page that the guest has wired where it is.
+  static constexpr FrameDescriptor OwnedAndWired(GuestId guest, Gfn gfn) {
+    return FrameDescriptor(Owned(guest, gfn).bits() | kWiredByGuest);
+  }
   // `value` is the compressed store's own.
   static constexpr FrameDescriptor Zone(int order, uint32_t value) {
     return FrameDescriptor(FrameKind::kZone, Order(order) | uint64_t{value} << 32);
@@ -83,6 +88,11 @@ class FrameDescriptor {
   constexpr bool is(FrameKind k) const { return kind() == k; }
   // Neither absent nor in the allocator's hands; a busy frame may also be the inside of a free run.
   constexpr bool may_be_allocated() const { return kind() >= FrameKind::kBusy; }
+
+  // Never moved: as long as somebody has it wired.
+  constexpr bool stays() const {
+    return is(FrameKind::kWired) || (is(FrameKind::kOwned) && (bits_ & kWiredByGuest) != 0);
+  }
 
   constexpr int order() const { return static_cast<int>(bits_ >> 4 & 0xf); }                 // free, zone
   constexpr FrameNumber next() const { return FrameNumber(bits_ >> 8 & kNoFrame.value()); }  // free
@@ -98,6 +108,8 @@ class FrameDescriptor {
   friend std::ostream& operator<<(std::ostream& os, FrameDescriptor d);
 
  private:
+  static constexpr uint64_t kWiredByGuest = 1 << 4;
+
   constexpr explicit FrameDescriptor(uint64_t bits) : bits_(bits) {}
   constexpr explicit FrameDescriptor(FrameKind kind, uint64_t rest = 0) : bits_(static_cast<uint64_t>(kind) | rest) {}
   static constexpr uint64_t Order(int order) { return static_cast<uint64_t>(order) << 4; }
@@ -153,6 +165,7 @@ static_assert(FrameDescriptor() == FrameDescriptor::Absent(), "an untouched tabl
 static_assert(kPagesPerBlock * sizeof(FrameDescriptor) == kPageSize, "the descriptors of a block fill a page");
 static_assert(FrameDescriptor::Free(9, FrameNumber(0xabcdef1), FrameNumber(0x2345678)).bits() == 0xabcdef1234567891);
 static_assert(FrameDescriptor::Owned(GuestId{0xfedc}, Gfn(0x123456789a)).bits() == 0xfedc123456789a05);
+static_assert(FrameDescriptor::OwnedAndWired(GuestId{0xfedc}, Gfn(0x123456789a)).bits() == 0xfedc123456789a15);
 static_assert(FrameDescriptor::Zone(3, 0x89abcdef).bits() == 0x89abcdef00000036);
 static_assert(std::atomic_ref<uint64_t>::is_always_lock_free);
 

@@ -44,12 +44,14 @@ class MergeTest : public ::testing::Test {
   };
 
   void SetUp() override { MakeGuests(3, {.blocks = false}); }
-  void MakeGuests(size_t count, const GranularityOptions& granularity) {
+  void MakeGuests(size_t count, const GranularityOptions& granularity, bool merge = false) {
     RemoveGuests();
-    manager_ =
-        MemoryManager::Create(
-            {.limit = PageCount::OfBlocks(16), .reservations = {}, .use_memfd = true, .granularity = granularity})
-            .value();
+    manager_ = MemoryManager::Create({.limit = PageCount::OfBlocks(16),
+                                      .reservations = {},
+                                      .use_memfd = true,
+                                      .granularity = granularity,
+                                      .merge = merge})
+                   .value();
     guests_.resize(count);
     for (Guest& guest : guests_) {
       guest.memory = manager_->AddGuest(kSize, Placement::kArena).value();
@@ -105,6 +107,27 @@ TEST_F(MergeTest, EqualPagesOfAllGuestsShareOneFrame) {
     EXPECT_TRUE(Has(g, 100 + g, 7));
   }
   EXPECT_EQ(guests_[1].memory->frames_held(), PageCount());
+}
+
+TEST_F(MergeTest, PagesThatWereNeverMergedAreStoredOnceWhileMergingIsOn) {
+  for (const bool merge : {false, true}) {
+    MakeGuests(3, {.blocks = false}, merge);
+    constexpr uint64_t kPages = 50;
+    for (size_t g = 0; g < 3; ++g) {
+      for (uint64_t gfn = 0; gfn < kPages; ++gfn) Write(g, gfn + g, 1 + gfn);
+    }
+    for (int round = 0; round < 2; ++round) manager_->reclaimer().Reclaim(PageCount(10'000), scratch_);
+    const SwapSpace::Statistics stored = manager_->store().statistics();
+    EXPECT_EQ(stored.stored, PageCount(3 * kPages));
+    EXPECT_EQ(stored.deduplicated, merge ? 2 * kPages : 0);
+    EXPECT_EQ(stored.in_pool, PageCount(merge ? kPages : 3 * kPages));
+    EXPECT_EQ(manager_->Check(), absl::OkStatus());
+    for (size_t g = 0; g < 3; ++g) {
+      for (uint64_t gfn = 0; gfn < kPages; ++gfn) EXPECT_TRUE(Has(g, gfn + g, 1 + gfn)) << g << ' ' << gfn;
+    }
+    Write(1, 5 + 1, 1000);
+    EXPECT_TRUE(Has(0, 5, 6)) << "each has its own again";
+  }
 }
 
 TEST_F(MergeTest, AWriteBreaksTheSharingForThatPageOnly) {

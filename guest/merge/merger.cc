@@ -32,8 +32,8 @@ int SkipFor(int age) {
 
 constexpr int kMostAge = 15;
 
-// A page that was written to while it was shared, or that its guest cannot map, counts as one that did not merge for so
-// many passes.
+// A page that was written to while it was shared, that its guest cannot map, or that is wired, counts as one that did
+// not merge for so many passes.
 constexpr int kAgeOfBroken = 8;
 
 Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
@@ -211,7 +211,8 @@ void Merger::Postpone(Mark& mark, int passes) {
 }
 
 void Merger::PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
-  Postpone(mark, outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
+  const bool lasts = outcome == GuestMemory::Merge::Outcome::kCannot || outcome == GuestMemory::Merge::Outcome::kWired;
+  Postpone(mark, lasts ? kAgeOfBroken : 1);
 }
 
 void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
@@ -273,6 +274,9 @@ void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
         break;
       case Outcome::kCannot:
         counters_.refused_mapping.Add();
+        break;
+      case Outcome::kWired:
+        counters_.refused_wired.Add();
         break;
     }
   }

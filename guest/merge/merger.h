@@ -61,6 +61,7 @@ struct MergeCounters {
   Counter refused_busy;         // the page or its block was in other hands
   Counter refused_no_memory;
   Counter refused_mapping;  // its guest cannot map frames that are not its own
+  Counter refused_wired;    // it is wired
 };
 
 // Thread safe.

@@ -45,8 +45,8 @@ class SlotTable {
 
   SlotRecord& operator[](SwapSlot slot) { return records_[Index(slot)]; }
   const SlotRecord& operator[](SwapSlot slot) const { return records_[Index(slot)]; }
-  // Held while bytes are copied, at most. No lock is taken under it but those of the zone, the
-  // swap areas and this table.
+  // Held while bytes are copied, or compared with a page, at most. No lock is taken under it but those of the zone, the
+  // swap areas, the decompressors and this table.
   absl::Mutex& LockOf(SwapSlot slot) const { return locks_[slot.value() / kCluster % locks_.size()].mutex; }
 
   // Slots are numbered from 0 to capacity() - 1.

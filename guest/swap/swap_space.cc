@@ -73,7 +73,9 @@ bool SwapSpace::IsZero(const std::byte* page) { return FillWord(page) == uint64_
 
 SwapSpace::~SwapSpace() { QUIRE_CHECK(stored_.value() == 0 && kept_.value() == 0); }
 
-uint64_t SwapSpace::HashOf(const std::byte* page) const { return XXH3_64bits_withSeed(page, kPageSize, hash_seed_); }
+uint64_t SwapSpace::HashOf(const std::byte* page) const {
+  return XXH3_64bits_withSeed(page, kPageSize, hash_seed_) & hash_mask_;
+}
 
 // --- In.
 
@@ -89,17 +91,25 @@ StoreResult SwapSpace::Store(const std::byte* page, CompressionScratch& scratch,
     PutRecord(record, *slot);
     return {.outcome = StoreOutcome::kStored, .slot = *slot};
   }
+  std::optional<uint64_t> hash;  // as soon as it is wanted
+  if (hints_.has_value()) {
+    hash = HashOf(page);
+    if (const std::optional<SwapSlot> equal = ShareEqual(page, *hash)) {
+      return {.outcome = StoreOutcome::kStored, .slot = *equal};
+    }
+  }
   const int length = LZ4_compress_fast_extState(scratch.state_.get(), reinterpret_cast<const char*>(page),
                                                 reinterpret_cast<char*>(scratch.output_.get()), kPage, kMaxCompressed,
                                                 /*acceleration=*/1);
   if (length > 0) {
-    return StoreBytes(page, {scratch.output_.get(), static_cast<size_t>(length)}, StoreOutcome::kStored, scratch);
+    return StoreBytes(hash.has_value() ? *hash : HashOf(page), {scratch.output_.get(), static_cast<size_t>(length)},
+                      StoreOutcome::kStored, scratch);
   }
   if (incompressible == Incompressible::kRefuse) return {.outcome = StoreOutcome::kIncompressible, .slot = {}};
-  return StoreBytes(page, {page, kPageSize}, StoreOutcome::kStoredAsIs, scratch);
+  return StoreBytes(hash.has_value() ? *hash : HashOf(page), {page, kPageSize}, StoreOutcome::kStoredAsIs, scratch);
 }
 
-StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
+StoreResult SwapSpace::StoreBytes(uint64_t hash, absl::Span<const std::byte> bytes, StoreOutcome outcome,
                                   CompressionScratch& scratch) {
   const absl::StatusOr<SlabObject> object = zone_.Allocate(static_cast<uint32_t>(bytes.size()));
   if (!object.ok()) return {.outcome = StoreOutcome::kNoRoom, .slot = {}};
@@ -118,11 +128,12 @@ StoreResult SwapSpace::StoreBytes(const std::byte* page, absl::Span<const std::b
   }
   SlotRecord record;
   record.set_kind(SlotKind::kCompressed);
-  record.set_hash(HashOf(page));
+  record.set_hash(hash);
   record.set_place(PlaceOf(*object));
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
   PutRecord(record, *slot);
+  if (hints_.has_value()) hints_->Note(hash, *slot);
   if (IsOverShare() && over_share_) over_share_();
   return {.outcome = outcome, .slot = *slot};
 }
@@ -354,17 +365,6 @@ void SwapSpace::Free(SwapSlot slot) {
   }
   slots_.Free(slot);
   NoticeFreed(1);
-}
-
-bool SwapSpace::Share(SwapSlot slot) {
-  absl::MutexLock lock(&slots_.LockOf(slot));
-  SlotRecord& record = slots_[slot];
-  QUIRE_CHECK(record.refs() > 0);
-  if (record.refs() == UINT16_MAX) return false;
-  record.set_refs(static_cast<uint16_t>(record.refs() + 1));
-  stored_.Add();
-  shared_.Add();
-  return true;
 }
 
 // The bytes in the pool.
@@ -802,6 +802,7 @@ std::vector<ZoneStatistics> SwapSpace::zones() const {
 
 ByteCount SwapSpace::metadata() const {
   ByteCount bytes = zone_.metadata() + decompressors_.metadata();
+  if (hints_.has_value()) bytes += hints_->metadata();
   {
     absl::MutexLock lock(&recompress_lock_);
     if (zstd_ != nullptr) bytes += zstd_->metadata();
@@ -814,6 +815,7 @@ SwapSpace::Statistics SwapSpace::statistics() const {
   zone_.Drain();
   return {.stored = PageCount(stored_.value()),
           .shared = PageCount(shared_.value()),
+          .deduplicated = deduplicated_.value(),
           .same_filled = PageCount(same_filled_.value()),
           .kept = PageCount(kept_.value()),
           .in_pool = PageCount(in_pool_.value()),

@@ -8,6 +8,8 @@
 //       +------------------|--+-------|--------------------------------------+ then Load
 //                          +----------+ Recompress: the old ones
 //
+// A page that equals one in the pool shares its slot, where hints are given (deduplicate.cc).
+//
 // A page of one repeated 8-byte word is stored as that word. A page that does not compress goes to an area at once,
 // together with others of its block, and as it is. Every page carries a hash of its content (XXH3), kept apart from its
 // bytes, so that damage is found whichever side it happens to.
@@ -43,6 +45,7 @@
 #include "guest/frames/compaction.h"
 #include "guest/frames/frame_table.h"
 #include "guest/swap/backing_store.h"
+#include "guest/swap/duplicate_hints.h"
 #include "guest/swap/fetched_pages.h"
 #include "guest/swap/keg.h"
 #include "guest/swap/slab_zone.h"
@@ -98,10 +101,14 @@ class SwapSpace {
   static constexpr absl::Duration kColdAfter = absl::Seconds(10);
   ~SwapSpace();
 
+  // From now on equal pages are stored once. Before anything is stored.
+  void SetDuplicateHints(DuplicateHints hints) { hints_.emplace(std::move(hints)); }
+
   // Whether the 4 KiB at `page` are all zeros: there is nothing to store then.
   static bool IsZero(const std::byte* page);
 
-  // Stores the 4 KiB at `page`, which nobody writes meanwhile. Takes pool memory with Reserve::kReclaim; never waits.
+  // Stores the 4 KiB at `page`, which nobody writes meanwhile, or has the slot shared that has them. Takes pool memory
+  // with Reserve::kReclaim; never waits.
   StoreResult Store(const std::byte* page, CompressionScratch& scratch,
                     Incompressible incompressible = Incompressible::kRefuse);
   // The pages that are stored next with this scratch belong together, 512 of them.
@@ -197,7 +204,8 @@ class SwapSpace {
   struct Statistics {
     PageCount stored;        // pages, wherever they are
     PageCount shared;        // of them: beyond the first of each slot
-    PageCount same_filled;   // of them: of one word
+    uint64_t deduplicated;   // pages that came to share a slot because an equal one had it, since the beginning
+    PageCount same_filled;   // of the stored: of one word
     PageCount kept;          // copies of other pages, which have frames
     PageCount in_pool;       // pages and copies whose bytes are in the pool
     ByteCount stored_bytes;  // bytes that those take, compressed or not
@@ -223,6 +231,8 @@ class SwapSpace {
   // Only while nothing else runs.
   absl::Status Check();
 
+  // Has all pages have the same hash, before anything is stored: as a guest would that could choose it.
+  void CollideHashesForTesting() { hash_mask_ = 0; }
   // Inverts one stored byte, so that tests can see damage found. The slot holds a compressed page in the pool.
   void DamageForTesting(SwapSlot slot);
 
@@ -232,7 +242,13 @@ class SwapSpace {
   // Pages on their way to an area.
   class Batch;
 
-  StoreResult StoreBytes(const std::byte* page, absl::Span<const std::byte> bytes, StoreOutcome outcome,
+  // The slot of an equal page, of which the page is one more owner.
+  std::optional<SwapSlot> ShareEqual(const std::byte* page, uint64_t hash);
+  // Whether bytes in the pool are those of the page. The caller holds the slot's lock, as for the next one.
+  bool HasContent(const SlotRecord& record, const std::byte* page) const;
+  // False: as many pages have it as can be counted.
+  bool AddReference(SlotRecord& record);
+  StoreResult StoreBytes(uint64_t hash, absl::Span<const std::byte> bytes, StoreOutcome outcome,
                          CompressionScratch& scratch);
   // In a slot that was allocated.
   void PutRecord(const SlotRecord& record, SwapSlot slot);
@@ -300,6 +316,7 @@ class SwapSpace {
 
   Pool& pool_;
   const uint64_t hash_seed_;  // so that no guest can make two pages that look equal
+  uint64_t hash_mask_ = ~uint64_t{0};
   const PageCount share_;
   const absl::Duration cold_after_;
   std::function<void()> over_share_;
@@ -307,9 +324,11 @@ class SwapSpace {
   std::function<void()> generation_ended_;
   SlabZone zone_;
   SlotTable slots_;
+  std::optional<DuplicateHints> hints_;  // none: equal pages are stored each for itself
   std::vector<std::unique_ptr<SwapArea>> areas_;
   Gauge stored_;  // pages
   Gauge shared_;  // of them: beyond the first of each slot
+  Counter deduplicated_;
   Gauge same_filled_;
   Gauge kept_;          // copies that have not been dropped
   Gauge kept_in_pool_;  // of them

@@ -1,6 +1,8 @@
 // What it costs to store a page and to load it, and to allocate its bytes.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <vector>
@@ -10,6 +12,7 @@
 #include "base/units.h"
 #include "benchmark/benchmark.h"
 #include "guest/frames/pool.h"
+#include "guest/swap/duplicate_hints.h"
 #include "guest/swap/slab_zone.h"
 #include "guest/swap/swap_slot.h"
 #include "guest/swap/swap_space.h"
@@ -102,6 +105,43 @@ void BM_StoreAndFree(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations());
 }
 BENCHMARK(BM_StoreAndFree)->ThreadRange(1, 2)->UseRealTime();
+
+// Pages of this program that are all different, as content without duplicates is; with hints (1) each is looked up and
+// noted for nothing.
+void BM_StoreDifferent(benchmark::State& state) {
+  SpaceWithPages shared;
+  if (state.range(0) == 1) shared.space.SetDuplicateHints(DuplicateHints::Create(PageCount::OfBlocks(64)).value());
+  CompressionScratch scratch;
+  std::vector<SwapSlot> slots(10'000);
+  uint64_t next = 0;
+  for (auto _ : state) {
+    RealPage& page = shared.pages[next % shared.pages.size()];
+    std::memcpy(page.data() + 2048, &next, sizeof next);
+    SwapSlot& slot = slots[next % slots.size()];
+    if (next >= slots.size()) shared.space.Free(slot);
+    slot = shared.space.Store(page.data(), scratch).slot;
+    ++next;
+  }
+  for (uint64_t i = 0; i < std::min<uint64_t>(next, slots.size()); ++i) shared.space.Free(slots[i]);
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_StoreDifferent)->Arg(0)->Arg(1)->UseRealTime();
+
+// Pages that are stored already.
+void BM_StoreDuplicate(benchmark::State& state) {
+  SpaceWithPages shared;
+  shared.space.SetDuplicateHints(DuplicateHints::Create(PageCount::OfBlocks(64)).value());
+  CompressionScratch scratch;
+  std::vector<SwapSlot> slots;
+  for (const RealPage& page : shared.pages) slots.push_back(shared.space.Store(page.data(), scratch).slot);
+  size_t next = 0;
+  for (auto _ : state) {
+    shared.space.Free(shared.space.Store(shared.pages[next++ % shared.pages.size()].data(), scratch).slot);
+  }
+  for (const SwapSlot slot : slots) shared.space.Free(slot);
+  state.SetItemsProcessed(state.iterations());
+}
+BENCHMARK(BM_StoreDuplicate)->UseRealTime();
 
 // As they were stored, or compressed once more, by whichever thread comes first.
 void Load(benchmark::State& state, bool recompress) {

@@ -81,6 +81,7 @@ Machine::Machine(bool has_swap_area) {
                   .use_memfd = true,
                   .granularity = {.advised_only = true},
                   .compaction = CompactionMode::kFault,
+                  .merge = true,
                   .islands = kIslands,
                   .open_swap = open_swap,
                   .on_stopped = [this](GuestMemory& guest,
@@ -100,6 +101,7 @@ absl::Status Machine::Apply(const Op& op) {
   absl::Status status = std::visit([this](const auto& o) { return Do(o); }, op);
   if (status.ok()) status = NoticeStops();
   if (status.ok()) status = CheckLimits();
+  if (status.ok()) status = CheckWired();
   return status;
 }
 
@@ -191,6 +193,31 @@ absl::Status Machine::Do(const Advise& op) {
   Guest* const guest = Find(op.guest);
   if (guest == nullptr) return absl::OkStatus();
   guest->memory->AdviseHuge(GfnRange(Gfn(op.page), PageCount(op.count)), op.huge);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const WirePages& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr || guest->wired.size() == kMostWired) return absl::OkStatus();
+  const GfnRange all(Gfn(0), guest->memory->size());
+  const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
+  const absl::Status status = guest->memory->Wire(range);
+  if (absl::IsResourceExhausted(status) && !guest->memory->stopped()) return absl::OkStatus();  // the limit
+  if (!status.ok()) return Judge(*guest, status);
+  WiredRange& wired = guest->wired.emplace_back(WiredRange{.pages = range, .frames = {}});
+  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+    const PageEntry entry = guest->memory->EntryOf(gfn);
+    if (entry.state() != PageState::kResident) return Wrong(*guest->memory, gfn, "is wired and not resident");
+    wired.frames.push_back(entry.frame());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const UnwirePages& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr || guest->wired.empty()) return absl::OkStatus();
+  guest->memory->Unwire(guest->wired.front().pages);
+  guest->wired.pop_front();
   return absl::OkStatus();
 }
 
@@ -329,7 +356,10 @@ absl::Status Machine::Judge(Guest& guest, const absl::Status& status) {
 
 Machine::Needs Machine::NeedsOf(const Guest& guest) {
   Needs needs;
+  const std::set<Gfn> wired = WiredPagesOf(guest);
+  needs.frames = PageCount(wired.size());
   for (const auto& [gfn, page] : guest.pages) {
+    if (wired.contains(gfn)) continue;
     // Of the contents that are written here, noise alone has no two words that are equal side by side.
     const bool noise = std::memcmp(&page[8], &page[16], 8) != 0 && std::memcmp(&page[40], &page[48], 8) != 0;
     (noise ? needs.frames : needs.compressible) += kOnePage;
@@ -365,6 +395,28 @@ absl::Status Machine::CheckLimits() const {
   return absl::OkStatus();
 }
 
+std::set<Gfn> Machine::WiredPagesOf(const Guest& guest) {
+  std::set<Gfn> pages;
+  for (const WiredRange& wired : guest.wired) {
+    for (Gfn gfn = wired.pages.begin(); gfn < wired.pages.end(); ++gfn) pages.insert(gfn);
+  }
+  return pages;
+}
+
+absl::Status Machine::CheckWired() const {
+  for (const Guest& guest : guests_) {
+    for (const WiredRange& wired : guest.wired) {
+      for (size_t i = 0; i < wired.frames.size(); ++i) {
+        const Gfn gfn = wired.pages.begin() + PageCount(i);
+        const PageEntry entry = guest.memory->EntryOf(gfn);
+        if (entry.state() == PageState::kResident && entry.frame() == wired.frames[i]) continue;
+        return Wrong(*guest.memory, gfn, "is wired and not where it was (invariant 15)");
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 PageCount Machine::ScatteredFrames() const {
   const ArenaCounts arena = manager_->pool().arena().counts();
   return arena.free - arena.free_in_whole_blocks;
@@ -391,6 +443,7 @@ absl::Status Machine::NoticeStops() {
     if (guest.memory->frames_held() != PageCount()) return absl::InternalError("a stopped guest holds frames");
     guest.stopped = true;
     guest.pages.clear();
+    guest.wired.clear();
   }
   stopped_.clear();
   return absl::OkStatus();
@@ -399,6 +452,10 @@ absl::Status Machine::NoticeStops() {
 // --- Checks.
 
 absl::Status Machine::Check() {
+  for (const Guest& guest : guests_) {
+    if (guest.memory->wired() == PageCount(WiredPagesOf(guest).size())) continue;
+    return absl::InternalError(absl::StrCat("guest ", guest.memory->id(), " has other pages wired than it should"));
+  }
   for (Guest& guest : guests_) {
     if (absl::Status status = CheckMmu(guest); !status.ok()) return status;
   }

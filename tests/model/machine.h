@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -32,6 +33,8 @@ class SoftwareMmu {
 class Machine {
  public:
   static constexpr size_t kMaxGuests = 5;
+  // Ranges that one guest has wired: they may overlap.
+  static constexpr size_t kMostWired = 4;
   static constexpr PageCount kPool = PageCount::OfBlocks(12);
   // Reservations are not used again after their guest: room for many.
   static constexpr PageCount kReservations = PageCount::OfBlocks(4096);
@@ -55,10 +58,15 @@ class Machine {
 
  private:
   using Page = std::array<std::byte, kPageSize>;
+  struct WiredRange {
+    GfnRange pages;
+    std::vector<FrameNumber> frames;  // where each page was when it was wired, and is to be as long as it is
+  };
   struct Guest {
     GuestMemory* memory;
     std::unique_ptr<SoftwareMmu> mmu;
     std::map<Gfn, Page> pages;  // those that are not zero
+    std::deque<WiredRange> wired = {};
     bool stopped = false;
   };
 
@@ -68,6 +76,8 @@ class Machine {
   absl::Status Do(const Probe& op);
   absl::Status Do(const Discard& op);
   absl::Status Do(const Advise& op);
+  absl::Status Do(const WirePages& op);
+  absl::Status Do(const UnwirePages& op);
   absl::Status Do(const Age& op);
   absl::Status Do(const AgeBlocks& op);
   absl::Status Do(const Evict& op);
@@ -99,6 +109,9 @@ class Machine {
   // About how many frames it takes to keep what guests hold, with all that compresses compressed.
   PageCount NeededFrames() const;
   absl::Status CheckLimits() const;
+  // What is wired is where it was.
+  absl::Status CheckWired() const;
+  static std::set<Gfn> WiredPagesOf(const Guest& guest);
   absl::Status NoticeStops();
   void Remove(Guest& guest);
   absl::Status CheckMmu(Guest& guest);

@@ -59,6 +59,10 @@ struct Printer {
     return absl::StrFormat("Advise{.guest = %u, .page = %u, .count = %u, .huge = %s}", op.guest, op.page, op.count,
                            op.huge ? "true" : "false");
   }
+  std::string operator()(const WirePages& op) const {
+    return absl::StrFormat("WirePages{.guest = %u, .page = %u, .count = %u}", op.guest, op.page, op.count);
+  }
+  std::string operator()(const UnwirePages& op) const { return absl::StrFormat("UnwirePages{.guest = %u}", op.guest); }
   std::string operator()(const Age& op) const {
     return absl::StrFormat("Age{.guest = %u, .block = %u}", op.guest, op.block);
   }
@@ -125,7 +129,10 @@ Op RandomOp(Dice& dice) {
   // In 1024ths. Accesses are most of it; an eviction of a block costs as much as hundreds of them.
   const uint32_t kind = dice.Below(1024);
   const uint32_t guest = dice.Below(8);
-  if (kind < 289) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  if (kind < 283) return Read{.guest = guest, .page = RandomPage(dice), .count = 1};
+  // Seldom, and not for long: other things happen to pages that are not wired.
+  if (kind < 285) return WirePages{.guest = guest, .page = RandomPage(dice), .count = 1 + dice.Below(48)};
+  if (kind < 289) return UnwirePages{.guest = guest};
   if (kind < 292) return Recompress{.pages = 1 + dice.Below(600)};
   if (kind < 300) {
     return Advise{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(2048), .huge = dice.Below(4) != 0};

@@ -50,6 +50,15 @@ struct Advise {
   bool huge;
 };
 
+// Wires `count` pages; does nothing while the guest has kMostWired ranges wired. And unwires the range that was wired
+// first.
+struct WirePages {
+  uint32_t guest, page, count;
+};
+struct UnwirePages {
+  uint32_t guest;
+};
+
 // --- What the manager does.
 
 struct Age {
@@ -108,8 +117,9 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut,
-                        Recompress, MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+using Op =
+    std::variant<Read, Write, Poke, Probe, Discard, Advise, WirePages, UnwirePages, Age, AgeBlocks, Evict, Prefetch,
+                 Reclaim, WriteOut, Recompress, MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -132,6 +132,23 @@ TEST(MachineTest, PagesAreReallyCompressedOnceMoreInRandomPrograms) {
   EXPECT_GT(machine.manager().store().statistics().recompressed, 200u);
 }
 
+TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  const Wiring& wiring = machine.manager().wiring();
+  EXPECT_GT(wiring.refused_reclaim.value(), 1'000u);
+  EXPECT_GT(wiring.limit.peak(), PageCount(50));
+  EXPECT_GT(machine.manager().merger().counters().refused_wired.value(), 5u);
+}
+
+TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {
+  Machine machine(/*has_swap_area=*/true);
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().store().statistics().deduplicated, 100u);
+}
+
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);

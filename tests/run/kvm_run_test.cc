@@ -95,6 +95,21 @@ TEST_F(KvmRunTest, WholeBlocksComeWhereGuestsAskForThem) {
   EXPECT_EQ(whole_blocks(Huge::kAdvise, "1"), blocks);
 }
 
+TEST_F(KvmRunTest, GuestsWireAShareOfTheirMemory) {
+  RunOptions options = Options();
+  options.guests = 2;
+  options.vcpus = 2;
+  options.memory = ByteCount::MiB(24);
+  options.pool = ByteCount::MiB(40);
+  options.duration = absl::Minutes(10);
+  options.workload = "random:wired=0.2,operations=30000";
+  const ChildRun run = RunInChild(options);
+  ExpectGoodRun(options, run);
+  EXPECT_EQ(run.report["pool"]["wirings_refused"], 0u);
+  EXPECT_GT(run.report["pool"]["wired_bytes"], options.all_memory().in_bytes() / 5 - 2 * kPageSize);
+  EXPECT_GT(run.report["swap"]["refused_wired"], 0u);
+}
+
 TEST_F(KvmRunTest, TheHostKernelsMemoryTakesAdviceToo) {
   RunOptions options = Options();
   options.guests = 1;

@@ -71,6 +71,23 @@ TEST(SoftRunTest, AGuestThatDoesNotFitItsLimitIsStoppedAndSaysSo) {
   EXPECT_THAT(exit, HasSubstr("--guest_pool_limit"));
 }
 
+TEST(SoftRunTest, GuestsWireAShareOfTheirMemoryAsFarAsTheyMay) {
+  RunOptions options = Options();
+  options.workload = "random:wired=0.1," + Operations(20'000);
+  const ChildRun few = RunInChild(options);
+  ExpectGoodRun(options, few);
+  EXPECT_EQ(few.report["pool"]["wirings_refused"], 0u);
+  EXPECT_GT(few.report["pool"]["wired_bytes"], options.all_memory().in_bytes() / 10 - 4 * kPageSize);
+  EXPECT_GT(few.report["swap"]["refused_wired"], 0u);
+
+  // Half of the pool has room for three of the four.
+  options.workload = "random:wired=0.3," + Operations(20'000);
+  const ChildRun many = RunInChild(options);
+  ExpectGoodRun(options, many);
+  EXPECT_EQ(many.report["pool"]["wirings_refused"], 1u);
+  EXPECT_GT(many.report["pool"]["wired_bytes"], options.pool.in_bytes() * 4 / 10);
+}
+
 TEST(SoftRunTest, EveryWorkloadRunsCorrectlyUnderPressure) {
   for (const char* workload : {"touch:", "random:", "zipf:scatter=1,", "phases:period=1000,", "scan:"}) {
     SCOPED_TRACE(workload);

@@ -164,6 +164,40 @@ void Disturb(MemoryManager& manager, const std::vector<Guest*>& guests, const st
   for (const FrameRange& frames : wired) manager.pool().FreeWired(frames);
 }
 
+// Pages of a guest as a device sees them that has them wired: they do not leave their frames.
+class WiredRange {
+ public:
+  WiredRange(GuestMemory& memory, GfnRange pages) : memory_(memory), pages_(pages) {
+    EXPECT_EQ(memory_.Wire(pages_), absl::OkStatus());
+    for (Gfn gfn = pages_.begin(); gfn < pages_.end(); ++gfn) frames_.push_back(memory_.EntryOf(gfn).frame());
+  }
+  ~WiredRange() {
+    for (Gfn gfn = pages_.begin(); gfn < pages_.end(); ++gfn) {
+      const PageEntry entry = memory_.EntryOf(gfn);
+      EXPECT_EQ(entry.state(), PageState::kResident) << gfn;
+      EXPECT_EQ(entry.frame(), frames_[(gfn - pages_.begin()).in_pages()]) << gfn;
+    }
+    memory_.Unwire(pages_);
+  }
+
+ private:
+  GuestMemory& memory_;
+  const GfnRange pages_;
+  std::vector<FrameNumber> frames_;
+};
+
+void WireAndUnwire(const std::vector<Guest*>& guests, const std::atomic<bool>& done) {
+  std::mt19937 random(200);
+  std::deque<WiredRange> wired;
+  while (!done) {
+    GuestMemory& memory = guests[random() % guests.size()]->memory();
+    const Gfn first(random() % memory.size().in_pages());
+    wired.emplace_back(memory,
+                       GfnRange(first, PageCount(1 + random() % 32)).Intersect(GfnRange(Gfn(0), memory.size())));
+    if (wired.size() > 8) wired.pop_front();
+  }
+}
+
 // How the guests' pages lie, and whether compressed ones go to a swap area.
 class ReclaimStressTest : public ::testing::TestWithParam<std::tuple<Placement, bool>> {
  protected:
@@ -184,6 +218,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
                              .use_memfd = true,
                              .compaction = CompactionMode::kFault,
                              .reclaim_threads = 2,
+                             .merge = true,
                              .islands = PageCount(500),
                              .open_swap = [] { return SwapAreas(); },
                              .on_stopped =
@@ -213,6 +248,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
       }
     });
     std::thread disturber([&] { Disturb(*manager, {&smp, &other}, done); });
+    std::thread device([&] { WireAndUnwire({&smp, &other}, done); });
     std::vector<std::thread> vcpus;
     smp.Start(vcpus);
     other.Start(vcpus);
@@ -222,10 +258,12 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     compactor.join();
     merger.join();
     disturber.join();
+    device.join();
     manager->StopReclaim();
 
     EXPECT_EQ(manager->Check(), absl::OkStatus());
     EXPECT_LE(manager->pool().budget().peak(), manager->pool().budget().limit());
+    EXPECT_EQ(manager->wiring().limit.charged(), PageCount());
     EXPECT_GT(manager->swap().pages_out.value(), 1'000u);
     EXPECT_GT(manager->swap().pages_in.value(), 1'000u);
     EXPECT_GT(manager->merger().counters().scanned.value(), 1'000u);

@@ -55,7 +55,8 @@ std::string DescribePageFault(uint64_t error_code, uint64_t cr2) {
   return text;
 }
 
-std::variant<SerialOutput, PortWrite, AdviceWrite, FreezePoint, GuestExit, PortRead, Death> DecodePort(kvm_run& run) {
+std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodePort(
+    kvm_run& run) {
   auto* const data = reinterpret_cast<uint8_t*>(&run) + run.io.data_offset;
   const uint32_t bytes = uint32_t{run.io.size} * run.io.count;
   if (run.io.direction == KVM_EXIT_IO_IN) return PortRead{data, bytes};
@@ -67,6 +68,7 @@ std::variant<SerialOutput, PortWrite, AdviceWrite, FreezePoint, GuestExit, PortR
   std::memcpy(&value, data, std::min<size_t>(run.io.size, sizeof(value)));
   if (run.io.port == QUIRE_EXIT_PORT) return GuestExit{value};
   if (run.io.port == QUIRE_ADVISE_PORT) return AdviceWrite{value};
+  if (run.io.port == QUIRE_WIRE_PORT) return WireWrite{value};
   if (run.io.port == QUIRE_FREEZE_PORT) return FreezePoint{};
   return PortWrite{run.io.port, value};
 }
@@ -132,7 +134,8 @@ std::string FormatSegment(const char* name, const kvm_segment& s) {
 
 }  // namespace
 
-std::variant<SerialOutput, PortWrite, AdviceWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(kvm_run& run) {
+std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
+    kvm_run& run) {
   if (run.exit_reason == KVM_EXIT_IO) return DecodePort(run);
   return Death{DescribeDeath(run), ""};
 }

@@ -29,6 +29,12 @@ struct AdviceWrite {
   uint32_t value = 0;
 };
 
+// The program wrote to QUIRE_WIRE_PORT; what the request is about stands in boot info, where it is answered. The vCPU
+// may run on then.
+struct WireWrite {
+  uint32_t value = 0;
+};
+
 // The program wrote to QUIRE_FREEZE_PORT: the guest may be frozen here. The vCPU may run on.
 struct FreezePoint {};
 
@@ -52,8 +58,8 @@ struct Death {
   std::string registers;  // several lines
 };
 
-using VcpuExit =
-    std::variant<SerialOutput, PortWrite, AdviceWrite, FreezePoint, GuestExit, Interrupted, MemoryFault, Death>;
+using VcpuExit = std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, Interrupted,
+                              MemoryFault, Death>;
 
 // The program read from a port. There are no devices to read: it gets all ones, as from an empty bus. Handled within
 // KvmVcpu.
@@ -64,7 +70,8 @@ struct PortRead {
 
 // What KVM_RUN, having returned 0, left in `run`, which is followed by the data of port accesses as the vCPU's shared
 // memory is. Death has no registers yet. Pure.
-std::variant<SerialOutput, PortWrite, AdviceWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(kvm_run& run);
+std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
+    kvm_run& run);
 
 // "page fault (#PF) at rip 0x400123: write to 0x0, which is not mapped"; `cr2` is the address of a page fault.
 std::string DescribeFault(const GuestFault& fault, uint64_t cr2);

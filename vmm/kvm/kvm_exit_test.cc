@@ -62,7 +62,8 @@ TEST(DecodeExit, AdviceHasItsValueAndNothingOfTheNeighbouringPorts) {
   EXPECT_EQ(page.Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_OUT, 4, 1, "\x78\x56\x34\x12").As<AdviceWrite>().value,
             0x12345678u);
   EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_OUT, 1, 1, "\x02\xff").As<AdviceWrite>().value, 2u);
-  EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT + 1, KVM_EXIT_IO_OUT, 4, 1).As<PortWrite>().port, QUIRE_ADVISE_PORT + 1);
+  EXPECT_EQ(RunPage().Port(QUIRE_WIRE_PORT, KVM_EXIT_IO_OUT, 4, 1, "\x02\0\0\0").As<WireWrite>().value, 2u);
+  EXPECT_EQ(RunPage().Port(QUIRE_WIRE_PORT + 1, KVM_EXIT_IO_OUT, 4, 1).As<PortWrite>().port, QUIRE_WIRE_PORT + 1);
   EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_IN, 4, 1).As<PortRead>().bytes, 4u);
 }
 

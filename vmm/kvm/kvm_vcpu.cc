@@ -224,6 +224,7 @@ VcpuExit KvmVcpu::Run() {
     if (auto* serial = std::get_if<SerialOutput>(&exit)) return *serial;
     if (auto* end = std::get_if<GuestExit>(&exit)) return *end;
     if (auto* advice = std::get_if<AdviceWrite>(&exit)) return *advice;
+    if (auto* request = std::get_if<WireWrite>(&exit)) return *request;
     if (auto* freeze = std::get_if<FreezePoint>(&exit)) return *freeze;
     if (auto* death = std::get_if<Death>(&exit)) return Die(std::move(death->sentence));
     if (auto* write = std::get_if<PortWrite>(&exit)) {

@@ -372,6 +372,15 @@ AdvisedPart WiredMemory::ReadAdvisedPart() const {
           .size = ByteCount::Bytes(RelaxedLoad(boot_info().huge_bytes))};
 }
 
+AdvisedPart WiredMemory::ReadPartToWire() const {
+  return {.begin = ByteCount::Bytes(RelaxedLoad(boot_info().wire_begin)),
+          .size = ByteCount::Bytes(RelaxedLoad(boot_info().wire_bytes))};
+}
+
+void WiredMemory::AnswerWireRequest(uint64_t answer) {
+  __atomic_store_n(&boot_info().wire_answer, answer, __ATOMIC_RELAXED);
+}
+
 std::optional<GuestFault> WiredMemory::FaultAt(Gva rip, int vcpu) const {
   QUIRE_CHECK(0 <= vcpu && vcpu < layout_.vcpus);
   const uint64_t vector = (rip.value() - kFaultCodeAddress.value()) / kFaultCodeStride;

@@ -116,10 +116,13 @@ struct GuestFault {
   uint64_t rsp = 0;
 };
 
-// The part of its memory that a guest gives advice on, as it claims.
+// The part of its memory that a guest gives advice on, or has a request about, as it claims.
 struct AdvisedPart {
   ByteCount begin;
   ByteCount size;
+
+  // Not by their sum, which may overflow.
+  bool LiesIn(ByteCount memory) const { return begin <= memory && size <= memory - begin; }
 };
 
 // The host's side of wired memory. Does not own the memory, which outlives this object.
@@ -149,6 +152,9 @@ class WiredMemory {
 
   // What boot_info->huge_* say. Each word is read once.
   AdvisedPart ReadAdvisedPart() const;
+  // What boot_info->wire_* say, likewise, and the answer to it.
+  AdvisedPart ReadPartToWire() const;
+  void AnswerWireRequest(uint64_t answer);
 
   // The exception whose fault code does an OUT at `rip`; nothing when there is no fault code at that address. Errors
   // codes and registers are from the vCPU's fault frame.

@@ -297,6 +297,17 @@ TEST(WiredMemory, TheAdvisedPartIsWhatTheGuestWroteLast) {
   EXPECT_EQ(wired->ReadAdvisedPart().size, ByteCount::Bytes(12345));
 }
 
+TEST(WiredMemory, AWireRequestIsReadAndAnsweredInBootInfo) {
+  Wired wired;
+  auto* const info = reinterpret_cast<quire_boot_info*>(wired.span().data());
+  info->wire_begin = 4096;
+  info->wire_bytes = ~uint64_t{0};
+  EXPECT_EQ(wired->ReadPartToWire().begin, ByteCount::Bytes(4096));
+  EXPECT_EQ(wired->ReadPartToWire().size, ByteCount::Bytes(~uint64_t{0}));
+  wired->AnswerWireRequest(QUIRE_WIRE_REFUSED);
+  EXPECT_EQ(info->wire_answer, QUIRE_WIRE_REFUSED);
+}
+
 TEST(WiredMemory, StopAndProgressGoThroughBootInfo) {
   Wired wired;
   auto* const info = reinterpret_cast<quire_boot_info*>(wired.span().data());

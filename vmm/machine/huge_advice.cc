@@ -11,8 +11,7 @@ absl::StatusOr<HugeAdvice> CheckHugeAdvice(uint32_t value, const AdvisedPart& pa
     return absl::InvalidArgumentError(
         absl::StrFormat("it wrote %u to port 0x%x: there is no such advice", value, QUIRE_ADVISE_PORT));
   }
-  // Not their sum, which may overflow.
-  if (part.begin > memory || part.size > memory - part.begin) {
+  if (!part.LiesIn(memory)) {
     return absl::InvalidArgumentError(
         absl::StrFormat("it gave advice on 0x%x bytes from offset 0x%x of its memory, which has 0x%x bytes",
                         part.size.in_bytes(), part.begin.in_bytes(), memory.in_bytes()));

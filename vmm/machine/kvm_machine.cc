@@ -9,6 +9,7 @@
 #include "absl/types/span.h"
 #include "base/check.h"
 #include "vmm/machine/huge_advice.h"
+#include "vmm/machine/wire_request.h"
 
 namespace quire {
 namespace {
@@ -178,6 +179,7 @@ absl::Status KvmMachine::Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit,
             return Died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
           },
           [&](const AdviceWrite& advice) { return TakeAdvice(vcpu, advice.value); },
+          [&](const WireWrite& request) { return TakeWireRequest(vcpu, request.value); },
           [&](const FreezePoint&) { return StopAtFreezePoint(vcpu, number, done); },
           [](const Death& death) { return Died(death); },
           // Nobody listens on other ports; an interruption is looked at by the loop.
@@ -189,6 +191,15 @@ absl::Status KvmMachine::TakeAdvice(KvmVcpu& vcpu, uint32_t value) {
   const absl::StatusOr<HugeAdvice> advice = CheckHugeAdvice(value, wired_->ReadAdvisedPart(), wired_->layout().memory);
   if (!advice.ok()) return Died(vcpu.Die(std::string(advice.status().message())));
   AdviseHuge(advice->range, advice->huge);
+  return absl::OkStatus();
+}
+
+absl::Status KvmMachine::TakeWireRequest(KvmVcpu& vcpu, uint32_t value) {
+  const absl::StatusOr<WireRequest> request =
+      CheckWireRequest(value, wired_->ReadPartToWire(), wired_->layout().memory);
+  if (!request.ok()) return Died(vcpu.Die(std::string(request.status().message())));
+  const absl::Status status = request->wire ? Wire(request->range) : Unwire(request->range);
+  wired_->AnswerWireRequest(status.ok() ? QUIRE_WIRE_DONE : QUIRE_WIRE_REFUSED);
   return absl::OkStatus();
 }
 

@@ -87,6 +87,7 @@ class KvmMachine final : public Machine {
   void KickVcpus() override;
   quire_progress ReadProgressOf(int vcpu) const override { return wired_->ReadProgress(vcpu); }
   absl::Status TakeAdvice(KvmVcpu& vcpu, uint32_t value);
+  absl::Status TakeWireRequest(KvmVcpu& vcpu, uint32_t value);
   // The vCPU's thread goes on when this is OK and `done` is false.
   absl::Status Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit, bool& done);
   absl::Status StopAtFreezePoint(KvmVcpu& vcpu, int number, bool& done);

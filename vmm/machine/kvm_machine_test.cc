@@ -184,6 +184,29 @@ TEST_F(KvmMachineTest, AdviceOnMemoryThatTheGuestDoesNotHaveEndsItAndSaysWhy) {
   }
 }
 
+TEST_F(KvmMachineTest, AGuestWiresPartsOfItsMemoryAsFarAsItMay) {
+  program_ = ParseElf("wire", WireProgram(), ByteCount::MiB(1)).value();
+  Start(ByteCount::MiB(32), PageCount::OfBlocks(16), /*vcpus=*/1);
+  machine_->Join();
+  EXPECT_EQ(machine_->exit(), absl::OkStatus());
+  EXPECT_EQ(guest_->wired(), PageCount());
+  EXPECT_EQ(manager_->wiring().refused_limit.value(), 1u);
+}
+
+TEST_F(KvmMachineTest, AWireRequestForMemoryThatTheGuestDoesNotHaveEndsItAndSaysWhy) {
+  program_ = ParseElf("wire", WireProgram(), ByteCount::MiB(1)).value();
+  for (seed_ = 1; seed_ < kWireCases; ++seed_) {
+    Start(ByteCount::MiB(4), PageCount::OfBlocks(16), /*vcpus=*/1);
+    machine_->Join();
+    const char* const why = seed_ + 1 < kWireCases ? "it asked to wire 0x" : "it wrote 3 to port 0xf7";
+    EXPECT_THAT(std::string(machine_->exit().message()), AllOf(HasSubstr(why), HasSubstr("\nrip=")))
+        << "case " << seed_;
+    EXPECT_EQ(guest_->wired(), PageCount());
+    manager_->StopReclaim();
+    End();
+  }
+}
+
 TEST_F(KvmMachineTest, AKilledGuestEndsWhereverItIs) {
   Start(ByteCount::MiB(6), PageCount::OfBlocks(16), /*vcpus=*/2);
   WaitForOperations(1);

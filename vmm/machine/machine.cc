@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -50,6 +51,43 @@ void Machine::AdviseHuge(GfnRange range, bool huge) {
   // Advice: where the host kernel does not follow it, the guest has small pages.
   madvise(anonymous_.data() + ToGpa(blocks.begin()).value(), blocks.size().in_bytes(),
           huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+}
+
+absl::Status Machine::Wire(GfnRange range) {
+  absl::MutexLock lock(&wired_lock_);
+  if (range.empty()) return absl::OkStatus();
+  if (wired_.size() == kMostWired) {
+    return absl::ResourceExhaustedError(
+        absl::StrFormat("%s has %d parts of its memory wired, which is the most: unwire one", name_, kMostWired));
+  }
+  absl::Status status = WireMemory(range);
+  if (status.ok()) wired_.push_back(range);
+  return status;
+}
+
+absl::Status Machine::Unwire(GfnRange range) {
+  absl::MutexLock lock(&wired_lock_);
+  const auto place = std::find(wired_.begin(), wired_.end(), range);
+  if (place == wired_.end()) return absl::FailedPreconditionError(absl::StrCat(name_, " has not wired that"));
+  wired_.erase(place);
+  UnwireMemory(range);
+  return absl::OkStatus();
+}
+
+absl::Status Machine::WireMemory(GfnRange range) {
+  if (memory_ != nullptr) return memory_->Wire(range);
+  if (mlock(anonymous_.data() + ToGpa(range.begin()).value(), range.size().in_bytes()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(
+      errno, absl::StrFormat("locking %.1f MiB of %s in memory (ulimit -l)", range.size().bytes().in_mib(), name_));
+}
+
+// The kernel's locks do not nest: what another range has wired too is locked again.
+void Machine::UnwireMemory(GfnRange range) {
+  if (memory_ != nullptr) return memory_->Unwire(range);
+  munlock(anonymous_.data() + ToGpa(range.begin()).value(), range.size().in_bytes());
+  for (const GfnRange& other : wired_) {
+    if (other.overlaps(range)) (void)WireMemory(other.Intersect(range));
+  }
 }
 
 void Machine::SetGo(absl::Span<std::byte> scratch) {

@@ -44,6 +44,13 @@ class Machine {
   // The guest wants whole blocks in a part of its memory, or none any more. Has no effect unless that is up to the
   // guest: GranularityOptions::advised_only, AnonymousBlocks::kAdvised.
   void AdviseHuge(GfnRange range, bool huge);
+  // The guest wants pages to stay in memory (GuestMemory::Wire, or mlock(2) where the host kernel has its memory), or
+  // not any more. What it unwires is a range that it has wired, and no other: devices may have wired some of the same
+  // pages. May wait. Errors, which change nothing: those of GuestMemory::Wire; ResourceExhausted, it has kMostWired
+  // ranges wired; FailedPrecondition, it has not wired that.
+  absl::Status Wire(GfnRange range) ABSL_LOCKS_EXCLUDED(wired_lock_);
+  absl::Status Unwire(GfnRange range) ABSL_LOCKS_EXCLUDED(wired_lock_);
+  static constexpr size_t kMostWired = 64;
   // The guest's memory where the host kernel has it as plain anonymous memory; empty where it is managed.
   const Mapping& anonymous() const { return anonymous_; }
   // The guest ends now, with `reason` (not OK). The first reason counts, and none once it has ended. Never blocks for
@@ -92,11 +99,15 @@ class Machine {
 
  private:
   void VcpuThread(int vcpu);
+  absl::Status WireMemory(GfnRange range);
+  void UnwireMemory(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(wired_lock_);
 
   const std::string name_;
   GuestMemory* const memory_;
   Mapping anonymous_;
   AnonymousBlocks anonymous_blocks_ = AnonymousBlocks::kWanted;
+  absl::Mutex wired_lock_;                                    // held while one of them is being wired
+  std::vector<GfnRange> wired_ ABSL_GUARDED_BY(wired_lock_);  // by the guest, one entry for each time
   std::atomic<int> running_ = 0;
   std::atomic<int> frozen_ = 0;  // vCPUs
   std::atomic<bool> killed_ = false;

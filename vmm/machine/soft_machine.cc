@@ -18,6 +18,8 @@ class SoftAccess {
   void AdviseHuge(uint64_t page, uint64_t count) {
     machine_.AdviseHuge(GfnRange(Gfn(page), PageCount(count)), /*huge=*/true);
   }
+  // What is refused is counted, and the guest goes on.
+  void Wire(uint64_t page, uint64_t count) { (void)machine_.Wire(GfnRange(Gfn(page), PageCount(count))); }
   bool PassFreezePoint() { return !freezes_; }
 
  private:

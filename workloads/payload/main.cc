@@ -27,6 +27,12 @@ class GuestMemory {
     return true;
   }
   void AdviseHuge(uint64_t page, uint64_t count) { quire::AdviseHuge(boot_, page * kPageBytes, count * kPageBytes); }
+  void Wire(uint64_t page, uint64_t count) {
+    if (quire::Wire(boot_, page * kPageBytes, count * kPageBytes)) return;
+    Print("quire workload: ");
+    PrintNumber(count);
+    Print(" pages may not be wired; it goes on without that\n");
+  }
   bool PassFreezePoint() {
     quire::PassFreezePoint();
     return true;

@@ -48,7 +48,7 @@ class WorkloadGuest : public NativeGuest {
 TEST(GuestPrograms, LieWhereTheAbiSays) {
   for (absl::Span<const std::byte> program :
        {WorkloadPayload(), HelloProgram(), Exit3Program(), InfiniteLoopProgram(), ReadBeyondMemoryProgram(),
-        InvalidInstructionProgram(), UnknownPortProgram(), BadAdviceProgram()}) {
+        InvalidInstructionProgram(), UnknownPortProgram(), BadAdviceProgram(), WireProgram()}) {
     const ProgramImage image = ImageOf(program);
     EXPECT_GE(image.begin, QUIRE_IMAGE_BEGIN);
     EXPECT_LE(image.end, QUIRE_IMAGE_END);
@@ -93,10 +93,27 @@ TEST(Payload, Vcpu0AsksForWholeBlocksForTheShareThatItIsToldAndTheOthersLeaveItT
   }
 }
 
+TEST(Payload, WiresTheShareThatItIsToldAndGoesOnIfItMayNot) {
+  for (const uint64_t answer : {QUIRE_WIRE_DONE, QUIRE_WIRE_REFUSED}) {
+    WorkloadGuest guest("scan:operations=2,touched=0.5,wired=0.25", Content(), 200, 1);
+    guest.boot().wire_answer = answer;
+    const NativeOutcome outcome = guest.Run(WorkloadPayload(), 0);
+    EXPECT_EQ(outcome.status, 0u);
+    ASSERT_EQ(outcome.wire_requests.size(), 1u);
+    EXPECT_EQ(outcome.wire_requests[0].value, QUIRE_WIRE);
+    EXPECT_EQ(outcome.wire_requests[0].begin, 0u);
+    EXPECT_EQ(outcome.wire_requests[0].bytes, 25 * kPageSize);
+    EXPECT_EQ(outcome.console,
+              answer == QUIRE_WIRE_DONE ? "" : "quire workload: 25 pages may not be wired; it goes on without that\n");
+  }
+}
+
 TEST(Payload, AsksForNothingWhenItIsTo) {
   WorkloadGuest guest("scan:operations=2,advise=0", Content(), 50, 2);
   EXPECT_TRUE(guest.Run(WorkloadPayload(), 1).advice.empty());  // and does not wait for vCPU 0
-  EXPECT_TRUE(guest.Run(WorkloadPayload(), 0).advice.empty());
+  const NativeOutcome first = guest.Run(WorkloadPayload(), 0);
+  EXPECT_TRUE(first.advice.empty());
+  EXPECT_TRUE(first.wire_requests.empty());
 }
 
 TEST(Payload, FillsPagesFromAFile) {
@@ -157,6 +174,10 @@ TEST(TestPrograms, EndAsTheirNamesSay) {
     const NativeOutcome advice = guest.Run(BadAdviceProgram(), 0);
     EXPECT_EQ(advice.status, 99u) << "where nobody ends it";
     EXPECT_EQ(advice.advice.size(), 2u);
+  }
+  for (uint64_t seed = 0; seed < kWireCases; ++seed) {
+    guest.boot().seed = seed;
+    EXPECT_EQ(guest.Run(WireProgram(), 0).wire_requests.size(), seed == 0 ? 6u : 1u);
   }
   EXPECT_EQ(guest.Run(InvalidInstructionProgram(), 0).signal, SIGILL);
   const NativeOutcome beyond = guest.Run(ReadBeyondMemoryProgram(), 0);

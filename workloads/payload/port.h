@@ -33,6 +33,14 @@ inline void AdviseHuge(quire_boot_info& boot, uint64_t begin, uint64_t bytes) {
   asm volatile("outl %0, %1" : : "a"(QUIRE_ADVISE_HUGE), "Nd"(static_cast<uint16_t>(QUIRE_ADVISE_PORT)) : "memory");
 }
 
+// Asks for a part of the guest's memory to stay; false: it may not.
+inline bool Wire(quire_boot_info& boot, uint64_t begin, uint64_t bytes) {
+  boot.wire_begin = begin;
+  boot.wire_bytes = bytes;
+  asm volatile("outl %0, %1" : : "a"(QUIRE_WIRE), "Nd"(static_cast<uint16_t>(QUIRE_WIRE_PORT)) : "memory");
+  return boot.wire_answer == QUIRE_WIRE_DONE;
+}
+
 // Where the guest may be frozen, and its clones go on.
 inline void PassFreezePoint() {
   asm volatile("outl %0, %1" : : "a"(0), "Nd"(static_cast<uint16_t>(QUIRE_FREEZE_PORT)) : "memory");

@@ -16,6 +16,11 @@ absl::Span<const std::byte> HelloProgram();
 absl::Span<const std::byte> BadAdviceProgram();
 inline constexpr uint64_t kBadAdviceCases = 6;
 
+// Wires and unwires parts of its memory, and ends with the number of answers that are not what they should be; or, with
+// a seed from 1 to kWireCases - 1, asks for something that ends it.
+absl::Span<const std::byte> WireProgram();
+inline constexpr uint64_t kWireCases = 4;
+
 absl::Span<const std::byte> Exit3Program();               // exits with status 3
 absl::Span<const std::byte> InfiniteLoopProgram();        // ignores boot_info->stop
 absl::Span<const std::byte> InvalidInstructionProgram();  // ud2

@@ -64,8 +64,16 @@ struct Console {
   size_t size;
   char text[kConsoleSize];
   const quire_boot_info* boot;
-  size_t advice_count;
-  NativeAdvice advice[kMostAdvice];
+  struct Requests {
+    size_t count;
+    NativeAdvice all[kMostAdvice];
+
+    void Add(const NativeAdvice& request) {
+      if (count < kMostAdvice) all[count++] = request;
+    }
+  };
+  Requests advice;
+  Requests wire_requests;
 };
 Console console;
 
@@ -85,8 +93,11 @@ bool CarryOut(uint16_t port, uint32_t value) {
     return true;
   }
   if (port == QUIRE_ADVISE_PORT) {
-    const NativeAdvice advice = {.value = value, .begin = console.boot->huge_begin, .bytes = console.boot->huge_bytes};
-    if (console.advice_count < kMostAdvice) console.advice[console.advice_count++] = advice;
+    console.advice.Add({.value = value, .begin = console.boot->huge_begin, .bytes = console.boot->huge_bytes});
+    return true;
+  }
+  if (port == QUIRE_WIRE_PORT) {
+    console.wire_requests.Add({.value = value, .begin = console.boot->wire_begin, .bytes = console.boot->wire_bytes});
     return true;
   }
   if (port == QUIRE_FREEZE_PORT) return true;  // nobody wants clones
@@ -208,7 +219,8 @@ NativeOutcome NativeGuest::Run(absl::Span<const std::byte> elf, uint64_t vcpu) {
   outcome.signal = console.signal;
   outcome.fault_address = console.fault_address;
   outcome.console.assign(console.text, console.size);
-  outcome.advice.assign(console.advice, console.advice + console.advice_count);
+  outcome.advice.assign(console.advice.all, console.advice.all + console.advice.count);
+  outcome.wire_requests.assign(console.wire_requests.all, console.wire_requests.all + console.wire_requests.count);
   return outcome;
 }
 

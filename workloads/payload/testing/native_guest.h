@@ -16,7 +16,8 @@
 
 namespace quire {
 
-// What a program wrote to QUIRE_ADVISE_PORT, and what its boot info said then. Nothing is done about it.
+// What a program wrote to QUIRE_ADVISE_PORT or QUIRE_WIRE_PORT, and what its boot info said then. Nothing is done about
+// it.
 struct NativeAdvice {
   uint32_t value = 0;
   uint64_t begin = 0;
@@ -32,6 +33,7 @@ struct NativeOutcome {
   uint64_t fault_address = 0;  // ... and the address it is about
   std::string console;
   std::vector<NativeAdvice> advice;  // the first few
+  std::vector<NativeAdvice> wire_requests;
 };
 
 // Where a program's segments lie: the hull of its PT_LOAD headers, and the entry point.

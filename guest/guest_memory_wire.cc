@@ -1,0 +1,167 @@
+// Pages of a guest that stay where they are.
+//
+// A page is wired while it is resident and its block is locked, so it never looks wired and away. What brings it in is
+// an ordinary fault, which may wait and so comes first; reclaim may be faster in between, and then there is another.
+#include <cstring>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "base/check.h"
+#include "guest/guest_memory.h"
+
+namespace quire {
+
+absl::Status GuestMemory::Wire(GfnRange range) {
+  if (range.empty()) return absl::OkStatus();
+  if (!GfnRange(Gfn(0), size()).contains(range)) {
+    return absl::OutOfRangeError(absl::StrCat("guest-", id(), " has no pages ", range.begin().value(), " to ",
+                                              range.end().value() - 1, " to be wired: its memory ends at page ",
+                                              size().in_pages()));
+  }
+  // All of it before anything is brought in for it, and taken from others.
+  PageCount charged = CountUnwired(range);
+  if (absl::Status status = ChargeWired(charged); !status.ok()) return status;
+  Gfn end = range.begin();
+  const absl::Status status = WireUpTo(range.end(), end, charged);
+  UnchargeWired(charged);
+  if (!status.ok()) Unwire(GfnRange(range.begin(), end));
+  return status;
+}
+
+absl::Status GuestMemory::WireUpTo(Gfn last, Gfn& end, PageCount& charged) {
+  while (end < last) {
+    const absl::StatusOr<PageCount> wired = WireResident(GfnRange(end, last), charged);
+    if (!wired.ok()) return wired.status();
+    end = end + *wired;
+    if (*wired > PageCount()) continue;
+    // As a write: a page that shares a frame gets its own.
+    const absl::StatusOr<Resolution> resolution = Resolve(end, Access::kWrite, Wait::kMay);
+    if (!resolution.ok()) return resolution.status();
+  }
+  return absl::OkStatus();
+}
+
+PageCount GuestMemory::CountUnwired(GfnRange range) {
+  PageCount unwired;
+  for (BlockNumber number = BlockOf(range.begin()); FirstGfn(number) < range.end(); ++number) {
+    Block& block = map_->block(number);
+    const GfnRange part = PagesOf(number).Intersect(range);
+    absl::MutexLock lock(&block.lock);
+    unwired += part.size();
+    if (block.wired == nullptr) continue;
+    for (Gfn gfn = part.begin(); gfn < part.end(); ++gfn) unwired -= PageCount(block.IsWired(gfn));
+  }
+  return unwired;
+}
+
+absl::StatusOr<PageCount> GuestMemory::WireResident(GfnRange range, PageCount& charged) {
+  Block& block = map_->block(BlockOf(range.begin()));
+  const GfnRange part = map_->Pages(block).Intersect(range);
+  absl::MutexLock lock(&block.lock);
+  // Under the lock: Stop() comes before the Discard() that empties the block, so nothing is wired after that.
+  if (stopped()) return status();
+  Gfn gfn = part.begin();
+  for (; gfn < part.end() && map_->Get(block, gfn).state() == PageState::kResident; ++gfn) {
+    const absl::Status status = WirePage(block, gfn, charged);
+    if (!status.ok() && gfn == part.begin()) return status;
+    if (!status.ok()) break;  // the next call meets it again
+  }
+  return gfn - part.begin();
+}
+
+absl::Status GuestMemory::WirePage(Block& block, Gfn gfn, PageCount& charged) {
+  const uint64_t index = IndexInBlock(gfn);
+  if (!block.IsWired(gfn)) {
+    if (charged > PageCount()) {
+      charged -= kOnePage;
+    } else if (absl::Status status = ChargeWired(kOnePage); !status.ok()) {
+      return status;  // others have unwired it since it was counted, and wired more
+    }
+    frames_->SetWired(gfn, map_->Get(block, gfn).frame(), true);
+  } else if (block.wired->times(index) == WiredPages::kMostTimes) {
+    return absl::FailedPreconditionError(absl::StrCat("page ", gfn.value(), " of guest-", id(), " is wired ",
+                                                      WiredPages::kMostTimes,
+                                                      " times already, which is the most: unwire it first"));
+  }
+  if (block.wired == nullptr) {
+    block.wired = std::make_unique<WiredPages>();
+    wired_blocks_.Add();
+  }
+  block.wired->Add(index);
+  return absl::OkStatus();
+}
+
+// --- The limits.
+
+absl::Status GuestMemory::ChargeWired(PageCount pages) {
+  Wiring& all = services_.wiring;
+  if (!wired_limit_.TryCharge(pages)) {
+    all.refused_limit.Add();
+    return absl::ResourceExhaustedError(absl::StrFormat(
+        "guest-%u cannot have %.1f MiB more wired: it may have %.1f MiB, half of its limit, and has %.1f MiB; unwire "
+        "some first, or %s",
+        id(), pages.bytes().in_mib(), wired_limit_.limit().bytes().in_mib(), wired().bytes().in_mib(), limits_.advice));
+  }
+  if (all.limit.TryCharge(pages)) return absl::OkStatus();
+  wired_limit_.Uncharge(pages);
+  all.refused_limit.Add();
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "guest-%u cannot have %.1f MiB more wired: all guests together may have %.1f MiB, and have %.1f MiB; unwire some "
+      "first, or %s",
+      id(), pages.bytes().in_mib(), all.limit.limit().bytes().in_mib(), all.limit.charged().bytes().in_mib(),
+      all.advice));
+}
+
+void GuestMemory::UnchargeWired(PageCount pages) {
+  wired_limit_.Uncharge(pages);
+  services_.wiring.limit.Uncharge(pages);
+}
+
+// --- Pages that are wired no longer.
+
+void GuestMemory::Unwire(GfnRange range) {
+  for (BlockNumber number = BlockOf(range.begin()); FirstGfn(number) < range.end(); ++number) {
+    UnwireInBlock(map_->block(number), PagesOf(number).Intersect(range));
+  }
+}
+
+void GuestMemory::UnwireInBlock(Block& block, GfnRange range) {
+  absl::MutexLock lock(&block.lock);
+  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+    if (!block.IsWired(gfn)) {
+      QUIRE_CHECK(stopped());  // else it is wired until its caller unwires it
+    } else if (block.wired->Remove(IndexInBlock(gfn))) {
+      NoteUnwired(block, gfn);
+    }
+  }
+  if (block.queued || !block.HasFrames()) return;
+  block.queued = true;
+  services_.reclaim.Enqueue(block);
+}
+
+void GuestMemory::NoteUnwired(Block& block, Gfn gfn) {
+  UnchargeWired(kOnePage);
+  frames_->SetWired(gfn, map_->Get(block, gfn).frame(), false);
+  if (block.wired->count() > 0) return;
+  block.wired = nullptr;
+  wired_blocks_.Subtract();
+}
+
+bool GuestMemory::ZeroIfWired(Block& block, Gfn gfn) {
+  if (!block.IsWired(gfn)) return false;
+  if (stopped()) {
+    block.wired->Forget(IndexInBlock(gfn));
+    NoteUnwired(block, gfn);
+    return false;
+  }
+  const PageEntry entry = map_->Get(block, gfn);
+  std::memset(FrameAddress(block, entry.frame()), 0, kPageSize);
+  FreeKept(entry);
+  map_->Set(block, gfn, PageEntry::WithFrame(PageState::kResident, entry.frame()));
+  return true;
+}
+
+}  // namespace quire

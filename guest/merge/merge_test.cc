@@ -150,7 +150,7 @@ TEST_F(MergeTest, APageThatWasSampledAndThenWrittenIsNotMerged) {
   Write(1, 1, 7);
   GuestMemory::Samples samples;
   guests_[1].memory->SamplePages(
-      BlockNumber(0), 1, [](Gfn gfn) { return gfn != Gfn(1); }, samples);
+      GfnRange(Gfn(1), kOnePage), 1, [](Gfn) { return GuestMemory::HowToSample::kWhole; }, samples);
   ASSERT_EQ(samples.size(), 1u);
   std::array<GuestMemory::Merge, 1> merge = {
       {{.gfn = Gfn(1), .into = GuestMemory::Merge::Into::kNewFrame, .hash = samples[0].hash}}};

@@ -55,6 +55,16 @@ std::optional<SharedFrames::Hold> SharedFrames::Find(uint64_t hash) {
   return HoldLocked(records_[number]);
 }
 
+std::vector<std::optional<SharedFrames::Hold>> SharedFrames::FindAll(absl::Span<const uint64_t> hashes) {
+  std::vector<std::optional<Hold>> found(hashes.size());
+  absl::MutexLock lock(&lock_);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    const uint32_t number = hashes[i] == 0 ? kNone : OfferedLocked(hashes[i]);
+    if (number != kNone) found[i].emplace(HoldLocked(records_[number]));
+  }
+  return found;
+}
+
 std::optional<SharedFrames::Hold> SharedFrames::HoldFrame(FrameNumber frame) {
   absl::MutexLock lock(&lock_);
   const FrameDescriptor descriptor = pool_.arena().frames().Get(frame);

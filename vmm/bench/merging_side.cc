@@ -12,7 +12,6 @@
 #include "guest/guest_memory.h"
 #include "guest/memory_manager.h"
 #include "guest/merge/merger.h"
-#include "guest/merge/shared_frames.h"
 #include "mmu/ept.h"
 #include "vmm/bench/host_settings.h"
 #include "vmm/bench/ksm.h"
@@ -43,9 +42,8 @@ class QuireSide final : public MergingSide {
   }
   absl::StatusOr<ScanProgress> Look() override {
     const MergeCounters& counters = manager_->merger().counters();
-    // Frames first: each has at least one sharer then.
-    const PageCount frames = manager_->shared().frames();
-    return ScanProgress{.saved = manager_->shared().sharers() - frames + PageCount(counters.zero.value()),
+    // Nothing is written to meanwhile, so that what has been merged stays so.
+    return ScanProgress{.saved = PageCount(counters.merged.value() + counters.zero.value()),
                         .cpu = manager_->merger().cpu_time(),
                         .scanned = counters.scanned.value(),
                         .skipped = counters.skipped.value(),

@@ -2,6 +2,8 @@
 //
 // Nobody writes a shared frame, so each page comes and goes by itself, under the lock of its own block alone: two of
 // them never have to change together.
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "absl/status/statusor.h"
@@ -22,16 +24,10 @@ constexpr size_t kMergedAtOnce = 64;
 constexpr PageCount kReachAcross{16};
 
 // A cache line in eight.
-constexpr size_t kLine = 64;
-constexpr size_t kGlances = 8 * kLine;
-
-void PrefetchGlance(const std::byte* page) {
-  for (size_t at = 0; at < kPageSize; at += kGlances) __builtin_prefetch(page + at);
-}
-
 bool IsZeroAtAGlance(const std::byte* page) {
-  for (size_t at = 0; at < kPageSize; at += kGlances) {
-    static constexpr std::byte kZeros[kLine] = {};
+  constexpr size_t kLine = 64;
+  static constexpr std::byte kZeros[kLine] = {};
+  for (size_t at = 0; at < kPageSize; at += 8 * kLine) {
     if (std::memcmp(page + at, kZeros, kLine) != 0) return false;
   }
   return true;
@@ -68,7 +64,7 @@ void GuestMemory::SamplePages(GfnRange range, uint64_t seed, absl::FunctionRef<H
       wanted.push_back({.gfn = gfn, .how = page_how, .bytes = FrameAddress(block, entry.frame())});
     }
     for (size_t i = 0; i < wanted.size(); ++i) {
-      if (i + 1 < wanted.size()) PrefetchGlance(wanted[i + 1].bytes);
+      if (i + 1 < wanted.size()) __builtin_prefetch(wanted[i + 1].bytes);
       const RacyReads hint;
       const Page& page = wanted[i];
       const bool zero = page.how == HowToSample::kGlance ? IsZeroAtAGlance(page.bytes) : SwapSpace::IsZero(page.bytes);

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -143,6 +145,40 @@ TEST_F(MergeTest, ZeroPagesGiveTheirFramesUp) {
   EXPECT_EQ(StateOf(0, 4), PageState::kAbsent);
   EXPECT_TRUE(Has(0, 4, 0, Content::kZero));
   EXPECT_TRUE(Has(0, 5, 5));
+}
+
+// At first sight the scanner reads one line in eight.
+TEST_F(MergeTest, APageThatOnlyLooksLikeZerosKeepsItsContentAndIsMergedLater) {
+  for (size_t g = 0; g < 2; ++g) guests_[g].mmu->Page(Gfn(1)).value()[100] = std::byte{7};
+  for (int pass = 0; pass < 3; ++pass) {
+    Pass();
+    EXPECT_EQ(counters().zero.value(), 0u);
+    for (size_t g = 0; g < 2; ++g) {
+      EXPECT_EQ(guests_[g].mmu->Page(Gfn(1), Access::kRead).value()[100], std::byte{7});
+    }
+  }
+  EXPECT_EQ(FrameOf(0, 1), FrameOf(1, 1));
+  EXPECT_EQ(StateOf(0, 1), PageState::kShared);
+}
+
+TEST_F(MergeTest, ManySharedFramesAreFoundAndLetGoTogether) {
+  for (uint64_t gfn = 0; gfn < 2; ++gfn) {
+    for (size_t g = 0; g < 2; ++g) Write(g, gfn, gfn + 1);
+  }
+  Pass();
+  std::vector<uint64_t> hashes;
+  for (int i = 0; i < 2; ++i) hashes.push_back(manager_->shared().HashOf(*manager_->shared().Next()));
+  std::vector<SharedFrames::Hold> holds;
+  for (std::optional<SharedFrames::Hold>& found : manager_->shared().FindAll({hashes[0], 0, hashes[1], ~hashes[0]})) {
+    if (found.has_value()) holds.push_back(*std::move(found));
+  }
+  ASSERT_EQ(holds.size(), 2u);
+  EXPECT_EQ(manager_->shared().HashOf(holds[0]), hashes[0]);
+  EXPECT_EQ(manager_->shared().HashOf(holds[1]), hashes[1]);
+  for (size_t g = 0; g < 2; ++g) guests_[g].memory->Discard(GfnRange(Gfn(0), PageCount(2)));
+  EXPECT_EQ(manager_->shared().frames(), PageCount(2)) << "they are held";
+  manager_->shared().Release(std::move(holds));
+  EXPECT_EQ(manager_->shared().frames(), PageCount());
 }
 
 TEST_F(MergeTest, APageThatWasSampledAndThenWrittenIsNotMerged) {

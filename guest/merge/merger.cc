@@ -168,8 +168,11 @@ void Merger::ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& mar
       candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
     }
   }
-  std::sort(merges_.begin(), merges_.end(), [](const auto& a, const auto& b) { return a.gfn < b.gfn; });
+  if (!pairs_.empty()) {
+    std::sort(merges_.begin(), merges_.end(), [](const auto& a, const auto& b) { return a.gfn < b.gfn; });
+  }
   guest.MergePages(number, seed_, absl::MakeSpan(merges_));
+  shared_.Release(std::move(holds));
   Count(merges_);
   for (const GuestMemory::Merge& merge : merges_) {
     Mark& mark = marks[merge.gfn.value()];

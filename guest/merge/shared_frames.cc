@@ -81,12 +81,28 @@ void SharedFrames::Unhold(FrameNumber frame) {
   std::optional<FrameNumber> unused;
   {
     absl::MutexLock lock(&lock_);
-    Record& record = RecordOf(frame);
-    QUIRE_CHECK(record.holds > 0);
-    --record.holds;
-    unused = ForgetIfUnused(record);
+    unused = UnholdLocked(frame);
   }
   Free(unused);
+}
+
+std::optional<FrameNumber> SharedFrames::UnholdLocked(FrameNumber frame) {
+  Record& record = RecordOf(frame);
+  QUIRE_CHECK(record.holds > 0);
+  --record.holds;
+  return ForgetIfUnused(record);
+}
+
+void SharedFrames::Release(std::vector<Hold> holds) {
+  std::vector<std::optional<FrameNumber>> unused;
+  {
+    absl::MutexLock lock(&lock_);
+    for (Hold& hold : holds) {
+      QUIRE_CHECK(std::exchange(hold.owner_, nullptr) == this);
+      if (const std::optional<FrameNumber> frame = UnholdLocked(hold.frame())) unused.push_back(frame);
+    }
+  }
+  for (const std::optional<FrameNumber>& frame : unused) Free(frame);
 }
 
 std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {

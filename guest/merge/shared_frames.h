@@ -83,6 +83,8 @@ class SharedFrames {
   std::optional<Hold> Find(uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
   // The same for many hashes at once, in their order. A 0 is no hash.
   std::vector<std::optional<Hold>> FindAll(absl::Span<const uint64_t> hashes) ABSL_LOCKS_EXCLUDED(lock_);
+  // Lets go of them all at once.
+  void Release(std::vector<Hold> holds) ABSL_LOCKS_EXCLUDED(lock_);
   // That frame, if it is shared.
   std::optional<Hold> HoldFrame(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
 
@@ -153,6 +155,7 @@ class SharedFrames {
   std::optional<FrameNumber> ForgetIfUnused(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Free(std::optional<FrameNumber> frame);
   void Unhold(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
+  std::optional<FrameNumber> UnholdLocked(FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status CheckChain(const Record& record) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   Pool& pool_;

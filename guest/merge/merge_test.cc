@@ -270,6 +270,19 @@ TEST_F(MergeTest, AWholeBlockIsTakenApartOnlyIfThatPays) {
   }
 }
 
+TEST_F(MergeTest, AWholeBlockThatIsTakenApartIsScannedOnceInAPass) {
+  MakeGuests(2, {});
+  for (size_t g = 0; g < 2; ++g) {
+    for (uint64_t gfn = 0; gfn < kPagesPerBlock; ++gfn) Write(g, gfn, gfn % 32 == 0 ? 1000 * (g + 1) + gfn : gfn);
+  }
+  ASSERT_TRUE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  ASSERT_TRUE(guests_[1].memory->IsWhole(BlockNumber(0)));
+  Pass();
+  EXPECT_FALSE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  EXPECT_FALSE(guests_[1].memory->IsWhole(BlockNumber(0)));
+  EXPECT_EQ(counters().scanned.value(), 2 * kPagesPerBlock);
+}
+
 // --- How much is found, and the limit of windows.
 
 // What there is to gain at best, by a look at everything.

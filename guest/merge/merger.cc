@@ -87,13 +87,13 @@ void Merger::Pass() {
 }
 
 bool Merger::ScanNext(Guests guests) {
-  const auto has_next = [&](const auto& guest) { return Gfn(0) + guest->size() > next_; };
+  const auto has = [](Gfn page) { return [page](const auto& guest) { return Gfn(0) + guest->size() > page; }; };
   auto guest = std::lower_bound(guests.begin(), guests.end(), guest_,
                                 [](const auto& g, unsigned wanted) { return g->id() < wanted; });
-  guest = std::find_if(guest, guests.end(), has_next);
+  guest = std::find_if(guest, guests.end(), has(next_));
   if (guest == guests.end()) {
     next_ = next_ + kScannedAtOnce;
-    guest = std::find_if(guests.begin(), guests.end(), has_next);
+    guest = std::find_if(guests.begin(), guests.end(), has(next_));
   }
   if (guest == guests.end()) {
     EndPass(guests);
@@ -109,6 +109,7 @@ void Merger::EndPass(Guests guests) {
   candidates_.Clear();
   guest_ = 0;
   next_ = Gfn(0);
+  done_.clear();
   absl::erase_if(marks_, [&](const auto& marks) { return FindGuest(guests, GuestId(marks.first)) == nullptr; });
   const uint64_t scanned = counters_.scanned.value() - std::exchange(scanned_before_, counters_.scanned.value());
   const uint64_t gained = counters_.merged.value() + counters_.zero.value();
@@ -120,11 +121,14 @@ void Merger::EndPass(Guests guests) {
 
 void Merger::ScanPiece(Guests guests, GuestMemory& guest, Gfn first) {
   if (guest.stopped()) return;
+  if (const auto done = done_.find(guest.id()); done != done_.end() && first < done->second) return;
   std::vector<Mark>& marks = marks_[guest.id()];
   if (marks.empty()) marks.resize(guest.size().in_pages());
   if (!guest.IsWhole(BlockOf(first))) return ScanPages(guests, guest, marks, GfnRange(first, kScannedAtOnce));
-  // What is gained by taking a whole block apart is decided for all of it.
-  if (IndexInBlock(first) == 0) ScanPages(guests, guest, marks, GfnRange(first, kOneBlock));
+  // What is gained by taking a whole block apart is decided for all of it. One that was in pieces a moment ago waits.
+  if (IndexInBlock(first) != 0) return;
+  done_[guest.id()] = first + kOneBlock;
+  ScanPages(guests, guest, marks, GfnRange(first, kOneBlock));
 }
 
 GuestMemory::HowToSample Merger::HowToSample(Mark& mark) {

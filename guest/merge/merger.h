@@ -145,7 +145,9 @@ class Merger {
   absl::flat_hash_map<unsigned, std::vector<Mark>> marks_ ABSL_GUARDED_BY(lock_);  // by the guest's number
   Gfn next_ ABSL_GUARDED_BY(lock_);            // the piece in hand, of all guests ...
   unsigned guest_ ABSL_GUARDED_BY(lock_) = 0;  // ... from this one on
-  double cpu_ ABSL_GUARDED_BY(lock_);          // share of one
+  // Where a guest's whole block was scanned, by the guest's number: where that ends, in this pass.
+  absl::flat_hash_map<unsigned, Gfn> done_ ABSL_GUARDED_BY(lock_);
+  double cpu_ ABSL_GUARDED_BY(lock_);  // share of one
   uint64_t scanned_before_ ABSL_GUARDED_BY(lock_) = 0;
   uint64_t gained_before_ ABSL_GUARDED_BY(lock_) = 0;
   // Kept from block to block:

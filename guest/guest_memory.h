@@ -214,8 +214,13 @@ class GuestMemory final : public FaultHandler {
     bool zero;
   };
   using Samples = absl::InlinedVector<PageSample, kPagesPerBlock>;
-  // Looks at the pages of a block that have frames of their own, but for those that `skip` is true of.
-  void SamplePages(BlockNumber number, uint64_t seed, absl::FunctionRef<bool(Gfn)> skip, Samples& samples);
+  enum class HowToSample : uint8_t {
+    kNot,
+    kGlance,  // what is zero in some places counts as zero
+    kWhole,
+  };
+  // Looks at those pages of the range, which is within a block, that have frames of their own, as `how` says.
+  void SamplePages(GfnRange range, uint64_t seed, absl::FunctionRef<HowToSample(Gfn)> how, Samples& samples);
 
   // What is to become of a page if its content is still what it was, and whether it did.
   struct Merge {
@@ -231,7 +236,8 @@ class GuestMemory final : public FaultHandler {
     Outcome outcome = Outcome::kBusy;
   };
   // Pages of one block, in ascending order; those that lie near each other are invalidated together. Takes a whole
-  // block apart.
+  // block apart. Those for kNothing and kFrame have been sampled just now: each is invalidated, and only then looked at
+  // again.
   void MergePages(BlockNumber number, uint64_t seed, absl::Span<Merge> merges);
   // Whether the block is whole, or has any frame of its own; it may have changed since.
   bool IsWhole(BlockNumber number);
@@ -467,8 +473,12 @@ class GuestMemory final : public FaultHandler {
 
   // Merges pages that lie near each other, in one invalidation.
   void MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // What becomes of the merge: under the invalidation, or before it as far as can be seen then (kMerged: it may).
+  // What becomes of the merge, by the page's content: under the invalidation, or before it as far as can be seen then
+  // (kMerged: it may).
   Merge::Outcome LooksLike(const Block& block, uint64_t seed, const Merge& merge)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Whether the page is worth an invalidation (kMerged), or what will become of the merge.
+  Merge::Outcome LooksPromising(const Block& block, uint64_t seed, const Merge& merge)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Merge::Outcome MergePage(Block& block, uint64_t seed, const Merge& merge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Gives a page up that has a frame of its own, which is freed by ReleaseFrames.

@@ -2,12 +2,14 @@
 //
 // Nobody writes a shared frame, so each page comes and goes by itself, under the lock of its own block alone: two of
 // them never have to change together.
+#include <cstddef>
+#include <cstdint>
 #include <cstring>
 
 #include "absl/status/statusor.h"
 #include "base/racy_reads.h"
 #include "guest/guest_memory.h"
-#include "xxhash.h"
+#include "guest/merge/page_hash.h"
 
 namespace quire {
 namespace {
@@ -20,6 +22,16 @@ constexpr size_t kMergedAtOnce = 64;
 
 // What lies between two pages loses its translations too if they are invalidated together: worth it for so many pages.
 constexpr PageCount kReachAcross{16};
+
+// A cache line in eight.
+bool IsZeroAtAGlance(const std::byte* page) {
+  constexpr size_t kLine = 64;
+  static constexpr std::byte kZeros[kLine] = {};
+  for (size_t at = 0; at < kPageSize; at += 8 * kLine) {
+    if (std::memcmp(page + at, kZeros, kLine) != 0) return false;
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -37,19 +49,32 @@ bool GuestMemory::HasFrames(BlockNumber number) {
 
 // Read through the alias while the guest may write: what is found is confirmed before it counts. Under the lock, for a
 // frame that is given back meanwhile would be populated again by reading it.
-void GuestMemory::SamplePages(BlockNumber number, uint64_t seed, absl::FunctionRef<bool(Gfn)> skip, Samples& samples) {
-  Block& block = map_->block(number);
-  const GfnRange pages = map_->Pages(block);
+void GuestMemory::SamplePages(GfnRange range, uint64_t seed, absl::FunctionRef<HowToSample(Gfn)> how,
+                              Samples& samples) {
+  Block& block = map_->block(BlockOf(range.begin()));
+  const GfnRange pages = map_->Pages(block).Intersect(range);
   for (Gfn first = pages.begin(); first < pages.end(); first = first + PageCount(kSampledAtOnce)) {
     absl::MutexLock lock(&block.lock);
     const GfnRange batch = GfnRange(first, PageCount(kSampledAtOnce)).Intersect(pages);
+    struct Page {
+      Gfn gfn;
+      HowToSample how;
+      const std::byte* bytes;
+    };
+    absl::InlinedVector<Page, kSampledAtOnce> wanted;
     for (Gfn gfn = batch.begin(); gfn < batch.end(); ++gfn) {
       const PageEntry entry = map_->Get(block, gfn);
-      if (!entry.has_frame() || entry.state() == PageState::kInTransit || skip(gfn)) continue;
-      const std::byte* const page = FrameAddress(block, entry.frame());
+      if (!entry.has_frame() || entry.state() == PageState::kInTransit) continue;
+      const HowToSample page_how = how(gfn);
+      if (page_how == HowToSample::kNot) continue;
+      wanted.push_back({.gfn = gfn, .how = page_how, .bytes = FrameAddress(block, entry.frame())});
+    }
+    for (size_t i = 0; i < wanted.size(); ++i) {
+      if (i + 1 < wanted.size()) __builtin_prefetch(wanted[i + 1].bytes);
       const RacyReads hint;
-      const bool zero = SwapSpace::IsZero(page);
-      samples.push_back({.gfn = gfn, .hash = zero ? 0 : XXH3_64bits_withSeed(page, kPageSize, seed), .zero = zero});
+      const Page& page = wanted[i];
+      const bool zero = page.how == HowToSample::kGlance ? IsZeroAtAGlance(page.bytes) : SwapSpace::IsZero(page.bytes);
+      samples.push_back({.gfn = page.gfn, .hash = zero ? 0 : HashPage(page.bytes, seed), .zero = zero});
     }
   }
 }
@@ -74,10 +99,7 @@ void GuestMemory::MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) {
   GfnRange mapped;
   bool any = false;
   for (Merge& merge : run) {
-    {
-      const RacyReads hint;
-      merge.outcome = LooksLike(block, seed, merge);
-    }
+    merge.outcome = LooksPromising(block, seed, merge);
     if (merge.outcome == Merge::Outcome::kMerged && stopped()) merge.outcome = Merge::Outcome::kBusy;
     if (merge.outcome == Merge::Outcome::kMerged && !ChargeIsland(merge)) merge.outcome = Merge::Outcome::kCannot;
     if (merge.outcome != Merge::Outcome::kMerged) continue;
@@ -102,6 +124,16 @@ void GuestMemory::MergeRun(Block& block, uint64_t seed, absl::Span<Merge> run) {
   ReleaseFrames(block, old);
 }
 
+// What shall go into a frame that there is, or into none, was sampled just now. The first of its content may have been
+// sampled a pass ago: whether it has changed is worth a look before it is invalidated.
+GuestMemory::Merge::Outcome GuestMemory::LooksPromising(const Block& block, uint64_t seed, const Merge& merge) {
+  const RacyReads hint;
+  if (merge.into == Merge::Into::kNewFrame) return LooksLike(block, seed, merge);
+  const PageEntry entry = map_->Get(block, merge.gfn);
+  if (!entry.has_frame()) return Merge::Outcome::kChanged;
+  return entry.state() == PageState::kInTransit ? Merge::Outcome::kBusy : Merge::Outcome::kMerged;
+}
+
 GuestMemory::Merge::Outcome GuestMemory::LooksLike(const Block& block, uint64_t seed, const Merge& merge) {
   const PageEntry entry = map_->Get(block, merge.gfn);
   if (!entry.has_frame()) return Merge::Outcome::kChanged;
@@ -114,7 +146,7 @@ GuestMemory::Merge::Outcome GuestMemory::LooksLike(const Block& block, uint64_t 
       same = SwapSpace::IsZero(page);
       break;
     case Merge::Into::kNewFrame:
-      same = XXH3_64bits_withSeed(page, kPageSize, seed) == merge.hash;
+      same = HashPage(page, seed) == merge.hash;
       break;
     case Merge::Into::kFrame:
       same = std::memcmp(page, HostAddress(merge.hold->frame()), kPageSize) == 0;

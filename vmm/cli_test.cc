@@ -126,6 +126,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"bench", "touch", "--runs=0"}, "from 1 to"},
         BadInput{{"bench", "touch", "--side=linux"}, "write quire, kernel, kernel-best or kernel-small"},
         BadInput{{"bench", "touch", "--guests=2"}, "--guests is not a flag of quire bench"},
+        BadInput{{"bench", "merge-scan", "--guests=0"}, "--guests=0 is out of range"},
         BadInput{{"bench", "touch", "--content=/nonexistent"}, "cannot be read"},
         BadInput{{"doctor", "--guests=4"}, "--guests is not a flag of quire doctor"},
         BadInput{{"doctor", "--json=/nonexistent/report.json"}, "cannot be written"},

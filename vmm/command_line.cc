@@ -161,19 +161,23 @@ constexpr absl::string_view kBenchExamples =
     "      one measurement of one side, as a line of JSON: to be run under a profiler\n";
 
 std::string BenchHelp() {
-  return absl::StrCat("Usage: quire bench NAME [flags]\n\n",
-                      "Measures Quire against the host kernel's own memory management: the same guest, program and\n"
-                      "content, and as much memory in all. The kernel's side has swap space in zram with lz4, and a\n"
-                      "memory cgroup where memory is short; both need root, and are taken down again afterwards.\n\n"
-                      "Benchmarks\n",
-                      BenchmarkHelp(), "\n", FlagsHelp(BenchFlags()), kBenchExamples, "\n", kExitStatuses);
+  return absl::StrCat(
+      "Usage: quire bench NAME [flags]\n\n",
+      "Measures Quire against the host kernel's own memory management: the same guest, program and\n"
+      "content, and as much memory in all. The kernel's side has swap space in zram with lz4, a memory\n"
+      "cgroup where memory is short, and ksmd where pages are merged. All need root, and are taken\n"
+      "down again afterwards or put back.\n\n"
+      "Benchmarks\n",
+      BenchmarkHelp(), "\n", FlagsHelp(BenchFlags()), kBenchExamples, "\n", kExitStatuses);
 }
 
 absl::StatusOr<BenchOptions> ValidBenchOptions(Args args, const Host& host) {
   if (args.empty() || absl::StartsWith(args[0], "-")) {
     return absl::InvalidArgumentError("no benchmark is named: `quire bench --help` lists them");
   }
-  if (absl::Status parsed = ParseFlags("quire bench", args.subspan(1), BenchFlags()); !parsed.ok()) return parsed;
+  const Benchmark* const benchmark = FindBenchmark(args[0]);
+  const std::vector<FlagGroup> flags = benchmark == nullptr ? BenchFlags() : BenchFlags(*benchmark);
+  if (absl::Status parsed = ParseFlags("quire bench", args.subspan(1), flags); !parsed.ok()) return parsed;
   absl::StatusOr<BenchOptions> options = BenchOptionsFromFlags(args[0]);
   if (!options.ok()) return options;
   if (options->benchmark->paired && !options->side.has_value()) options->guest.vcpus = host.Cpus();
@@ -185,6 +189,18 @@ absl::StatusOr<BenchOptions> ValidBenchOptions(Args args, const Host& host) {
   if (!accel.ok()) return accel.status();
   options->guest.accel = accel->accel;
   return options;
+}
+
+std::string WhatIsMeasured(const BenchOptions& options) {
+  const RunOptions& guest = options.guest;
+  const std::string content = absl::StrCat("content of ", *guest.content);
+  if (options.benchmark->merges) {
+    return absl::StrCat(Plural(static_cast<uint64_t>(guest.guests), "guest"), " with ", FormatSize(guest.memory),
+                        " together, ", content, ".\n");
+  }
+  return absl::StrCat("a guest of ", FormatSize(guest.memory), " with ",
+                      Plural(static_cast<uint64_t>(guest.vcpus), "vCPU"), ", ", content, ", accel=", Name(guest.accel),
+                      ".\n");
 }
 
 ExitStatus MeasureOneSide(const BenchOptions& options, Console& console) {
@@ -203,10 +219,7 @@ ExitStatus Bench(Args args, Console& console) {
   const bool aside = json == "-";
   std::ostream& out = aside ? console.err : console.out;
   out << absl::StrCat(options->benchmark->name, ": ", options->benchmark->what, ".\n",
-                      Plural(static_cast<uint64_t>(options->runs), "run"), " of each side, a guest of ",
-                      FormatSize(options->guest.memory), " with ",
-                      Plural(static_cast<uint64_t>(options->guest.vcpus), "vCPU"), ", content of ",
-                      *options->guest.content, ", accel=", Name(options->guest.accel), ".\n")
+                      Plural(static_cast<uint64_t>(options->runs), "run"), " of each side, ", WhatIsMeasured(*options))
       << std::flush;
   const absl::StatusOr<BenchReport> report = RunBenchmark(*options, out);
   if (!report.ok()) return Fail(report.status(), console);

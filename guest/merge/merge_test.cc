@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <random>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -168,12 +170,46 @@ TEST_F(MergeTest, ZeroPagesGiveTheirFramesUp) {
   EXPECT_TRUE(Has(0, 5, 5));
 }
 
+// At first sight the scanner reads one line in eight.
+TEST_F(MergeTest, APageThatOnlyLooksLikeZerosKeepsItsContentAndIsMergedLater) {
+  for (size_t g = 0; g < 2; ++g) guests_[g].mmu->Page(Gfn(1)).value()[100] = std::byte{7};
+  for (int pass = 0; pass < 3; ++pass) {
+    Pass();
+    EXPECT_EQ(counters().zero.value(), 0u);
+    for (size_t g = 0; g < 2; ++g) {
+      EXPECT_EQ(guests_[g].mmu->Page(Gfn(1), Access::kRead).value()[100], std::byte{7});
+    }
+  }
+  EXPECT_EQ(FrameOf(0, 1), FrameOf(1, 1));
+  EXPECT_EQ(StateOf(0, 1), PageState::kShared);
+}
+
+TEST_F(MergeTest, ManySharedFramesAreFoundAndLetGoTogether) {
+  for (uint64_t gfn = 0; gfn < 2; ++gfn) {
+    for (size_t g = 0; g < 2; ++g) Write(g, gfn, gfn + 1);
+  }
+  Pass();
+  std::vector<uint64_t> hashes;
+  for (int i = 0; i < 2; ++i) hashes.push_back(manager_->shared().HashOf(*manager_->shared().Next()));
+  std::vector<SharedFrames::Hold> holds;
+  for (std::optional<SharedFrames::Hold>& found : manager_->shared().FindAll({hashes[0], 0, hashes[1], ~hashes[0]})) {
+    if (found.has_value()) holds.push_back(*std::move(found));
+  }
+  ASSERT_EQ(holds.size(), 2u);
+  EXPECT_EQ(manager_->shared().HashOf(holds[0]), hashes[0]);
+  EXPECT_EQ(manager_->shared().HashOf(holds[1]), hashes[1]);
+  for (size_t g = 0; g < 2; ++g) guests_[g].memory->Discard(GfnRange(Gfn(0), PageCount(2)));
+  EXPECT_EQ(manager_->shared().frames(), PageCount(2)) << "they are held";
+  manager_->shared().Release(std::move(holds));
+  EXPECT_EQ(manager_->shared().frames(), PageCount());
+}
+
 TEST_F(MergeTest, APageThatWasSampledAndThenWrittenIsNotMerged) {
   Write(0, 1, 7);
   Write(1, 1, 7);
   GuestMemory::Samples samples;
   guests_[1].memory->SamplePages(
-      BlockNumber(0), 1, [](Gfn gfn) { return gfn != Gfn(1); }, samples);
+      GfnRange(Gfn(1), kOnePage), 1, [](Gfn) { return GuestMemory::HowToSample::kWhole; }, samples);
   ASSERT_EQ(samples.size(), 1u);
   std::array<GuestMemory::Merge, 1> merge = {
       {{.gfn = Gfn(1), .into = GuestMemory::Merge::Into::kNewFrame, .hash = samples[0].hash}}};
@@ -255,6 +291,19 @@ TEST_F(MergeTest, AWholeBlockIsTakenApartOnlyIfThatPays) {
     EXPECT_TRUE(Has(0, gfn, gfn + 1));
     EXPECT_TRUE(Has(1, gfn, gfn + 1));
   }
+}
+
+TEST_F(MergeTest, AWholeBlockThatIsTakenApartIsScannedOnceInAPass) {
+  MakeGuests(2, {});
+  for (size_t g = 0; g < 2; ++g) {
+    for (uint64_t gfn = 0; gfn < kPagesPerBlock; ++gfn) Write(g, gfn, gfn % 32 == 0 ? 1000 * (g + 1) + gfn : gfn);
+  }
+  ASSERT_TRUE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  ASSERT_TRUE(guests_[1].memory->IsWhole(BlockNumber(0)));
+  Pass();
+  EXPECT_FALSE(guests_[0].memory->IsWhole(BlockNumber(0)));
+  EXPECT_FALSE(guests_[1].memory->IsWhole(BlockNumber(0)));
+  EXPECT_EQ(counters().scanned.value(), 2 * kPagesPerBlock);
 }
 
 // --- How much is found, and the limit of windows.

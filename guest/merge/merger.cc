@@ -20,6 +20,11 @@ constexpr uint64_t kGoodYield = 50;
 // How long the scanner works before it rests, about.
 constexpr absl::Duration kAtATime = absl::Milliseconds(2);
 
+// Pages that are scanned before they are merged, if their block is in pieces: with the frames that they are compared
+// with they fit into a second-level cache of half a megabyte.
+constexpr PageCount kScannedAtOnce(64);
+static_assert(kPagesPerBlock % kScannedAtOnce.in_pages() == 0);
+
 // The least time from pass to pass, for guests of which nothing is looked at.
 constexpr absl::Duration kBetweenPasses = absl::Milliseconds(200);
 
@@ -38,6 +43,10 @@ constexpr int kAgeOfBroken = 8;
 
 Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
   return {.guest = GuestId{static_cast<uint16_t>(guest.id())}, .gfn = gfn};
+}
+
+GuestMemory::Merge Into(const SharedFrames::Hold& hold, const GuestMemory::PageSample& sample) {
+  return {.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kFrame, .hash = sample.hash, .hold = &hold};
 }
 
 }  // namespace
@@ -78,19 +87,20 @@ void Merger::Pass() {
 }
 
 bool Merger::ScanNext(Guests guests) {
+  const auto has = [](Gfn page) { return [page](const auto& guest) { return Gfn(0) + guest->size() > page; }; };
   auto guest = std::lower_bound(guests.begin(), guests.end(), guest_,
                                 [](const auto& g, unsigned wanted) { return g->id() < wanted; });
-  if (guest != guests.end() && ((*guest)->id() != guest_ || block_ >= BlockNumber((*guest)->size().in_blocks_ceil()))) {
-    if ((*guest)->id() == guest_) ++guest;
-    block_ = BlockNumber(0);
+  guest = std::find_if(guest, guests.end(), has(next_));
+  if (guest == guests.end()) {
+    next_ = next_ + kScannedAtOnce;
+    guest = std::find_if(guests.begin(), guests.end(), has(next_));
   }
   if (guest == guests.end()) {
     EndPass(guests);
     return false;
   }
-  guest_ = (*guest)->id();
-  ScanBlock(guests, **guest, block_);
-  ++block_;
+  guest_ = (*guest)->id() + 1;
+  ScanPiece(guests, **guest, next_);
   return true;
 }
 
@@ -98,7 +108,8 @@ void Merger::EndPass(Guests guests) {
   counters_.passes.Add();
   candidates_.Clear();
   guest_ = 0;
-  block_ = BlockNumber(0);
+  next_ = Gfn(0);
+  done_.clear();
   absl::erase_if(marks_, [&](const auto& marks) { return FindGuest(guests, GuestId(marks.first)) == nullptr; });
   const uint64_t scanned = counters_.scanned.value() - std::exchange(scanned_before_, counters_.scanned.value());
   const uint64_t gained = counters_.merged.value() + counters_.zero.value();
@@ -106,23 +117,32 @@ void Merger::EndPass(Guests guests) {
   cpu_ = good ? options_.most_cpu : std::max(cpu_ / 2, options_.least_cpu);
 }
 
-// --- A block.
+// --- Pages of a block.
 
-void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
-  if (guest.stopped() || !guest.HasFrames(number)) return;
+void Merger::ScanPiece(Guests guests, GuestMemory& guest, Gfn first) {
+  if (guest.stopped() || !guest.HasFrames(BlockOf(first))) return;
+  if (const auto done = done_.find(guest.id()); done != done_.end() && first < done->second) return;
   std::vector<Mark>& marks = marks_[guest.id()];
   if (marks.empty()) marks.resize(guest.size().in_pages());
+  if (!guest.IsWhole(BlockOf(first))) return ScanPages(guests, guest, marks, GfnRange(first, kScannedAtOnce));
+  // What is gained by taking a whole block apart is decided for all of it. One that was in pieces a moment ago waits.
+  if (IndexInBlock(first) != 0) return;
+  done_[guest.id()] = first + kOneBlock;
+  ScanPages(guests, guest, marks, GfnRange(first, kOneBlock));
+}
+
+GuestMemory::HowToSample Merger::HowToSample(Mark& mark) {
+  if (mark.skip == 0) return mark.seen ? GuestMemory::HowToSample::kWhole : GuestMemory::HowToSample::kGlance;
+  --mark.skip;
+  counters_.skipped.Add();
+  return GuestMemory::HowToSample::kNot;
+}
+
+void Merger::ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& marks, GfnRange range) {
+  const BlockNumber number = BlockOf(range.begin());
   samples_.clear();
   guest.SamplePages(
-      number, seed_,
-      [&](Gfn gfn) {
-        Mark& mark = marks[gfn.value()];
-        if (mark.skip == 0) return false;
-        --mark.skip;
-        counters_.skipped.Add();
-        return true;
-      },
-      samples_);
+      range, seed_, [&](Gfn gfn) { return HowToSample(marks[gfn.value()]); }, samples_);
   counters_.scanned.Add(samples_.size());
   samples_.erase(std::remove_if(samples_.begin(), samples_.end(),
                                 [&](const GuestMemory::PageSample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
@@ -130,24 +150,11 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
                                 }),
                  samples_.end());
 
-  // What may be gained in this block, and by which earlier pages.
+  // What may be gained, and by which earlier pages.
+  merges_.clear();
   pairs_.clear();
-  size_t found = 0, zeros = 0;
-  for (size_t i = 0; i < samples_.size(); ++i) {
-    const GuestMemory::PageSample& sample = samples_[i];
-    if (sample.zero || shared_.Offers(sample.hash)) {
-      ++(sample.zero ? zeros : found);
-      continue;
-    }
-    const Sharer page = PageOf(guest, sample.gfn);
-    const std::optional<Sharer> other = candidates_.FindOrInsert(sample.hash, page);
-    if (other.has_value() && *other != page) {
-      pairs_.push_back({.sample = i, .other = *other});
-      ++found;
-    } else {
-      Postpone(marks[sample.gfn.value()], 1);
-    }
-  }
+  std::vector<SharedFrames::Hold> holds = MatchSamples(guest, marks);
+  const size_t zeros = merges_.size() - holds.size(), found = holds.size() + pairs_.size();
   if (found + zeros == 0) return;
   // While memory is plentiful, zero pages of a whole block are most likely to be written to yet.
   if ((IsMemoryShort() ? found + zeros : found) < SplittingPays() && guest.IsWhole(number)) {
@@ -157,27 +164,21 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   ShareOthers(guests, pairs_);
   for (const Pair& pair : pairs_) {
     const GuestMemory::PageSample& sample = samples_[pair.sample];
-    // The other page has changed: this one stands for the content now.
-    if (!shared_.Offers(sample.hash)) candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
-  }
-
-  Merges merges;
-  std::vector<SharedFrames::Hold> holds;
-  holds.reserve(samples_.size());
-  for (const GuestMemory::PageSample& sample : samples_) {
-    const Mark mark = marks[sample.gfn.value()];
-    if (mark.skip > 0 || mark.merged) continue;
-    if (sample.zero) {
-      merges.push_back({.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kNothing});
-    } else if (std::optional<SharedFrames::Hold> hold = shared_.Find(sample.hash)) {
+    if (std::optional<SharedFrames::Hold> hold = shared_.Find(sample.hash)) {
       holds.push_back(*std::move(hold));
-      merges.push_back(
-          {.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kFrame, .hash = sample.hash, .hold = &holds.back()});
+      merges_.push_back(Into(holds.back(), sample));
+    } else {
+      // The other page has changed: this one stands for the content now.
+      candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
     }
   }
-  guest.MergePages(number, seed_, absl::MakeSpan(merges));
-  Count(merges);
-  for (const GuestMemory::Merge& merge : merges) {
+  if (!pairs_.empty()) {
+    std::sort(merges_.begin(), merges_.end(), [](const auto& a, const auto& b) { return a.gfn < b.gfn; });
+  }
+  guest.MergePages(number, seed_, absl::MakeSpan(merges_));
+  shared_.Release(std::move(holds));
+  Count(merges_);
+  for (const GuestMemory::Merge& merge : merges_) {
     Mark& mark = marks[merge.gfn.value()];
     if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) {
       PostponeUnmerged(mark, merge.outcome);
@@ -186,6 +187,35 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
     mark = Mark{};
     mark.merged = true;
   }
+}
+
+std::vector<SharedFrames::Hold> Merger::MatchSamples(const GuestMemory& guest, std::vector<Mark>& marks) {
+  hashes_.clear();
+  for (const GuestMemory::PageSample& sample : samples_) {
+    hashes_.push_back(sample.hash);
+    if (!sample.zero) candidates_.Prefetch(sample.hash);
+  }
+  std::vector<std::optional<SharedFrames::Hold>> shared = shared_.FindAll(hashes_);
+  std::vector<SharedFrames::Hold> holds;
+  holds.reserve(samples_.size());
+  for (size_t i = 0; i < samples_.size(); ++i) {
+    const GuestMemory::PageSample& sample = samples_[i];
+    if (sample.zero) {
+      merges_.push_back({.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kNothing});
+    } else if (shared[i].has_value()) {
+      holds.push_back(*std::move(shared[i]));
+      merges_.push_back(Into(holds.back(), sample));
+    } else {
+      const Sharer page = PageOf(guest, sample.gfn);
+      const std::optional<Sharer> other = candidates_.FindOrInsert(sample.hash, page);
+      if (other.has_value() && *other != page) {
+        pairs_.push_back({.sample = i, .other = *other});
+      } else {
+        Postpone(marks[sample.gfn.value()], 1);
+      }
+    }
+  }
+  return holds;
 }
 
 bool Merger::IsMemoryShort() const { return pool_.FreePages() < pool_.comfortable(); }

@@ -1,8 +1,10 @@
 // Finds pages of the same content, in all guests, and has them share one frame; zero pages have none.
 //
-// A pass goes through all guests' pages that have frames of their own, block by block:
+// A pass goes through all guests' pages that have frames of their own, by 64 pages of each guest in turn, or by a whole
+// block: guests that run the same system have the same content at the same place more often than not, and what was
+// read a moment ago is still in the CPU's cache.
 //
-//     hash each page ---> zero?                                  give its frame up
+//     hash each page ---> zero, and in the pass before too?      give its frame up
 //       (XXH3, racily)    a shared frame has that content?       compare, and share it
 //                         an earlier page of this pass had it?   that page's frame becomes shared; the same
 //                         else                                   remember the page
@@ -106,9 +108,19 @@ class Merger {
   using Merges = std::vector<GuestMemory::Merge>;
 
   void Run();
-  // The next block; false: the pass is over.
+  // The next piece; false: the pass is over.
   bool ScanNext(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  void ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // The piece that begins with that page.
+  void ScanPiece(Guests guests, GuestMemory& guest, Gfn first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // A whole block, or part of one that is in pieces. `marks` are the guest's.
+  void ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& marks, GfnRange range)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // What is to become of the samples: merges_ into nothing and into shared frames, which are held; and pairs_. Room is
+  // reserved for the pairs' holds.
+  std::vector<SharedFrames::Hold> MatchSamples(const GuestMemory& guest, std::vector<Mark>& marks)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // A page that is seen for the first time is not given up even if it is zero, so a glance will do for that.
+  GuestMemory::HowToSample HowToSample(Mark& mark);
   // Whether what was sampled may be merged at all, by what is remembered of the page.
   bool IsSettled(Mark& mark, const GuestMemory::PageSample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Has the earlier pages' frames shared, block by block.
@@ -132,14 +144,18 @@ class Merger {
   mutable absl::Mutex lock_;  // one scanner at a time; taken before all locks of guests' memory
   CandidateTable candidates_ ABSL_GUARDED_BY(lock_);
   absl::flat_hash_map<unsigned, std::vector<Mark>> marks_ ABSL_GUARDED_BY(lock_);  // by the guest's number
-  unsigned guest_ ABSL_GUARDED_BY(lock_) = 0;                                      // the next block's
-  BlockNumber block_ ABSL_GUARDED_BY(lock_);
+  Gfn next_ ABSL_GUARDED_BY(lock_);            // the piece in hand, of all guests ...
+  unsigned guest_ ABSL_GUARDED_BY(lock_) = 0;  // ... from this one on
+  // Where a guest's whole block was scanned, by the guest's number: where that ends, in this pass.
+  absl::flat_hash_map<unsigned, Gfn> done_ ABSL_GUARDED_BY(lock_);
   double cpu_ ABSL_GUARDED_BY(lock_);  // share of one
   uint64_t scanned_before_ ABSL_GUARDED_BY(lock_) = 0;
   uint64_t gained_before_ ABSL_GUARDED_BY(lock_) = 0;
   // Kept from block to block:
   GuestMemory::Samples samples_ ABSL_GUARDED_BY(lock_);
+  std::vector<uint64_t> hashes_ ABSL_GUARDED_BY(lock_);
   std::vector<Pair> pairs_ ABSL_GUARDED_BY(lock_);
+  Merges merges_ ABSL_GUARDED_BY(lock_);
 };
 
 }  // namespace quire

@@ -41,6 +41,16 @@ std::optional<SharedFrames::Hold> SharedFrames::Find(uint64_t hash) {
   return HoldLocked(records_[number]);
 }
 
+std::vector<std::optional<SharedFrames::Hold>> SharedFrames::FindAll(absl::Span<const uint64_t> hashes) {
+  std::vector<std::optional<Hold>> found(hashes.size());
+  absl::MutexLock lock(&lock_);
+  for (size_t i = 0; i < hashes.size(); ++i) {
+    const uint32_t number = hashes[i] == 0 ? kNone : OfferedLocked(hashes[i]);
+    if (number != kNone) found[i].emplace(HoldLocked(records_[number]));
+  }
+  return found;
+}
+
 std::optional<SharedFrames::Hold> SharedFrames::HoldFrame(FrameNumber frame) {
   absl::MutexLock lock(&lock_);
   const FrameDescriptor descriptor = pool_.arena().frames().Get(frame);
@@ -57,12 +67,28 @@ void SharedFrames::Unhold(FrameNumber frame) {
   std::optional<FrameNumber> unused;
   {
     absl::MutexLock lock(&lock_);
-    Record& record = RecordOf(frame);
-    QUIRE_CHECK(record.holds > 0);
-    --record.holds;
-    unused = ForgetIfUnused(record);
+    unused = UnholdLocked(frame);
   }
   Free(unused);
+}
+
+std::optional<FrameNumber> SharedFrames::UnholdLocked(FrameNumber frame) {
+  Record& record = RecordOf(frame);
+  QUIRE_CHECK(record.holds > 0);
+  --record.holds;
+  return ForgetIfUnused(record);
+}
+
+void SharedFrames::Release(std::vector<Hold> holds) {
+  std::vector<std::optional<FrameNumber>> unused;
+  {
+    absl::MutexLock lock(&lock_);
+    for (Hold& hold : holds) {
+      QUIRE_CHECK(std::exchange(hold.owner_, nullptr) == this);
+      if (const std::optional<FrameNumber> frame = UnholdLocked(hold.frame())) unused.push_back(frame);
+    }
+  }
+  for (const std::optional<FrameNumber>& frame : unused) Free(frame);
 }
 
 std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {

@@ -25,6 +25,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
@@ -73,6 +74,10 @@ class SharedFrames {
   // Whether there is a frame with content of this hash that one more page may share; and that frame.
   bool Offers(uint64_t hash) const ABSL_LOCKS_EXCLUDED(lock_);
   std::optional<Hold> Find(uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
+  // The same for many hashes at once, in their order. A 0 is no hash.
+  std::vector<std::optional<Hold>> FindAll(absl::Span<const uint64_t> hashes) ABSL_LOCKS_EXCLUDED(lock_);
+  // Lets go of them all at once.
+  void Release(std::vector<Hold> holds) ABSL_LOCKS_EXCLUDED(lock_);
   // That frame, if it is shared.
   std::optional<Hold> HoldFrame(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
 
@@ -131,6 +136,7 @@ class SharedFrames {
   std::optional<FrameNumber> ForgetIfUnused(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Free(std::optional<FrameNumber> frame);
   void Unhold(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
+  std::optional<FrameNumber> UnholdLocked(FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status CheckChain(const Record& record) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   Pool& pool_;

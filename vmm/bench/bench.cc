@@ -49,10 +49,15 @@ class Bench {
   absl::StatusOr<Measurement> MeasureOnce(Side side);
   absl::StatusOr<Measurement> TryOnce(Side side);
   // The same, with more memory if need be, but no more than the pool. FailedPrecondition: it takes more.
+  // DeadlineExceeded: it did not reach its goal in time.
   absl::StatusOr<Measurement> MeasureInLittle(Side side);
   // Whether the host kernel killed its guest for want of memory, where memory is limited.
   bool WasKilled(Side side, const absl::Status& status) const {
     return absl::IsResourceExhausted(status) && side != Side::kQuire && benchmark_.limited;
+  }
+  // Whether the benchmark goes on without that side, which is the kernel's.
+  static bool CannotDo(Side side, const absl::Status& status) {
+    return side != Side::kQuire && (absl::IsFailedPrecondition(status) || absl::IsDeadlineExceeded(status));
   }
   // What the cgroup and zram should hold together, in bytes.
   double WantedUsage() const { return static_cast<double>((options_.guest.pool + kForTheProcess).in_bytes()); }
@@ -183,6 +188,7 @@ absl::StatusOr<Measurement> Bench::TryOnce(Side side) {
   const absl::StatusOr<std::string> output = RunThisProgram(child);
   if (!output.ok()) return output.status();
   absl::StatusOr<Measurement> measured = MeasurementFromJson(*output);
+  if (measured.ok() && !measured->missed.empty()) return absl::DeadlineExceededError(measured->missed);
   if (measured.ok() && benchmark_.limited) {
     const ByteCount used = side == Side::kQuire ? options_.guest.pool : most_used_;
     measured->details["memory_mib"] = used.in_mib();
@@ -198,7 +204,7 @@ absl::Status Bench::MeasureAll(BenchReport& report) {
       SideResult& result = report.sides[(i + static_cast<size_t>(run)) % report.sides.size()];
       if (unavailable_.contains(result.side)) continue;
       absl::StatusOr<Measurement> measured = MeasureInLittle(result.side);
-      if (absl::IsFailedPrecondition(measured.status())) {
+      if (CannotDo(result.side, measured.status())) {
         GiveUp(result.side, measured.status(), report);
         continue;
       }

@@ -1,5 +1,7 @@
 #include "vmm/bench/bench_options.h"
 
+#include <algorithm>
+
 #include "absl/flags/declare.h"
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
@@ -34,13 +36,13 @@ absl::Status NoSuchBenchmark(absl::string_view name) {
 
 }  // namespace
 
-const std::vector<FlagGroup>& BenchFlags() {
-  static const auto* groups = new std::vector<FlagGroup>{
+std::vector<FlagGroup> BenchFlags() {
+  return {
       {"What is measured",
        {{"runs", "N", "write a whole number such as 5"},
         {"seconds", "N", "write a number of seconds such as 10"},
         {"side", "SIDE", "write quire, kernel, kernel-best or kernel-small"}}},
-      {"The guest",
+      {"The guest; merge-scan has several, which share what is given here",
        {{"memory", "SIZE", "write a size such as 256M, 1.5G or 268435456"},
         {"pool", "SIZE", "write a size such as 128M, 1.5G or 134217728"},
         {"vcpus", "N", "write a whole number such as 1"},
@@ -48,9 +50,19 @@ const std::vector<FlagGroup>& BenchFlags() {
         {"huge", "WHEN", "write always, advise or never"},
         {"content", "FILE", "write the path of a file"},
         {"seed", "N", "write a whole number such as 1"}}},
+      {"Only for merge-scan", {{"guests", "N", "write a whole number such as 4"}}},
       {"What comes out", {{"json", "FILE", "write the path of a file, or - for standard output"}}},
   };
-  return *groups;
+}
+
+std::vector<FlagGroup> BenchFlags(const Benchmark& benchmark) {
+  std::vector<FlagGroup> groups = BenchFlags();
+  if (!benchmark.merges) {
+    groups.erase(std::remove_if(groups.begin(), groups.end(),
+                                [](const FlagGroup& group) { return group.flags[0].name == "guests"; }),
+                 groups.end());
+  }
+  return groups;
 }
 
 absl::StatusOr<BenchOptions> BenchOptionsFromFlags(absl::string_view name) {
@@ -70,7 +82,7 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags(absl::string_view name) {
   absl::StatusOr<RunOptions> guest = RunOptionsFromFlags();
   if (!guest.ok()) return guest.status();
   options.guest = *std::move(guest);
-  options.guest.guests = 1;
+  if (!options.benchmark->merges) options.guest.guests = 1;
   options.guest.pool = PoolFor(*options.benchmark, options.guest, absl::GetFlag(FLAGS_pool));
   if (!options.guest.content.has_value()) options.guest.content = "/proc/self/exe";
   return options;
@@ -78,17 +90,19 @@ absl::StatusOr<BenchOptions> BenchOptionsFromFlags(absl::string_view name) {
 
 std::vector<std::string> ArgumentsFor(const BenchOptions& options, Side side) {
   const RunOptions& guest = options.guest;
-  return {"bench",
-          std::string(options.benchmark->name),
-          absl::StrCat("--side=", Name(side)),
-          absl::StrCat("--memory=", SizeToFlag(guest.memory)),
-          absl::StrCat("--pool=", SizeToFlag(guest.pool)),
-          absl::StrCat("--vcpus=", guest.vcpus),
-          absl::StrCat("--accel=", Name(guest.accel)),
-          absl::StrCat("--huge=", Name(guest.huge)),
-          absl::StrCat("--content=", *guest.content),
-          absl::StrCat("--seconds=", absl::ToDoubleSeconds(guest.duration)),
-          absl::StrCat("--seed=", guest.seed)};
+  std::vector<std::string> arguments = {"bench",
+                                        std::string(options.benchmark->name),
+                                        absl::StrCat("--side=", Name(side)),
+                                        absl::StrCat("--memory=", SizeToFlag(guest.memory)),
+                                        absl::StrCat("--pool=", SizeToFlag(guest.pool)),
+                                        absl::StrCat("--vcpus=", guest.vcpus),
+                                        absl::StrCat("--accel=", Name(guest.accel)),
+                                        absl::StrCat("--huge=", Name(guest.huge)),
+                                        absl::StrCat("--content=", *guest.content),
+                                        absl::StrCat("--seconds=", absl::ToDoubleSeconds(guest.duration)),
+                                        absl::StrCat("--seed=", guest.seed)};
+  if (options.benchmark->merges) arguments.push_back(absl::StrCat("--guests=", guest.guests));
+  return arguments;
 }
 
 std::string BenchmarkHelp() {

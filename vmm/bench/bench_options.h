@@ -18,11 +18,12 @@ struct BenchOptions {
   const Benchmark* benchmark = nullptr;
   int runs = 5;                   // of each side
   std::optional<Side> side = {};  // measure this one, once, in this process
-  RunOptions guest = {};          // of the one guest
+  RunOptions guest = {};          // of the one guest; where it merges, `memory` is that of all guests together
 };
 
-// The flags of `quire bench`, for ParseFlags and for the help.
-const std::vector<FlagGroup>& BenchFlags();
+// The flags of `quire bench`, for the help; and those that this benchmark takes, for ParseFlags.
+std::vector<FlagGroup> BenchFlags();
+std::vector<FlagGroup> BenchFlags(const Benchmark& benchmark);
 
 // The benchmark called `name` with the options as the flags have them: the content is this program's own file unless
 // another is named, and the pool half of the guest's memory. Errors: InvalidArgument.

@@ -48,6 +48,7 @@ Json SideJson(const SideResult* result) {
 
 std::string Number(double value) {
   if (value >= 10'000) return FormatShort(value);
+  if (value < 1) return absl::StrFormat("%.3f", value);
   return value < 100 ? absl::StrFormat("%.2f", value) : absl::StrFormat("%.0f", value);
 }
 

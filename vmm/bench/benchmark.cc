@@ -10,6 +10,7 @@
 #include "base/mapping.h"
 #include "vmm/bench/clone.h"
 #include "vmm/bench/host_memory.h"
+#include "vmm/bench/merge_scan.h"
 #include "vmm/bench/sweep.h"
 #include "vmm/interrupt.h"
 #include "vmm/progress.h"
@@ -197,6 +198,12 @@ std::vector<Benchmark> MakeTable() {
        .unit = "ms",
        .sides = {kQuire, kKernel, kKernelSmall},
        .measure = MeasureClone},
+      {.name = "merge-scan",
+       .what = "finding 95 % of the pages that guests have in common, from cold, against ksmd",
+       .unit = "CPU seconds",
+       .merges = true,
+       .sides = {kQuire, kKernel, kKernelBest},
+       .measure = MeasureMergeScan},
   };
 }
 
@@ -239,7 +246,7 @@ ByteCount PoolFor(const Benchmark& benchmark, const RunOptions& options, std::op
 }
 
 absl::StatusOr<Measurement> Measure(const Benchmark& benchmark, RunOptions options, Side side) {
-  options.guests = 1;
+  if (!benchmark.merges) options.guests = 1;
   options.engine = side == Side::kQuire ? Engine::kQuire : Engine::kKernel;
   // --huge is about Quire's side: the kernel's has 2 MiB pages as that side says.
   if (side != Side::kQuire) options.huge = Huge::kAlways;

@@ -1,6 +1,6 @@
 // The host kernel's side of a comparison: swap space in compressed memory (zram with lz4), and a memory cgroup to run
 // in, whose limit is set so that it and zram's memory together are what the pool is. (zram's memory is charged to no
-// cgroup.)
+// cgroup.) Or ksmd, which merges equal pages.
 //
 // All of it is made for the benchmark and taken down when the baseline goes, on Ctrl-C too.
 #ifndef QUIRE_VMM_BENCH_KERNEL_BASELINE_H_
@@ -36,16 +36,23 @@ class KernelBaseline {
   const std::string& procs() const { return procs_; }
 
  private:
-  KernelBaseline(std::string root, bool limited) : root_(std::move(root)), limited_(limited) {}
+  KernelBaseline(std::string root, const Benchmark& benchmark)
+      : root_(std::move(root)), limited_(benchmark.limited), merges_(benchmark.merges) {}
 
   absl::Status SetUpSwap(ByteCount size);
   absl::StatusOr<std::string> FindZram();
   absl::Status SetUpCgroup();
+  absl::Status SetUpMerging();
+  absl::Status PrepareHugePages(Side side);
+  // Has ksmd forget all pages, and wait for the first.
+  absl::Status PrepareMerging(Side side);
+  absl::Status TuneKsmd();
 
   const std::string root_;
   const bool limited_;  // memory is
-  std::string zram_;    // directory in sysfs
-  std::string limit_;   // files of the cgroup
+  const bool merges_;
+  std::string zram_;   // directory in sysfs
+  std::string limit_;  // files of the cgroup
   std::string usage_;
   std::string procs_;
   HostSettings settings_;  // swap space and cgroup

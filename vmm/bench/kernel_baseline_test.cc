@@ -32,8 +32,17 @@ class KernelBaselineTest : public ::testing::Test {
     Put("/sys/block/zram0/comp_algorithm", "[lzo-rle] lzo lz4");
     Put("/sys/block/zram0/reset", "");
     Put("/sys/block/zram0/mm_stat", "  4096  1000  12288  0  20480  0  0  0  0");
+    for (const char* counter : {"pages_shared", "pages_sharing", "pages_unshared", "use_zero_pages", "run"}) {
+      Put(Ksm(counter), "0");
+    }
+    Put(Ksm("advisor_mode"), "none [scan-time]");
+    Put(Ksm("pages_to_scan"), "100");
+    Put(Ksm("sleep_millisecs"), "20");
+    Put("/proc/37/comm", "ksmd");
+    Put("/proc/37/cmdline", "");
     std::filesystem::create_directories(root_ + "/sys/fs/cgroup/memory");
   }
+  static std::string Ksm(const char* name) { return absl::StrCat("/sys/kernel/mm/ksm/", name); }
   void TearDown() override { std::filesystem::remove_all(root_); }
 
   void Put(const std::string& path, const std::string& text) {
@@ -97,6 +106,42 @@ TEST_F(KernelBaselineTest, OfCgroupsOfTheSecondVersionThereIsOneTree) {
   const auto baseline = Make("overcommit");
   EXPECT_EQ(Get("/sys/fs/cgroup/cgroup.subtree_control").substr(0, 7), "+memory");
   EXPECT_EQ(std::filesystem::path(baseline->procs()).parent_path().parent_path(), root_ + "/sys/fs/cgroup");
+}
+
+TEST_F(KernelBaselineTest, KsmdRunsAsItComesAndAtItsBestAndStopsAgain) {
+  {
+    const auto baseline = Make("merge-scan");
+    EXPECT_EQ(Get(Ksm("run")).substr(0, 1), "2");
+    ASSERT_EQ(baseline->Prepare(Side::kKernel), absl::OkStatus());
+    EXPECT_EQ(Get(Ksm("run")).substr(0, 1), "1");
+    EXPECT_EQ(Get(Ksm("sleep_millisecs")), "20");
+    ASSERT_EQ(baseline->Prepare(Side::kKernelBest), absl::OkStatus());
+    EXPECT_EQ(Get(Ksm("advisor_mode")).substr(0, 4), "none");
+    EXPECT_EQ(Get(Ksm("sleep_millisecs")).substr(0, 1), "0");
+    EXPECT_EQ(Get(Ksm("use_zero_pages")).substr(0, 1), "1");
+    EXPECT_FALSE(std::filesystem::exists(root_ + Ksm("smart_scan"))) << "this kernel has none";
+  }
+  EXPECT_EQ(Get(Ksm("run")).substr(0, 1), "0");
+  EXPECT_EQ(Get(Ksm("advisor_mode")).substr(0, 9), "scan-time");
+  EXPECT_EQ(Get(Ksm("pages_to_scan")).substr(0, 3), "100");
+  EXPECT_EQ(Get(Ksm("sleep_millisecs")).substr(0, 2), "20");
+  EXPECT_EQ(Get(Ksm("use_zero_pages")).substr(0, 1), "0");
+}
+
+TEST_F(KernelBaselineTest, KsmdThatWorksForOthersIsLeftAlone) {
+  Put(Ksm("run"), "1");
+  Put(Ksm("pages_unshared"), "7");
+  const absl::Status status = KernelBaseline::Create(*FindBenchmark("merge-scan"), ByteCount::MiB(64), root_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("memory of other programs"));
+  EXPECT_EQ(Get(Ksm("run")), "1");
+}
+
+TEST_F(KernelBaselineTest, AHostWithoutKsmSaysSo) {
+  std::filesystem::remove_all(root_ + "/sys/kernel/mm/ksm");
+  const absl::Status status = KernelBaseline::Create(*FindBenchmark("merge-scan"), ByteCount::MiB(64), root_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no ksmd to compare with"));
 }
 
 TEST_F(KernelBaselineTest, AHostWithoutZramSaysSo) {

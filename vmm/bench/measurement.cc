@@ -23,6 +23,7 @@ constexpr double kNormal = 1.960;
 }  // namespace
 
 std::string ToJsonLine(const Measurement& measurement) {
+  if (!measurement.missed.empty()) return Json{{"missed", measurement.missed}}.dump() + "\n";
   return Json{{"value", measurement.value},
               {"cpu_seconds", measurement.cpu_seconds},
               {"content_ratio", measurement.content_ratio},
@@ -34,6 +35,9 @@ std::string ToJsonLine(const Measurement& measurement) {
 
 absl::StatusOr<Measurement> MeasurementFromJson(absl::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), nullptr, /*allow_exceptions=*/false);
+  if (json.is_object() && json.contains("missed") && json["missed"].is_string()) {
+    return Measurement{.missed = json["missed"]};
+  }
   const auto number = [&](const char* key) { return json.is_object() && json.contains(key) && json[key].is_number(); };
   if (!number("value") || !number("cpu_seconds") || !number("content_ratio") || !number("mismatched_pages")) {
     return absl::InvalidArgumentError(absl::StrCat("not a measurement: ", text.substr(0, 200)));

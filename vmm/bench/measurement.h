@@ -18,6 +18,8 @@ struct Measurement {
   double content_ratio = 0;
   uint64_t mismatched_pages = 0;
   std::map<std::string, double> details = {};  // what else is worth knowing, by name
+  // If the run did not reach its goal in time: a sentence that says so, in place of everything else.
+  std::string missed = {};
 };
 
 // One line of JSON, from the process that measures to the one that compares.

@@ -23,10 +23,16 @@ TEST(MeasurementTest, SurvivesTheWayFromProcessToProcess) {
   EXPECT_EQ(read->details, measured.details);
 }
 
+TEST(MeasurementTest, OneThatMissedItsGoalHasNoFigures) {
+  const std::string line = ToJsonLine({.value = 7, .cpu_seconds = 7, .missed = "in 60 seconds"});
+  EXPECT_EQ(line.find('7'), std::string::npos) << line;
+  EXPECT_EQ(MeasurementFromJson(line)->missed, "in 60 seconds");
+}
+
 TEST(MeasurementTest, WhatIsNoneIsRefused) {
-  for (const char* text :
-       {"", "7", "{}", "[]", "{\"value\": \"x\"}", "{\"value\": 1, \"cpu_seconds\": 2}",
-        "{\"value\":", "{\"value\":1,\"cpu_seconds\":1,\"content_ratio\":1,\"mismatched_pages\":null}"}) {
+  for (const char* text : {"", "7", "{}", "[]", "{\"value\": \"x\"}", "{\"value\": 1, \"cpu_seconds\": 2}",
+                           "{\"value\":", "{\"missed\": 1}",
+                           "{\"value\":1,\"cpu_seconds\":1,\"content_ratio\":1,\"mismatched_pages\":null}"}) {
     EXPECT_EQ(MeasurementFromJson(text).status().code(), absl::StatusCode::kInvalidArgument) << text;
   }
 }

@@ -8,13 +8,15 @@
 //     Reclaimer's queue lock
 //     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
 //
-// The class is in five files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), and the rest.
+// The class is in six files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
+// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), what explanations are made
+// of (guest_memory_look.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
 #define QUIRE_GUEST_GUEST_MEMORY_H_
 
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <cstdint>
@@ -39,6 +41,7 @@
 #include "guest/frames/page_limit.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_limits.h"
+#include "guest/huge/block_refusal.h"
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
@@ -64,6 +67,7 @@ struct FaultCounters {
   Counter whole;
   Counter promotions;
   Counter prefetched;  // blocks brought in ahead of a stream
+  BlockRefusals whole_refused;
 };
 
 struct SwapCounters {
@@ -252,8 +256,21 @@ class GuestMemory final : public FaultHandler {
 
   // Verifies the numbered invariants of docs/page_states.md. Only while nothing else runs.
   absl::Status Check();
-  // The state of one page, for tests and explanations.
+  // The state of one page, for tests.
   PageEntry EntryOf(Gfn gfn);
+
+  // What there is to say of a page and its block, for explanations. It may have changed since.
+  struct PageFacts {
+    PageEntry entry;
+    bool zero = false;                             // it has a frame, and that is all zeros
+    std::array<uint16_t, kPageStates> count = {};  // of its block's pages in each state
+    bool whole = false;                            // of its block
+    bool may_be_whole = false;                     // as far as the options and the guest's advice go
+    bool advised = false;
+    // What keeps the block from being brought in whole by the next fault that would.
+    std::optional<BlockRefusal> why_not_whole = {};
+  };
+  PageFacts Look(Gfn gfn);
 
  private:
   static constexpr PageCount kRun{16};      // 64 KiB
@@ -291,6 +308,8 @@ class GuestMemory final : public FaultHandler {
   bool PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Makes another try worth it for a guest that is at its limit. Error: it cannot go on, and was stopped.
   absl::Status MakeRoomWithinLimit(FaultPlan& plan);
+  // A page will do.
+  void GiveUpBlock(FaultPlan& plan, BlockRefusal why);
   void StopAtLimit();
   absl::StatusOr<Resolution> ResolveLocked(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -314,6 +333,7 @@ class GuestMemory final : public FaultHandler {
   }
   // Whether so many pages can be had without making reclaim start, or going beyond the guest's limit.
   bool HasPlenty(PageCount pages) const;
+  // Counts the refusals of what is touched for the first time.
   bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
@@ -321,6 +341,10 @@ class GuestMemory final : public FaultHandler {
   // is whole but out, one without frames, and one of which some pages have frames.
   absl::StatusOr<Resolution> ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // What keeps the block from being had whole, whoever asks, for as long as its pages are as they are.
+  std::optional<BlockRefusal> WhyNotWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // FailedPrecondition, counted.
+  absl::Status RefuseBlock(BlockRefusal why) const;
   // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
   // it.
   bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);

@@ -110,6 +110,11 @@ class MemoryManager final : private FrameMigrator {
   Prefetcher& prefetcher() { return prefetcher_; }
   Compactor& compactor() { return compactor_; }
   Merger& merger() { return merger_; }
+  const Merger& merger() const { return merger_; }
+  const SharedFrames& shared() const { return shared_; }
+  // Whether guests' equal pages come to share frames while the threads run.
+  bool merges() const { return merge_; }
+  const GranularityOptions& granularity() const { return granularity_; }
   // CPU time of the thread that writes to swap areas, while it runs.
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   // CPU time of the thread that moves stored bytes together, while it runs.

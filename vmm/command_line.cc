@@ -1,5 +1,7 @@
 #include "vmm/command_line.h"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,9 @@
 #include "vmm/bench/bench_report.h"
 #include "vmm/bench/benchmark.h"
 #include "vmm/bench/measurement.h"
+#include "vmm/control/client.h"
+#include "vmm/control/request.h"
+#include "vmm/control/socket_place.h"
 #include "vmm/doctor.h"
 #include "vmm/files.h"
 #include "vmm/flags.h"
@@ -33,6 +38,11 @@
 #include "workloads/spec.h"
 
 ABSL_DECLARE_FLAG(std::optional<std::string>, json);
+ABSL_FLAG(std::optional<std::string>, guest, std::nullopt, "which guest: its number, from 0, or its name");
+ABSL_FLAG(std::optional<uint64_t>, gfn, std::nullopt, "which of its pages: the guest frame number, address / 4096");
+ABSL_FLAG(
+    std::optional<std::string>, socket, std::nullopt,
+    "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
 
 namespace quire {
 namespace {
@@ -265,6 +275,80 @@ ExitStatus Zones(Args args, Console& console) {
   return ExitStatus::kAllWell;
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Questions to a run
+// ---------------------------------------------------------------------------------------------------------------------
+
+const std::vector<FlagGroup>& ExplainFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"What to explain",
+       {{"guest", "ID", "write a number such as 0, or a name such as guest-0"},
+        {"gfn", "N", "write a page number such as 4711 or 0x1267"}}},
+      {"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
+      {"Output", {{"json", "FILE", "write the path of a file, or - for standard output", "-"}}}};
+  return *groups;
+}
+
+std::string ExplainHelp() {
+  return absl::StrCat(
+      "Usage: quire explain --guest=ID --gfn=N [flags]\n\n",
+      "Says of a page of a guest that is running, by `quire run` of the same user, whether it is in memory, mapped by\n"
+      "2 MiB, and merged with others, and why not.\n\n",
+      FlagsHelp(ExplainFlags()),
+      "Examples\n"
+      "  quire explain --guest=0 --gfn=4711\n"
+      "      of the only run there is\n"
+      "  quire explain --guest=guest-1 --gfn=0x1267 --socket=/run/quire/4242.sock\n"
+      "      of one of several\n"
+      "  quire explain --guest=0 --gfn=4711 --json | jq .merge_refused\n"
+      "      for scripts: in the words of the report's merge.refused\n\n",
+      kExitStatuses);
+}
+
+absl::StatusOr<ControlRequest> ExplainRequest() {
+  const std::optional<std::string> guest = absl::GetFlag(FLAGS_guest);
+  const std::optional<uint64_t> gfn = absl::GetFlag(FLAGS_gfn);
+  if (!guest.has_value()) return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
+  if (!IsGuestName(*guest)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--guest=", *guest, " is no guest: write its number or name, such as guest-0"));
+  }
+  if (!gfn.has_value()) return absl::InvalidArgumentError("no page is named: write --gfn=4711, or another's number");
+  return ControlRequest{.guest = *guest, .gfn = *gfn};
+}
+
+absl::StatusOr<std::string> AskChosenRun(const ControlRequest& request) {
+  const absl::StatusOr<std::string> socket = ChooseSocket(absl::GetFlag(FLAGS_socket), RunningSockets());
+  return socket.ok() ? AskRun(*socket, request) : socket.status();
+}
+
+ExitStatus Explain(Args args, Console& console) {
+  if (absl::Status parsed = ParseFlags("quire explain", args, ExplainFlags()); !parsed.ok()) {
+    return Fail(parsed, console);
+  }
+  const absl::StatusOr<ControlRequest> request = ExplainRequest();
+  if (!request.ok()) return Fail(request.status(), console);
+  const absl::StatusOr<std::string> answer = AskChosenRun(*request);
+  if (!answer.ok()) return Fail(answer.status(), console);
+  const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
+  if (json == "-") {
+    console.out << *answer << std::endl;
+    return ExitStatus::kAllWell;
+  }
+  const absl::StatusOr<std::string> text = ExplanationText(*answer);
+  if (!text.ok()) return Fail(text.status(), console);
+  console.out << *text << std::flush;
+  if (json) {
+    if (absl::Status written = WriteWhole(*json, absl::StrCat(*answer, "\n")); !written.ok())
+      return Fail(written, console);
+  }
+  return ExitStatus::kAllWell;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The version
+// ---------------------------------------------------------------------------------------------------------------------
+
 std::string VersionHelp() { return "Usage: quire version\n\nPrints the version.\n"; }
 
 ExitStatus Version(Args args, Console& console) {
@@ -288,6 +372,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
+    {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"version", "print the version", Version, VersionHelp},
 };
 

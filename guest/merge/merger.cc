@@ -36,11 +36,58 @@ constexpr int kMostAge = 15;
 // many passes.
 constexpr int kAgeOfBroken = 8;
 
+MergeRefusal RefusalOf(GuestMemory::Merge::Outcome outcome) {
+  using Outcome = GuestMemory::Merge::Outcome;
+  switch (outcome) {
+    case Outcome::kMerged:
+      return MergeRefusal::kNone;
+    case Outcome::kBusy:
+      return MergeRefusal::kBusy;
+    case Outcome::kChanged:
+      return MergeRefusal::kChanged;
+    case Outcome::kFull:
+      return MergeRefusal::kFull;
+    case Outcome::kNoMemory:
+      return MergeRefusal::kNoMemory;
+    case Outcome::kCannot:
+      return MergeRefusal::kMapping;
+  }
+  return MergeRefusal::kNone;
+}
+
 Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
   return {.guest = GuestId{static_cast<uint16_t>(guest.id())}, .gfn = gfn};
 }
 
 }  // namespace
+
+absl::string_view Name(MergeRefusal refusal) {
+  switch (refusal) {
+    case MergeRefusal::kNone:
+      return "it was not refused";
+    case MergeRefusal::kUnique:
+      return "no page like it was found";
+    case MergeRefusal::kChanged:
+      return "it changes";
+    case MergeRefusal::kFresh:
+      return "it is zero for the first time";
+    case MergeRefusal::kBroken:
+      return "it was written to while it was shared";
+    case MergeRefusal::kWholeBlock:
+      return "its block is whole";
+    case MergeRefusal::kBusy:
+      return "it was in other hands";
+    case MergeRefusal::kLost:
+      return "the page that it was like has changed";
+    case MergeRefusal::kFull:
+      return "as many pages share the frame as may";
+    case MergeRefusal::kNoMemory:
+      return "no memory for a shared frame";
+    case MergeRefusal::kMapping:
+      return "mapping_limit";
+  }
+  return "";
+}
 
 Merger::Merger(Pool& pool, SharedFrames& shared, CandidateTable candidates, WithGuests with_guests,
                const MergerOptions& options)
@@ -135,6 +182,8 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   size_t found = 0, zeros = 0;
   for (size_t i = 0; i < samples_.size(); ++i) {
     const GuestMemory::PageSample& sample = samples_[i];
+    Mark& mark = marks[sample.gfn.value()];
+    mark.why = MergeRefusal::kNone;
     if (sample.zero || shared_.Offers(sample.hash)) {
       ++(sample.zero ? zeros : found);
       continue;
@@ -145,13 +194,22 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
       pairs_.push_back({.sample = i, .other = *other});
       ++found;
     } else {
-      Postpone(marks[sample.gfn.value()], 1);
+      Refuse(mark, MergeRefusal::kUnique);
+      Postpone(mark, 1);
     }
   }
   if (found + zeros == 0) return;
   // While memory is plentiful, zero pages of a whole block are most likely to be written to yet.
   if ((IsMemoryShort() ? found + zeros : found) < SplittingPays() && guest.IsWhole(number)) {
-    counters_.refused_whole_block.Add(found + zeros);
+    for (const GuestMemory::PageSample& sample : samples_) {
+      Mark& mark = marks[sample.gfn.value()];
+      if (mark.why == MergeRefusal::kNone) Refuse(mark, MergeRefusal::kWholeBlock);
+    }
+    // The earlier pages are not the only ones of their kind either.
+    for (const Pair& pair : pairs_) {
+      const auto of_other = marks_.find(static_cast<unsigned>(pair.other.guest));
+      if (of_other != marks_.end()) of_other->second[pair.other.gfn.value()].why = MergeRefusal::kWholeBlock;
+    }
     return;
   }
   ShareOthers(guests, pairs_);
@@ -165,7 +223,7 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
   std::vector<SharedFrames::Hold> holds;
   holds.reserve(samples_.size());
   for (const GuestMemory::PageSample& sample : samples_) {
-    const Mark mark = marks[sample.gfn.value()];
+    Mark& mark = marks[sample.gfn.value()];
     if (mark.skip > 0 || mark.merged) continue;
     if (sample.zero) {
       merges.push_back({.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kNothing});
@@ -173,16 +231,18 @@ void Merger::ScanBlock(Guests guests, GuestMemory& guest, BlockNumber number) {
       holds.push_back(*std::move(hold));
       merges.push_back(
           {.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kFrame, .hash = sample.hash, .hold = &holds.back()});
+    } else if (mark.why == MergeRefusal::kNone) {
+      Refuse(mark, MergeRefusal::kLost);
     }
   }
   guest.MergePages(number, seed_, absl::MakeSpan(merges));
-  Count(merges);
   for (const GuestMemory::Merge& merge : merges) {
     Mark& mark = marks[merge.gfn.value()];
     if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) {
-      PostponeUnmerged(mark, merge.outcome);
+      RefuseUnmerged(mark, merge.outcome);
       continue;
     }
+    (merge.into == GuestMemory::Merge::Into::kNothing ? counters_.zero : counters_.merged).Add();
     mark = Mark{};
     mark.merged = true;
   }
@@ -199,19 +259,36 @@ bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
   mark.hash = sample.hash & 0x3f;
   mark.seen = true;
   mark.merged = false;
-  if (broken) counters_.refused_broken.Add();
-  if (changed && !sample.zero) counters_.refused_changed.Add();
+  if (broken) {
+    Refuse(mark, MergeRefusal::kBroken);
+  } else if (changed) {
+    Refuse(mark, sample.zero ? MergeRefusal::kFresh : MergeRefusal::kChanged);
+  }
   if (broken || (changed && !sample.zero)) Postpone(mark, broken ? kAgeOfBroken : 1);
   return !broken && !changed;
 }
 
 void Merger::Postpone(Mark& mark, int passes) {
-  mark.age = static_cast<uint16_t>(std::min<int>(mark.age + passes, kMostAge));
-  mark.skip = static_cast<uint16_t>(SkipFor(mark.age));
+  mark.age = static_cast<uint8_t>(std::min<int>(mark.age + passes, kMostAge)) & 0xf;
+  mark.skip = static_cast<uint8_t>(SkipFor(mark.age)) & 0xf;
 }
 
-void Merger::PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
+void Merger::Refuse(Mark& mark, MergeRefusal why) {
+  counters_.refused[static_cast<size_t>(why)].Add();
+  mark.why = why;
+}
+
+void Merger::RefuseUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
+  Refuse(mark, RefusalOf(outcome));
   Postpone(mark, outcome == GuestMemory::Merge::Outcome::kCannot ? kAgeOfBroken : 1);
+}
+
+Merger::Memory Merger::Recall(GuestId guest, Gfn gfn) const {
+  absl::MutexLock lock(&lock_);
+  const auto marks = marks_.find(static_cast<unsigned>(guest));
+  if (marks == marks_.end() || gfn.value() >= marks->second.size()) return {};
+  const Mark& mark = marks->second[gfn.value()];
+  return {.why = mark.why, .skip = mark.skip};
 }
 
 void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
@@ -238,42 +315,17 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
     begin = end;
     GuestMemory* const guest = FindGuest(guests, first.guest);
     if (guest == nullptr) continue;
+    std::vector<Mark>& marks = marks_[guest->id()];
     if (merges.size() < SplittingPays() && guest->IsWhole(BlockOf(first.gfn))) {
-      counters_.refused_whole_block.Add(merges.size());
+      for (const GuestMemory::Merge& merge : merges) Refuse(marks[merge.gfn.value()], MergeRefusal::kWholeBlock);
       continue;
     }
     guest->MergePages(BlockOf(first.gfn), seed_, absl::MakeSpan(merges));
-    Count(merges);
-    std::vector<Mark>& marks = marks_[guest->id()];
     for (const GuestMemory::Merge& merge : merges) {
       Mark& mark = marks[merge.gfn.value()];
       mark.merged = merge.outcome == GuestMemory::Merge::Outcome::kMerged;
-      if (!mark.merged) PostponeUnmerged(mark, merge.outcome);
-    }
-  }
-}
-
-void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
-  using Outcome = GuestMemory::Merge::Outcome;
-  for (const GuestMemory::Merge& merge : merges) {
-    switch (merge.outcome) {
-      case Outcome::kMerged:
-        if (merge.into == GuestMemory::Merge::Into::kNothing) counters_.zero.Add();
-        if (merge.into == GuestMemory::Merge::Into::kFrame) counters_.merged.Add();
-        break;
-      case Outcome::kBusy:
-      case Outcome::kFull:
-        counters_.refused_busy.Add();
-        break;
-      case Outcome::kChanged:
-        counters_.refused_changed.Add();
-        break;
-      case Outcome::kNoMemory:
-        counters_.refused_no_memory.Add();
-        break;
-      case Outcome::kCannot:
-        counters_.refused_mapping.Add();
-        break;
+      mark.why = MergeRefusal::kNone;
+      if (!mark.merged) RefuseUnmerged(mark, merge.outcome);
     }
   }
 }

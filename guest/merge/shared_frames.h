@@ -93,6 +93,8 @@ class SharedFrames {
   using Sharers = absl::InlinedVector<Sharer, 8>;
   // Who shares the frame now; whoever acts on it confirms it under the lock of each page's block.
   Sharers SharersOf(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);
+  // How many pages may share a frame.
+  uint32_t max_sharing() const { return max_sharing_; }
   std::byte* AddressOf(FrameNumber frame) const { return pool_.Frame(frame); }
   const std::byte* AddressOf(const Hold& hold) const { return pool_.Frame(hold.frame()); }
   uint64_t HashOf(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);

@@ -783,6 +783,23 @@ uint32_t SwapSpace::RefsOf(SwapSlot slot) const {
   return slots_[slot].refs();
 }
 
+SwapSpace::SlotFacts SwapSpace::Describe(SwapSlot slot) const {
+  if (slot.value() >= slots_.capacity()) return {};
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  const SlotRecord& record = slots_[slot];
+  SlotFacts facts{.length = record.length(), .zstd = record.codec() == SlotCodec::kZstd, .pages = record.refs()};
+  using Where = SlotFacts::Where;
+  if (record.in_pool()) {
+    facts.where = Where::kPool;
+  } else if (record.kind() == SlotKind::kBacked) {
+    facts.where = Where::kArea;
+    facts.area = std::string(areas_[record.area()]->store().name());
+  } else if (record.kind() == SlotKind::kSameFilled) {
+    facts.where = Where::kRecord;
+  }
+  return facts;
+}
+
 std::vector<ZoneStatistics> SwapSpace::zones() const {
   std::vector<ZoneStatistics> all = zone_.statistics();
   const auto add = [&](absl::string_view name, ByteCount size, const TableStatistics& table) {

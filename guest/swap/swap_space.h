@@ -220,6 +220,15 @@ class SwapSpace {
   static constexpr PageCount TablesFor(PageCount stored) {
     return PageCount::Ceil(SlotTable::SizeOf(stored.in_pages()));
   }
+  // Where a stored page is, for explanations. It may have changed since.
+  struct SlotFacts {
+    enum class Where : uint8_t { kRecord, kPool, kArea, kNowhere } where = Where::kNowhere;
+    uint64_t length = 0;    // bytes stored; kPageSize: the page as it is
+    bool zstd = false;      // or LZ4
+    uint32_t pages = 0;     // that have this content
+    std::string area = {};  // if it is in one
+  };
+  SlotFacts Describe(SwapSlot slot) const;
   // Only while nothing else runs.
   absl::Status Check();
 

@@ -59,6 +59,8 @@ bool AnyIsStopped(const Snapshot& snapshot) {
                      [](const GuestSnapshot& guest) { return guest.state == GuestSnapshot::State::kStopped; });
 }
 
+void RunInThisProcess(const RunOptions& options, const Watch& watch) { _exit(RunHere(options, watch, "/dev/null")); }
+
 ChildRun RunInChild(const RunOptions& options, const Watch& watch) {
   const std::string path = absl::StrCat(testing::TempDir(), "/report-", getpid(), ".json");
   const pid_t child = fork();

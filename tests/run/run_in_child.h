@@ -26,6 +26,9 @@ bool AnyIsStopped(const Snapshot& snapshot);
 
 ChildRun RunInChild(const RunOptions& options, const Watch& watch = nullptr);
 
+// For a process that was forked for it, and ends with the run's status.
+[[noreturn]] void RunInThisProcess(const RunOptions& options, const Watch& watch = nullptr);
+
 }  // namespace quire
 
 #endif  // QUIRE_TESTS_RUN_RUN_IN_CHILD_H_

@@ -1,0 +1,102 @@
+#include "vmm/control/commands.h"
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "guest/explain.h"
+#include "guest/memory_manager.h"
+#include "guest/page_entry.h"
+#include "guest/swap/swap_space.h"
+#include "nlohmann/json.hpp"
+#include "vmm/control/request.h"
+
+namespace quire {
+namespace {
+
+using Json = nlohmann::json;
+
+absl::string_view Name(SwapSpace::SlotFacts::Where where) {
+  switch (where) {
+    case SwapSpace::SlotFacts::Where::kRecord:
+      return "word";
+    case SwapSpace::SlotFacts::Where::kPool:
+      return "ram";
+    case SwapSpace::SlotFacts::Where::kArea:
+      return "area";
+    case SwapSpace::SlotFacts::Where::kNowhere:
+      break;
+  }
+  return "";
+}
+
+Json StoredJson(const SwapSpace::SlotFacts& stored) {
+  Json json{{"where", Name(stored.where)}, {"pages", stored.pages}};
+  if (!stored.area.empty()) json["area"] = stored.area;
+  if (stored.length == 0) return json;
+  json["bytes"] = stored.length;
+  if (stored.length < kPageSize) json["codec"] = stored.zstd ? "zstd" : "lz4";
+  return json;
+}
+
+Json ExplanationJson(const std::string& name, const Explanation& e) {
+  Json block = Json::object();
+  for (int state = 0; state < kPageStates; ++state) {
+    const uint64_t pages = e.block_pages[static_cast<size_t>(state)];
+    if (pages > 0) block[std::string(Name(static_cast<PageState>(state)))] = pages;
+  }
+  Json json{{"id", e.guest},
+            {"guest", name},
+            {"gfn", e.gfn.value()},
+            {"state", Name(e.state)},
+            {"zero", e.zero},
+            {"block", BlockOf(e.gfn).value()},
+            {"block_whole", e.whole},
+            {"block_pages", block},
+            {"huge_refused", e.huge_refused},
+            {"merge_refused", e.merge_refused},
+            {"merge_skipped_passes", e.skipped_passes},
+            {"sentences", {e.residence, e.huge, e.merging}}};
+  if (e.frame.has_value()) json["frame"] = e.frame->value();
+  if (e.sharers > 0) json["sharers"] = e.sharers;
+  if (e.stored.has_value()) json[e.state == PageState::kSwapped ? "stored" : "kept"] = StoredJson(*e.stored);
+  return json;
+}
+
+absl::StatusOr<const GuestSet::Guest*> FindGuest(const GuestSet& set, const std::string& wanted) {
+  size_t number = set.guests().size();
+  const bool numbered = absl::SimpleAtoi(wanted, &number);
+  for (size_t i = 0; i < set.guests().size(); ++i) {
+    if (set.guests()[i].name == wanted || (numbered && i == number)) return &set.guests()[i];
+  }
+  return absl::InvalidArgumentError(absl::StrCat("there is no guest ", wanted, ": the run has ",
+                                                 set.guests().front().name, " to ", set.guests().back().name,
+                                                 ", numbered from 0"));
+}
+
+absl::StatusOr<Json> Explained(GuestSet& set, const ControlRequest& request) {
+  const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
+  if (!guest.ok()) return guest.status();
+  if ((*guest)->memory == nullptr) {
+    return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
+  }
+  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *(*guest)->memory, Gfn(request.gfn));
+  if (!e.ok()) return e.status();
+  return ExplanationJson((*guest)->name, *e);
+}
+
+absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {
+  const absl::StatusOr<ControlRequest> request = ParseRequest(line);
+  if (!request.ok()) return request.status();
+  return Explained(set, *request);
+}
+
+}  // namespace
+
+std::string AnswerRequest(GuestSet& set, absl::string_view request) {
+  const absl::StatusOr<Json> answer = Do(set, request);
+  const Json json = answer.ok() ? *answer : Json{{"error", answer.status().message()}};
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace quire

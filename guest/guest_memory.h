@@ -8,9 +8,9 @@
 //     Reclaimer's queue lock
 //     the arena's, the budget's and the swap store's locks: leaves, never held across a wait
 //
-// The class is in six files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), what explanations are made
-// of (guest_memory_look.cc), and the rest.
+// The class is in seven files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc),
+// what takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), what explanations are
+// made of (guest_memory_look.cc), memory that fails (guest_memory_poison.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
@@ -230,6 +230,18 @@ class GuestMemory final : public FaultHandler {
   void Migrate(absl::Span<FrameMigrator::Move> moves, FrameMigrator::WholeBlocks whole);
   // As FrameMigrator::Evict, for the frame of page `gfn`.
   FrameMigrator::Answer EvictPage(Gfn gfn, FrameNumber frame);
+
+  // --- For frames whose memory has failed (docs/poison.md). Their bytes are not read any more.
+
+  // Page `gfn` has this frame and loses it with its content; who touches it next stops the guest.
+  enum class Loss : uint8_t {
+    kLost,
+    kNotItsFrame,  // the page has another one, or none
+    kBusy,         // the page is being stored, from a copy that was made before
+  };
+  Loss PoisonPage(Gfn gfn, FrameNumber frame);
+  // The same of a page that shares a frame. False: it does not.
+  bool PoisonShared(Gfn gfn, const SharedFrames::Hold& frame);
 
   // --- The end.
 

@@ -188,7 +188,8 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
     case PageState::kPoisoned:
       break;
   }
-  return absl::DataLossError(absl::StrCat("the content of page ", gfn.value(), " of guest ", id(), " is lost"));
+  return absl::DataLossError(
+      absl::StrCat("page ", gfn.value(), " of guest-", id(), " is lost: the memory that held it has failed"));
 }
 
 // --- Single pages and short runs.

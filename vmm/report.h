@@ -41,6 +41,7 @@ struct PoolReport {
   ByteCount shared_bytes = {};      // gauge
   ByteCount compressed_bytes = {};  // gauge
   ByteCount wired_bytes = {};       // gauge
+  ByteCount poisoned_bytes = {};    // gauge: of failed memory, which is never used again
   ByteCount free_bytes = {};        // gauge
   ByteCount metadata_bytes = {};    // gauge: bookkeeping, software EPTs included; outside the limit
 };

@@ -1,6 +1,7 @@
 #include "vmm/run.h"
 
 #include <algorithm>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@
 #include "vmm/control/server.h"
 #include "vmm/control/socket_place.h"
 #include "vmm/guest_set.h"
+#include "vmm/memory_failure.h"
 #include "workloads/spec.h"
 
 namespace quire {
@@ -205,6 +207,7 @@ void GuestRun::ReportManager(Report& report) {
   report.pool.out_bytes = set_.manager()->PagesIn(PageState::kOut).bytes();
   report.pool.compressed_bytes = stored.held.bytes();
   report.pool.wired_bytes = pool.wired().bytes();
+  report.pool.poisoned_bytes = pool.poisoned().bytes();
   report.pool.free_bytes = (pool.budget().limit() - pool.budget().charged() + pool.arena().counts().free).bytes();
   report.pool.metadata_bytes += set_.manager()->metadata();
 
@@ -367,6 +370,21 @@ absl::StatusOr<std::unique_ptr<ControlServer>> StartControl(const RunOptions& op
   return nullptr;
 }
 
+// Null where the host kernel has the memory.
+std::unique_ptr<MemoryFailureWatch> WatchFailures(GuestSet& set) {
+  if (set.manager() == nullptr) return nullptr;
+  std::vector<MemoryFailureWatch::Window> windows;
+  for (const GuestSet::Guest& guest : set.guests()) {
+    if (guest.kvm != nullptr) windows.push_back({.begin = guest.kvm->window()->base(), .guest = guest.memory});
+  }
+  const auto tell = [](const absl::StatusOr<MemoryManager::Poisoned>& poisoned) {
+    if (!poisoned.ok()) return void(std::cerr << "quire: memory has failed: " << poisoned.status().message() << "\n");
+    std::cerr << absl::StrCat("quire: frame ", poisoned->frame.value(), " of the pool has failed; ",
+                              poisoned->lost.in_pages(), " pages of guests are lost\n");
+  };
+  return std::make_unique<MemoryFailureWatch>(*set.manager(), windows, tell);
+}
+
 }  // namespace
 
 absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progress) {
@@ -378,6 +396,7 @@ absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progre
   }
   absl::StatusOr<std::unique_ptr<GuestSet>> set = GuestSet::Create(options, workload);
   if (!set.ok()) return set.status();
+  const std::unique_ptr<MemoryFailureWatch> failures = WatchFailures(**set);
   const absl::StatusOr<std::unique_ptr<ControlServer>> control = StartControl(options, **set, progress);
   if (!control.ok()) return control.status();
   GuestRun run(options, **set);

@@ -24,6 +24,9 @@ bool IsMovable(FrameDescriptor frame) {
   return frame.is(FrameKind::kOwned) || frame.is(FrameKind::kZone) || frame.is(FrameKind::kShared);
 }
 
+// Whatever is done, it stays where it is.
+bool IsFixed(FrameDescriptor frame) { return frame.is(FrameKind::kWired) || frame.is(FrameKind::kPoisoned); }
+
 // How many frames from this one on are not in use: a whole run, or one in a per-CPU list.
 uint64_t UnusedFrom(FrameDescriptor frame) {
   if (frame.is(FrameKind::kFree)) return PageCount::OfOrder(frame.order()).in_pages();
@@ -134,7 +137,7 @@ Compaction::Sweep Compaction::SweepOnce(FrameRange range, const Means& means, Fr
 }
 
 Compaction::Sweep Compaction::SweepPage(FrameNumber frame, FrameDescriptor owner, const Means& means, Batch& batch) {
-  if (owner.is(FrameKind::kWired)) {
+  if (IsFixed(owner)) {
     counters_.refused_cannot.Add();
     return Sweep::kFailed;
   }
@@ -237,7 +240,7 @@ Compaction::BlockUse Compaction::LookAt(FrameNumber head) const {
     const FrameDescriptor descriptor = arena_.frames().Get(head + PageCount(i));
     const uint64_t unused = UnusedFrom(descriptor);
     if (unused == 0) ++use.used;
-    if (descriptor.is(FrameKind::kWired)) use.movable = false;
+    if (IsFixed(descriptor)) use.movable = false;
     i += std::max<uint64_t>(unused, 1);
   }
   return use;

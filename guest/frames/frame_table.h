@@ -43,7 +43,18 @@
 
 namespace quire {
 
-enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kIsolated, kBusy, kOwned, kZone, kWired, kShared };
+enum class FrameKind : uint8_t {
+  kAbsent = 0,
+  kFree,
+  kCached,
+  kIsolated,
+  kBusy,
+  kOwned,
+  kZone,
+  kWired,
+  kShared,
+  kPoisoned
+};
 const char* FrameKindName(FrameKind kind);
 
 // Which guest owns a page, as the reverse map names it.
@@ -63,6 +74,8 @@ class FrameDescriptor {
   static constexpr FrameDescriptor Isolated() { return FrameDescriptor(FrameKind::kIsolated); }
   static constexpr FrameDescriptor Busy() { return FrameDescriptor(FrameKind::kBusy); }
   static constexpr FrameDescriptor Wired() { return FrameDescriptor(FrameKind::kWired); }
+  // Its memory has failed: nobody owns it, and nobody frees it.
+  static constexpr FrameDescriptor Poisoned() { return FrameDescriptor(FrameKind::kPoisoned); }
   static constexpr FrameDescriptor Free(int order, FrameNumber previous, FrameNumber next) {
     return FrameDescriptor(FrameKind::kFree, Order(order) | next.value() << 8 | previous.value() << 36);
   }

@@ -101,6 +101,13 @@ class SharedFrames {
   // Nobody finds the frame by its content any more: it is about to be given up.
   void Retire(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
 
+  // Its memory has failed: it is found by nobody any more, and never used again once its last page has left.
+  void Poison(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
+  // Another frame of the same content, as far as its hash says, which has been neither retired nor poisoned: one that
+  // another page may share, if there is one.
+  std::optional<Hold> FindLike(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
+  bool IsFull(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);
+
   // A page of it has been mapped. What WasUsed tells, and forgets.
   void NoteUsed(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
   bool WasUsed(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
@@ -128,6 +135,7 @@ class SharedFrames {
     uint32_t count = 0;  // pages
     uint32_t holds = 0;
     bool retired = false;
+    bool poisoned = false;
     bool used = false;
   };
   struct Link {

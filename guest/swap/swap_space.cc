@@ -443,6 +443,14 @@ PageCount SwapSpace::DropKept(PageCount wanted) {
   return freed();
 }
 
+// Twice: a copy that is dropped after its bytes are gone may have been used in between.
+FrameMigrator::Answer SwapSpace::ReplacePoisoned(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+  DropKept(nullptr, [] { return true; });
+  const FrameMigrator::Answer answer = zone_.Replace(from, owner, to, Keg::FrameBytes::kLost);
+  DropKept(nullptr, [] { return true; });
+  return answer;
+}
+
 void SwapSpace::DropKept(const SwapArea* area, absl::FunctionRef<bool()> more) {
   for (uint64_t first = 0; first < slots_.capacity() && more(); first += SlotTable::kCluster) {
     uint32_t dropped = 0;

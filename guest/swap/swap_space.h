@@ -194,6 +194,11 @@ class SwapSpace {
     return zone_.Migrate(from, owner, to);
   }
 
+  // A frame of the store whose memory has failed gives its place to `to`, which is allocated, and is taken out of use.
+  // What was stored in it is lost: whoever loads it is told (DataLoss). Copies that were kept are dropped, so that none
+  // is taken for a page's content. Answers as Migrate's.
+  FrameMigrator::Answer ReplacePoisoned(FrameNumber from, FrameDescriptor owner, FrameNumber to);
+
   struct Statistics {
     PageCount stored;        // pages, wherever they are
     PageCount shared;        // of them: beyond the first of each slot

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <vector>
 
 #include "absl/functional/function_ref.h"
@@ -38,6 +39,8 @@ class Machine {
 
   // So few that they run out.
   static constexpr PageCount kIslands{4};
+  // Each may keep a block of the arena from being emptied.
+  static constexpr PageCount kMostPoisoned{8};
   static constexpr ByteCount kSwapArea = ByteCount::MiB(6);
 
   // Three guests, which together have more memory than the pool.
@@ -58,7 +61,8 @@ class Machine {
   struct Guest {
     GuestMemory* memory;
     std::unique_ptr<SoftwareMmu> mmu;
-    std::map<Gfn, Page> pages;  // those that are not zero
+    std::map<Gfn, Page> pages = {};  // those that are not zero
+    std::set<Gfn> lost = {};         // by memory that failed
     bool stopped = false;
   };
 
@@ -77,6 +81,7 @@ class Machine {
   absl::Status Do(const MergePass& op);
   absl::Status Do(const ReclaimShared& op);
   absl::Status Do(const Recompress& op);
+  absl::Status Do(const Poison& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);
@@ -89,7 +94,7 @@ class Machine {
   // Changes a page in the guest and in the map.
   absl::Status Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change);
   // Whether an error of an access is as it should be.
-  absl::Status Judge(Guest& guest, const absl::Status& status);
+  absl::Status Judge(Guest& guest, Gfn gfn, const absl::Status& status);
   // About how many frames a guest has to hold to keep its pages, and how many of the others compress.
   struct Needs {
     PageCount frames;

@@ -140,6 +140,14 @@ TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   EXPECT_GT(machine.manager().swap().refused_limit.value(), 50u);
 }
 
+TEST(MachineTest, MemoryReallyFailsInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().pool().poisoned(), PageCount(4));
+  EXPECT_EQ(machine.Check(), absl::OkStatus());
+}
+
 TEST(MachineTest, AWrongByteIsFound) {
   Machine machine;
   ASSERT_EQ(machine.Apply(Write{.guest = 1, .page = 5, .content = Content::kNoise, .seed = 1}), absl::OkStatus());

@@ -75,13 +75,13 @@ absl::StatusOr<std::string> AskRun(const std::string& socket, const ControlReque
   return std::string(absl::StripSuffix(*answer, "\n"));
 }
 
-absl::StatusOr<std::string> ExplanationText(const std::string& answer) {
+absl::StatusOr<std::string> AnswerText(const std::string& answer) {
   const Json json = Parse(answer);
-  if (!json.is_object() || !json.contains("guest") || !json["guest"].is_string() || !json.contains("gfn") ||
-      !json["gfn"].is_number_unsigned() || !json.contains("sentences") || !json["sentences"].is_array()) {
-    return absl::InternalError("what came is no explanation: is the run of the same version of quire?");
+  if (!json.is_object() || !json.contains("title") || !json["title"].is_string() || !json.contains("sentences") ||
+      !json["sentences"].is_array()) {
+    return absl::InternalError("what came is no answer: is the run of the same version of quire?");
   }
-  std::string text = absl::StrCat("Page ", json["gfn"].get<uint64_t>(), " of ", json["guest"].get<std::string>(), "\n");
+  std::string text = absl::StrCat(json["title"].get<std::string>(), "\n");
   for (const Json& sentence : json["sentences"]) {
     if (sentence.is_string()) absl::StrAppend(&text, "  ", Wrap(sentence.get<std::string>(), 100, 2), "\n");
   }

@@ -20,8 +20,8 @@ absl::StatusOr<std::string> ChooseSocket(const std::optional<std::string>& given
 // says that the request cannot be served; Internal, what came is no answer.
 absl::StatusOr<std::string> AskRun(const std::string& socket, const ControlRequest& request);
 
-// The answer to an explain request for people. Error: Internal, it is none.
-absl::StatusOr<std::string> ExplanationText(const std::string& answer);
+// The answer to a request for people. Error: Internal, it is none.
+absl::StatusOr<std::string> AnswerText(const std::string& answer);
 
 }  // namespace quire
 

@@ -1,9 +1,13 @@
 #include "vmm/control/commands.h"
 
+#include <vector>
+
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/units.h"
 #include "guest/explain.h"
 #include "guest/memory_manager.h"
 #include "guest/page_entry.h"
@@ -56,6 +60,7 @@ Json ExplanationJson(const std::string& name, const Explanation& e) {
             {"huge_refused", e.huge_refused},
             {"merge_refused", e.merge_refused},
             {"merge_skipped_passes", e.skipped_passes},
+            {"title", absl::StrCat("Page ", e.gfn.value(), " of ", name)},
             {"sentences", {e.residence, e.huge, e.merging}}};
   if (e.frame.has_value()) json["frame"] = e.frame->value();
   if (e.sharers > 0) json["sharers"] = e.sharers;
@@ -77,18 +82,77 @@ absl::StatusOr<const GuestSet::Guest*> FindGuest(const GuestSet& set, const std:
 absl::StatusOr<Json> Explained(GuestSet& set, const ControlRequest& request) {
   const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
   if (!guest.ok()) return guest.status();
-  if ((*guest)->memory == nullptr) {
-    return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
-  }
-  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *(*guest)->memory, Gfn(request.gfn));
+  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *(*guest)->memory, Gfn(*request.gfn));
   if (!e.ok()) return e.status();
   return ExplanationJson((*guest)->name, *e);
+}
+
+absl::string_view Name(MemoryManager::Poisoned::Was was) {
+  switch (was) {
+    case MemoryManager::Poisoned::Was::kFree:
+      return "free";
+    case MemoryManager::Poisoned::Was::kPage:
+      return "page";
+    case MemoryManager::Poisoned::Was::kShared:
+      return "shared";
+    case MemoryManager::Poisoned::Was::kStored:
+      return "stored";
+  }
+  return "";
+}
+
+std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests) {
+  const std::string lost = guests.empty() ? "nothing is lost"
+                                          : absl::StrCat("lost to ", absl::StrJoin(guests, ", "), ", stopped when ",
+                                                         guests.size() == 1 ? "it touches it" : "they touch it",
+                                                         " without giving it up before");
+  switch (p.was) {
+    case MemoryManager::Poisoned::Was::kFree:
+      return "It was free: nothing is lost.";
+    case MemoryManager::Poisoned::Was::kPage:
+      return absl::StrCat("It held a page that is ", lost, ".");
+    case MemoryManager::Poisoned::Was::kShared:
+      return absl::StrCat("It was shared; of its pages ", p.recovered.in_pages(),
+                          " have another frame of the same content now, and ", p.lost.in_pages(),
+                          " are without one: ", lost, ".");
+    case MemoryManager::Poisoned::Was::kStored:
+      return "It held compressed pages: a guest that needs one of them is stopped.";
+  }
+  return "";
+}
+
+Json PoisonedJson(const GuestSet& set, const MemoryManager::Poisoned& p) {
+  std::vector<std::string> guests;
+  for (const unsigned id : p.guests) guests.push_back(set.guests()[id].name);
+  return Json{{"title", absl::StrCat("Frame ", p.frame.value(), " of the pool is never used again")},
+              {"frame", p.frame.value()},
+              {"was", Name(p.was)},
+              {"lost_pages", p.lost.in_pages()},
+              {"recovered_pages", p.recovered.in_pages()},
+              {"guests", guests},
+              {"sentences", {WhatBecameOf(p, guests)}}};
+}
+
+absl::StatusOr<Json> PoisonedFor(GuestSet& set, const ControlRequest& request) {
+  absl::StatusOr<MemoryManager::Poisoned> poisoned;
+  if (request.frame.has_value()) {
+    poisoned = set.manager()->PoisonFrame(FrameNumber(*request.frame));
+  } else {
+    const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
+    if (!guest.ok()) return guest.status();
+    poisoned = set.manager()->PoisonPage(*(*guest)->memory, Gfn(*request.gfn));
+  }
+  if (!poisoned.ok()) return poisoned.status();
+  return PoisonedJson(set, *poisoned);
 }
 
 absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {
   const absl::StatusOr<ControlRequest> request = ParseRequest(line);
   if (!request.ok()) return request.status();
-  return Explained(set, *request);
+  if (set.manager() == nullptr) {
+    return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
+  }
+  return request->command == ControlRequest::Command::kExplain ? Explained(set, *request) : PoisonedFor(set, *request);
 }
 
 }  // namespace

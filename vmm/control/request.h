@@ -1,6 +1,8 @@
 // What is asked of a run over its control socket: one line a connection, a command's name and key=value words.
 //
 //     explain guest=guest-0 gfn=4711
+//     poison guest=guest-0 gfn=4711
+//     poison frame=1303
 //
 // The answer is one line of JSON: {"error": "..."}, or what the command says.
 #ifndef QUIRE_VMM_CONTROL_REQUEST_H_
@@ -20,9 +22,11 @@ namespace quire {
 inline constexpr size_t kLongestRequest = 1024;
 
 struct ControlRequest {
-  enum class Command : uint8_t { kExplain } command = Command::kExplain;
+  // What to do to a page, or for kPoison to a frame of the pool.
+  enum class Command : uint8_t { kExplain, kPoison } command = Command::kExplain;
   std::string guest = {};  // a number or a name; words of letters, digits, '-', '_' and '.'
-  uint64_t gfn = 0;
+  std::optional<uint64_t> gfn = {};
+  std::optional<uint64_t> frame = {};  // instead of a guest's page
 
   friend bool operator==(const ControlRequest&, const ControlRequest&) = default;
 };

@@ -26,6 +26,18 @@ TEST(ControlRequestTest, ARequestIsReadBackAsItWasWritten) {
   EXPECT_EQ(*ParseRequest(FormatRequest(request)), request);
 }
 
+TEST(ControlRequestTest, AFrameStandsForAPage) {
+  const ControlRequest frame{.command = ControlRequest::Command::kPoison, .frame = 1303};
+  EXPECT_EQ(FormatRequest(frame), "poison frame=1303");
+  EXPECT_EQ(*ParseRequest(FormatRequest(frame)), frame);
+  const ControlRequest page{.command = ControlRequest::Command::kPoison, .guest = "0", .gfn = 7};
+  EXPECT_EQ(*ParseRequest(FormatRequest(page)), page);
+  for (const char* line : {"poison", "poison guest=0", "poison gfn=7", "poison guest=0 gfn=7 frame=1"}) {
+    EXPECT_THAT(WhyNot(line), HasSubstr("poison needs a page or a frame")) << line;
+  }
+  EXPECT_THAT(WhyNot("explain frame=1"), HasSubstr("explain needs a guest and a page"));
+}
+
 TEST(ControlRequestTest, WordsMayComeInAnyOrderAndApart) {
   const ControlRequest request = *ParseRequest("  explain   gfn=18446744073709551615 guest=3 ");
   EXPECT_EQ(request.guest, "3");

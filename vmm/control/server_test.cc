@@ -218,11 +218,11 @@ TEST(PlaceForSocketTest, ADirectoryThatOthersMayWriteToIsPassedBy) {
   for (const std::string& directory : {open, own, std::string(top)}) rmdir(directory.c_str());
 }
 
-TEST(ExplanationTextTest, SentencesAreForPeople) {
-  EXPECT_EQ(ExplanationText(R"({"guest": "guest-0", "gfn": 7, "sentences": ["It is out.", "So."]})").value(),
+TEST(AnswerTextTest, SentencesAreForPeople) {
+  EXPECT_EQ(AnswerText(R"({"title": "Page 7 of guest-0", "sentences": ["It is out.", "So."]})").value(),
             "Page 7 of guest-0\n  It is out.\n  So.\n");
-  for (const char* other : {"", "[]", "{}", R"({"guest": 1, "gfn": 7, "sentences": []})"}) {
-    EXPECT_FALSE(ExplanationText(other).ok()) << other;
+  for (const char* other : {"", "[]", "{}", R"({"title": 1, "sentences": []})"}) {
+    EXPECT_FALSE(AnswerText(other).ok()) << other;
   }
 }
 

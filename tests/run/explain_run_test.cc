@@ -10,7 +10,6 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "base/units.h"
@@ -39,8 +38,7 @@ class ExplainRunTest : public ::testing::Test {
     options_.huge = Huge::kNever;
     options_.workload = "random:common=1,written=0";
     options_.duration = absl::Minutes(15);
-    // A socket's path is short; the one of a test's own directory need not be.
-    options_.control = absl::StrCat("/tmp/quire-explain-", getpid(), ".sock");
+    options_.control = directory_.socket();
   }
   void TearDown() override {
     if (run_ > 0) EndRun();
@@ -69,6 +67,7 @@ class ExplainRunTest : public ::testing::Test {
     return answer.ok() ? nlohmann::json::parse(*answer) : nlohmann::json();
   }
 
+  SocketDirectory directory_;
   RunOptions options_;
   pid_t run_ = 0;
 };

@@ -1,10 +1,7 @@
 // A frame of a run fails: the guest that has it is told, and no other.
-#include <unistd.h>
-
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "base/units.h"
 #include "gmock/gmock.h"
@@ -41,7 +38,6 @@ class PoisonRunTest : public ::testing::Test {
     options.workload = "random";
     // Ended by the watch, however slow the machine or the sanitizer.
     options.duration = absl::Minutes(15);
-    options.control = absl::StrCat("/tmp/quire-poison-", getpid(), ".sock");
     return options;
   }
   static bool AllAreRunning(const Snapshot& snapshot) {
@@ -53,7 +49,9 @@ class PoisonRunTest : public ::testing::Test {
 };
 
 TEST_F(PoisonRunTest, TheGuestThatTouchesTheLostPageIsStoppedAndTheOtherGoesOn) {
-  const RunOptions options = Options();
+  const SocketDirectory directory;
+  RunOptions options = Options();
+  options.control = directory.socket();
   bool poisoned = false;
   const ChildRun run = RunInChild(options, [&](const Snapshot& snapshot) {
     // Any page but the lowest, which a guest under KVM may never touch again.

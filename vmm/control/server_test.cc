@@ -77,7 +77,7 @@ class ControlServerTest : public ::testing::Test {
   std::string directory_;
   std::string path_;
   std::atomic<int> answered_ = 0;
-  size_t padding_ = 0;
+  std::atomic<size_t> padding_ = 0;
   std::unique_ptr<ControlServer> server_;
 };
 

@@ -10,14 +10,16 @@
 //
 // Of guests that are cloned from one another, the locks of a clone's block come before those of its template's.
 //
-// The class is in seven files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc),
+// The class is in nine files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc),
 // what takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), pages that stay
-// (guest_memory_wire.cc), clones (guest_memory_clone.cc), and the rest.
+// (guest_memory_wire.cc), clones (guest_memory_clone.cc), memory that fails (guest_memory_poison.cc), what explanations
+// are made of (guest_memory_look.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.
 #ifndef QUIRE_GUEST_GUEST_MEMORY_H_
 #define QUIRE_GUEST_GUEST_MEMORY_H_
 
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <cstdint>
@@ -43,6 +45,7 @@
 #include "guest/frames/page_limit.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_limits.h"
+#include "guest/huge/block_refusal.h"
 #include "guest/huge/compactor.h"
 #include "guest/huge/granularity.h"
 #include "guest/huge/prefetch_hooks.h"
@@ -70,6 +73,7 @@ struct FaultCounters {
   Counter whole;
   Counter promotions;
   Counter prefetched;  // blocks brought in ahead of a stream
+  BlockRefusals whole_refused;
 };
 
 struct SwapCounters {
@@ -276,6 +280,18 @@ class GuestMemory final : public FaultHandler {
   // As FrameMigrator::Evict, for the frame of page `gfn`.
   FrameMigrator::Answer EvictPage(Gfn gfn, FrameNumber frame);
 
+  // --- For frames whose memory has failed (docs/poison.md). Their bytes are not read any more.
+
+  // Page `gfn` has this frame and loses it with its content; who touches it next stops the guest.
+  enum class Loss : uint8_t {
+    kLost,
+    kNotItsFrame,  // the page has another one, or none
+    kBusy,         // the page is being stored, from a copy that was made before
+  };
+  Loss PoisonPage(Gfn gfn, FrameNumber frame);
+  // The same of a page that shares a frame. False: it does not.
+  bool PoisonShared(Gfn gfn, const SharedFrames::Hold& frame);
+
   // --- The end.
 
   // No fault is answered any more; `reason` is what they get. The first call counts.
@@ -301,8 +317,21 @@ class GuestMemory final : public FaultHandler {
 
   // Verifies the numbered invariants of docs/page_states.md. Only while nothing else runs.
   absl::Status Check();
-  // The state of one page, for tests and explanations.
+  // The state of one page, for tests.
   PageEntry EntryOf(Gfn gfn);
+
+  // What there is to say of a page and its block, for explanations. It may have changed since.
+  struct PageFacts {
+    PageEntry entry;
+    bool zero = false;                             // it has a frame, and that is all zeros
+    std::array<uint16_t, kPageStates> count = {};  // of its block's pages in each state
+    bool whole = false;                            // of its block
+    bool may_be_whole = false;                     // as far as the options and the guest's advice go
+    bool advised = false;
+    // What keeps the block from being brought in whole by the next fault that would.
+    std::optional<BlockRefusal> why_not_whole = {};
+  };
+  PageFacts Look(Gfn gfn);
 
  private:
   static constexpr PageCount kRun{16};      // 64 KiB
@@ -344,6 +373,8 @@ class GuestMemory final : public FaultHandler {
   bool PlanToFetch(Block& block, GfnRange range, Gfn gfn, FaultPlan& plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Makes another try worth it for a guest that is at its limit. Error: it cannot go on, and was stopped.
   absl::Status MakeRoomWithinLimit(FaultPlan& plan);
+  // A page will do.
+  void GiveUpBlock(FaultPlan& plan, BlockRefusal why);
   absl::Status StopAtLimit();
   // A fault of this guest has failed for good; it may have been a template that it needed a page of.
   absl::Status StoppedFor(const absl::Status& why);
@@ -369,6 +400,7 @@ class GuestMemory final : public FaultHandler {
   }
   // Whether so many pages can be had without making reclaim start, or going beyond the guest's limit.
   bool HasPlenty(PageCount pages) const;
+  // Counts the refusals of what is touched for the first time.
   bool FirstTouchMayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // Makes all of a block resident in consecutive frames. FailedPrecondition: it cannot be had whole now; its pages can
@@ -376,12 +408,14 @@ class GuestMemory final : public FaultHandler {
   // is whole but out, one without frames, and one of which some pages have frames.
   absl::StatusOr<Resolution> ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // What keeps the block from being had whole, whoever asks, for as long as its pages are as they are.
+  std::optional<BlockRefusal> WhyNotWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // FailedPrecondition, counted.
+  absl::Status RefuseBlock(BlockRefusal why) const;
   // A window guest's block that came in by pieces, and of which the last one is there now: the window makes one page of
   // it.
   bool IsComplete(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   Resolution Promote(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // Whether the block cannot be had whole because a wired page of it would have to move, which is counted.
-  bool IsKeptSmallByWired(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // All pages of a block whose pages have consecutive frames.
   Resolution AllOf(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   static bool IsWholeAndIn(const Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
@@ -568,6 +602,8 @@ class GuestMemory final : public FaultHandler {
   void UnwireInBlock(Block& block, GfnRange range);
   // A page has just been unwired for the last time.
   void NoteUnwired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // However often it is wired, it is not any more.
+  void ForgetWired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // What is charged to the limits is what there is.
   absl::Status CheckLimits() const;

@@ -18,7 +18,32 @@ absl::Status NotWhole() { return absl::FailedPreconditionError("the block cannot
 // --- Whole blocks.
 
 bool GuestMemory::FirstTouchMayBeWhole(const Block& block) const {
-  return MayBeWhole(block) && block.Count(PageState::kAbsent) == kPagesPerBlock && HasPlenty(kOneBlock);
+  if (block.Count(PageState::kAbsent) != kPagesPerBlock) return false;
+  if (!MayBeWhole(block)) {
+    services_.faults.whole_refused.Add(BlockRefusal::kNotAsked);
+  } else if (!HasPlenty(kOneBlock)) {
+    services_.faults.whole_refused.Add(HasRoomFor(kOneBlock) ? BlockRefusal::kMemory : BlockRefusal::kLimit);
+  } else {
+    return true;
+  }
+  return false;
+}
+
+absl::Status GuestMemory::RefuseBlock(BlockRefusal why) const {
+  services_.faults.whole_refused.Add(why);
+  return NotWhole();
+}
+
+// What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages are.
+std::optional<BlockRefusal> GuestMemory::WhyNotWhole(const Block& block) const {
+  if (map_->Pages(block).size() != kOneBlock) return BlockRefusal::kPartial;
+  if (block.Count(PageState::kPoisoned) > 0) return BlockRefusal::kPoisoned;
+  if (block.Count(PageState::kShared) > 0) return BlockRefusal::kShared;
+  if (block.Count(PageState::kInherited) > 0) return BlockRefusal::kInherited;
+  if (block.Count(PageState::kInTransit) > 0) return BlockRefusal::kInTransit;
+  if (!block.whole && block.wired != nullptr && frames_->reservation().empty()) return BlockRefusal::kWired;
+  if (!block.whole && CameWholeTooLately(block)) return BlockRefusal::kLately;
+  return std::nullopt;
 }
 
 bool GuestMemory::HasPlenty(PageCount pages) const {
@@ -27,17 +52,10 @@ bool GuestMemory::HasPlenty(PageCount pages) const {
 
 absl::StatusOr<Resolution> GuestMemory::ResolveBlock(Block& block, Gfn gfn, FaultPlan& plan) {
   const GfnRange pages = map_->Pages(block);
-  // What is being stored is not snatched away whole, or reclaim would never get a block that is in use; single pages
-  // are.
-  if (pages.size() != kOneBlock || block.Count(PageState::kPoisoned) > 0 || block.Count(PageState::kShared) > 0 ||
-      block.Count(PageState::kInherited) > 0 || block.Count(PageState::kInTransit) > 0) {
-    return NotWhole();
-  }
+  if (const std::optional<BlockRefusal> why = WhyNotWhole(block)) return RefuseBlock(*why);
   absl::Status made;
   if (block.whole) {
     TakeBackBlock(block);
-  } else if (CameWholeTooLately(block) || IsKeptSmallByWired(block)) {
-    return NotWhole();
   } else if (made = MayHaveBlock(); !made.ok()) {
     return made;
   } else if (PlanToFetch(block, pages, gfn, plan)) {
@@ -65,12 +83,6 @@ void GuestMemory::BecomeWhole(Block& block) {
 }
 
 // In a reservation each page has its place, and others are brought in around it.
-bool GuestMemory::IsKeptSmallByWired(const Block& block) {
-  if (block.wired == nullptr || !frames_->reservation().empty()) return false;
-  services_.wiring.refused_promotion.Add();
-  return true;
-}
-
 bool GuestMemory::CameWholeTooLately(const Block& block) const {
   const PageCount pool = services_.pool.budget().limit();
   const PageCount room = is_limited() ? std::min(pool, held_limit_.limit()) : pool;
@@ -102,7 +114,8 @@ void GuestMemory::TakeBackBlock(Block& block) {
 absl::Status GuestMemory::MayHaveBlock() const {
   if (!services_.store.has_areas()) return absl::OkStatus();  // nothing is lost by trying
   if (!HasRoomFor(kOneBlock)) return absl::OutOfRangeError("no room for a block within the guest's limit");
-  if (!frames_->reservation().empty()) return services_.pool.reservations_have_blocks() ? absl::OkStatus() : NotWhole();
+  if (!frames_->reservation().empty())
+    return services_.pool.reservations_have_blocks() ? absl::OkStatus() : RefuseBlock(BlockRefusal::kHost);
   return services_.pool.HasRoomForBlock() ? absl::OkStatus() : absl::UnavailableError("no room for a block");
 }
 
@@ -111,7 +124,7 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   if (first.ok()) NoteHeld(kOneBlock);
   if (first.ok() || absl::IsUnavailable(first.status()) || IsAtLimit(first.status())) return first;
   if (absl::IsFailedPrecondition(first.status())) return Scattered();
-  return NotWhole();  // the host has small pages left, perhaps, or no whole blocks at all
+  return RefuseBlock(BlockRefusal::kHost);  // it has small pages left, perhaps, or no whole blocks at all
 }
 
 absl::Status GuestMemory::LoadBlock(Block& block, const FetchedPages& fetched) {
@@ -134,7 +147,7 @@ absl::Status GuestMemory::BringInRun(Block& block, GfnRange run, FrameNumber fir
     const absl::Status status = BringIn(block, page, first + offset, address + offset.in_bytes(), fetched);
     if (!status.ok()) {
       frames_->Release(page, first + offset, run.end() - page);
-      return absl::IsUnavailable(status) ? status : NotWhole();
+      return absl::IsUnavailable(status) ? status : RefuseBlock(BlockRefusal::kUnread);
     }
   }
   return absl::OkStatus();
@@ -156,7 +169,7 @@ absl::Status GuestMemory::GatherBlock(Block& block, const FetchedPages& fetched)
 }
 
 absl::Status GuestMemory::CompleteBlock(Block& block, const FetchedPages& fetched) {
-  if (!services_.pool.reservations_have_blocks()) return NotWhole();
+  if (!services_.pool.reservations_have_blocks()) return RefuseBlock(BlockRefusal::kHost);
   const GfnRange pages = map_->Pages(block);
   for (Gfn page = pages.begin(); page < pages.end(); ++page) {
     if (map_->Get(block, page).has_frame()) continue;
@@ -198,7 +211,7 @@ absl::Status GuestMemory::MoveToBlock(Block& block, const FetchedPages& fetched)
     const absl::Status status = BringIn(block, page, frame, services_.pool.BlockOfFrames(frame), fetched);
     if (!status.ok()) {
       ReleaseUnused(block, page, *first);
-      return absl::IsUnavailable(status) ? status : NotWhole();
+      return absl::IsUnavailable(status) ? status : RefuseBlock(BlockRefusal::kUnread);
     }
   }
   return absl::OkStatus();

@@ -47,7 +47,7 @@ absl::StatusOr<Resolution> GuestMemory::Resolve(Gfn gfn, Access access, Wait wai
     const PageCount wanted = plan.granularity == Granularity::kBlock ? kOneBlock : kOnePage;
     if (absl::Status status = services_.reclaim.MakeRoom(*this, wanted); !status.ok()) return status;
     // Room for a whole block is worth some waiting, but a page will do.
-    if (++made_room == kTriesForBlock) plan.granularity = Granularity::kPage;
+    if (++made_room == kTriesForBlock) GiveUpBlock(plan, BlockRefusal::kMemory);
   }
 }
 
@@ -76,6 +76,11 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, FaultPlan& plan) {
   return resolution;
 }
 
+void GuestMemory::GiveUpBlock(FaultPlan& plan, BlockRefusal why) {
+  if (plan.granularity == Granularity::kBlock) services_.faults.whole_refused.Add(why);
+  plan.granularity = Granularity::kPage;
+}
+
 // Nothing is taken from other guests, however little they need it. Only if the pool is so full that nothing can be
 // stored in it does it have to make room, as for any fault; a few times, for others may be faster to use it.
 absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
@@ -83,7 +88,7 @@ absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
   const bool made = services_.reclaim.ReclaimFrom(*this, block ? kOneBlock : kOnePage);
   if (stopped()) return status();
   if (block && (!made || ++plan.rooms_within_limit == kTriesForBlock)) {
-    plan.granularity = Granularity::kPage;
+    GiveUpBlock(plan, BlockRefusal::kLimit);
     return absl::OkStatus();
   }
   if (made) return absl::OkStatus();
@@ -123,12 +128,19 @@ Granularity GuestMemory::Choose(Block& block, Gfn gfn) {
   // others never.
   const PageState state = map_->Get(block, gfn).state();
   if (!block.whole && (state == PageState::kOut || state == PageState::kInTransit)) return Granularity::kRun;
-  return ChooseGranularity(services_.granularity, block.faults,
-                           {.index = IndexInBlock(gfn),
-                            .number = static_cast<uint32_t>(faults_.value()),
-                            .after_stream = IsAfterStream(block),
-                            .may_be_whole = MayBeWhole(block) && block.Count(PageState::kShared) == 0 &&
-                                            block.Count(PageState::kInherited) == 0});
+  const bool shares = block.Count(PageState::kShared) > 0;
+  const bool inherits = block.Count(PageState::kInherited) > 0;
+  const Granularity chosen = ChooseGranularity(services_.granularity, block.faults,
+                                               {.index = IndexInBlock(gfn),
+                                                .number = static_cast<uint32_t>(faults_.value()),
+                                                .after_stream = IsAfterStream(block),
+                                                .may_be_whole = MayBeWhole(block) && !shares && !inherits});
+  const bool asks = InStream(services_.granularity, block.faults) ||
+                    block.faults.window_faults >= services_.granularity.concentrated_faults;
+  if ((shares || inherits) && asks && MayBeWhole(block)) {
+    services_.faults.whole_refused.Add(shares ? BlockRefusal::kShared : BlockRefusal::kInherited);
+  }
+  return chosen;
 }
 
 bool GuestMemory::IsAfterStream(const Block& block) const {
@@ -148,7 +160,7 @@ absl::Status GuestMemory::FetchFor(Gfn gfn, FaultPlan& plan) {
     Stop(CannotReadBack(gfn, fetched.status()));
     return status();
   }
-  if (!fetched.ok() || ++plan.fetches == kMostFetches) plan.granularity = Granularity::kPage;
+  if (!fetched.ok() || ++plan.fetches == kMostFetches) GiveUpBlock(plan, BlockRefusal::kUnread);
   if (fetched.ok()) plan.fetched.Merge(*std::move(fetched));
   return absl::OkStatus();
 }
@@ -169,8 +181,9 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
   const bool resident = map_->Get(block, gfn).state() == PageState::kResident;
   if (!resident && (granularity == Granularity::kBlock || FirstTouchMayBeWhole(block))) {
     absl::StatusOr<Resolution> whole = ResolveBlock(block, gfn, plan);
-    const bool in_pieces =
-        absl::IsFailedPrecondition(whole.status()) || (absl::IsAborted(whole.status()) && !plan.may_compact);
+    const bool scattered = absl::IsAborted(whole.status()) && !plan.may_compact;
+    if (scattered) services_.faults.whole_refused.Add(BlockRefusal::kScattered);
+    const bool in_pieces = absl::IsFailedPrecondition(whole.status()) || scattered;
     if (!in_pieces) return whole;
   }
   const PageEntry entry = map_->Get(block, gfn);
@@ -191,7 +204,8 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
     case PageState::kPoisoned:
       break;
   }
-  return absl::DataLossError(absl::StrCat("the content of page ", gfn.value(), " of guest ", id(), " is lost"));
+  return absl::DataLossError(
+      absl::StrCat("page ", gfn.value(), " of guest-", id(), " is lost: the memory that held it has failed"));
 }
 
 // --- Single pages and short runs.

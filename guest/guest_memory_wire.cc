@@ -131,9 +131,9 @@ void GuestMemory::Unwire(GfnRange range) {
 void GuestMemory::UnwireInBlock(Block& block, GfnRange range) {
   absl::MutexLock lock(&block.lock);
   for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
-    if (!block.IsWired(gfn)) {
-      QUIRE_CHECK(stopped());  // else it is wired until its caller unwires it
-    } else if (block.wired->Remove(IndexInBlock(gfn))) {
+    // If it is not any more, the guest has been stopped, or the page's memory has failed.
+    if (!block.IsWired(gfn)) continue;
+    if (block.wired->Remove(IndexInBlock(gfn))) {
       NoteUnwired(block, gfn);
     }
   }
@@ -150,11 +150,16 @@ void GuestMemory::NoteUnwired(Block& block, Gfn gfn) {
   wired_blocks_.Subtract();
 }
 
+void GuestMemory::ForgetWired(Block& block, Gfn gfn) {
+  if (!block.IsWired(gfn)) return;
+  block.wired->Forget(IndexInBlock(gfn));
+  NoteUnwired(block, gfn);
+}
+
 bool GuestMemory::ZeroIfWired(Block& block, Gfn gfn) {
   if (!block.IsWired(gfn)) return false;
   if (stopped()) {
-    block.wired->Forget(IndexInBlock(gfn));
-    NoteUnwired(block, gfn);
+    ForgetWired(block, gfn);
     return false;
   }
   const PageEntry entry = map_->Get(block, gfn);

@@ -261,7 +261,7 @@ TEST_P(WireTest, AWiredPageIsNotMerged) {
   for (uint64_t gfn : {3, 200, 300}) EXPECT_EQ(StateOf(gfn), PageState::kShared) << gfn;
   EXPECT_EQ(StateOf(100), PageState::kResident);
   EXPECT_EQ(StateOf(400), PageState::kResident) << "zero, and wanted where it is";
-  EXPECT_GE(manager_->merger().counters().refused_wired.value(), 2u);
+  EXPECT_GE(manager_->merger().counters().Refused(MergeRefusal::kWired), 2u);
   ExpectOk();
   guest_->Unwire(Pages(100, 1));
   for (int pass = 0; pass < 20; ++pass) manager_->merger().Pass();
@@ -408,7 +408,7 @@ TEST_P(WiredInArenaTest, ABlockWithAWiredPageDoesNotMoveToBecomeWhole) {
   Concentrate(1);
   EXPECT_FALSE(IsWhole(1));
   EXPECT_EQ(EntryOf(512 + 100).frame(), frame);
-  EXPECT_GT(manager_->wiring().refused_promotion.value(), 0u);
+  EXPECT_GT(manager_->faults().whole_refused.value(BlockRefusal::kWired), 0u);
   guest_->Unwire(Pages(512 + 100, 1));
   for (uint64_t i = 0; i < 512; ++i) mmu_->Read(Gfn(512 + i * 37 % 512));
   EXPECT_TRUE(IsWhole(1));

@@ -5,6 +5,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -118,6 +119,11 @@ class MemoryManager final : private FrameMigrator {
   Prefetcher& prefetcher() { return prefetcher_; }
   Compactor& compactor() { return compactor_; }
   Merger& merger() { return merger_; }
+  const Merger& merger() const { return merger_; }
+  const SharedFrames& shared() const { return shared_; }
+  // Whether guests' equal pages come to share frames while the threads run.
+  bool merges() const { return merge_; }
+  const GranularityOptions& granularity() const { return granularity_; }
   // CPU time of the thread that writes to swap areas, while it runs.
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   // CPU time of the thread that moves stored bytes together, while it runs.
@@ -131,6 +137,29 @@ class MemoryManager final : private FrameMigrator {
 
   // Looks at some shared frames, in proportion to all, or at many; returns how many it freed. Part of reclaim.
   PageCount ReclaimShared(bool many) ABSL_LOCKS_EXCLUDED(guests_lock_);
+
+  // --- Memory that fails (docs/poison.md).
+
+  // What became of a frame and of what was in it.
+  struct Poisoned {
+    enum class Was : uint8_t {
+      kFree,    // nobody had it
+      kPage,    // one page's
+      kShared,  // that of several pages of the same content
+      kStored,  // bytes of compressed pages: a guest that needs one of them is stopped
+    } was = Was::kFree;
+    FrameNumber frame = {};
+    PageCount recovered = {};           // pages that have another frame of the same content now
+    PageCount lost = {};                // pages that the next touch finds lost
+    std::vector<unsigned> guests = {};  // whose pages those are
+  };
+  // Takes a frame out of use whose memory has failed, without reading it. May wait for whoever has it in hand.
+  // Errors: InvalidArgument     it holds nothing, or has failed before
+  //         FailedPrecondition  it holds what nobody can do without: wired memory, tables
+  //         Unavailable         it stayed in other hands
+  absl::StatusOr<Poisoned> PoisonFrame(FrameNumber frame) ABSL_LOCKS_EXCLUDED(guests_lock_);
+  // The same for the frame that a page has. `guest` stays. Error besides: InvalidArgument, the page has none.
+  absl::StatusOr<Poisoned> PoisonPage(GuestMemory& guest, Gfn gfn) ABSL_LOCKS_EXCLUDED(guests_lock_);
 
   // Nobody waits any more for stores that are away: guests that need them are stopped.
   void CancelSwap();
@@ -159,6 +188,13 @@ class MemoryManager final : private FrameMigrator {
   GuestMemory* RemoveOne(GuestMemory* guest) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Null: it is being removed.
   GuestMemory* FindGuest(GuestId id) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+
+  // Nullopt: somebody has it in hand.
+  absl::StatusOr<std::optional<Poisoned>> TryPoison(FrameNumber frame) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+  absl::StatusOr<std::optional<Poisoned>> TryPoisonReserved(FrameNumber frame) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+  std::optional<Poisoned> TryPoisonOwned(GuestMemory* guest, Gfn gfn, FrameNumber frame);
+  std::optional<Poisoned> TryPoisonShared(FrameNumber frame) ABSL_SHARED_LOCKS_REQUIRED(guests_lock_);
+  std::optional<Poisoned> TryPoisonStored(FrameNumber frame, FrameDescriptor owner);
 
   void WithGuests(absl::FunctionRef<void(Merger::Guests)> visit) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // The work of the thread that writes to swap areas: until stored pages keep to their share of the pool.

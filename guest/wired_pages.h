@@ -61,9 +61,8 @@ struct Wiring {
   const std::string advice;
   Counter refused_limit;  // calls of Wire that would have gone beyond a limit
   // What was not done because a page is wired:
-  Counter refused_reclaim;    // taking it out, by a look of reclaim at its block
-  Counter refused_promotion;  // bringing its block in whole, for which it would have to move
-  Counter refused_move;       // moving or storing it, for a block or range of free frames
+  Counter refused_reclaim;  // taking it out, by a look of reclaim at its block
+  Counter refused_move;     // moving or storing it, for a block or range of free frames
 };
 
 }  // namespace quire

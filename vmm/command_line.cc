@@ -1,5 +1,7 @@
 #include "vmm/command_line.h"
 
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +18,9 @@
 #include "vmm/bench/bench_report.h"
 #include "vmm/bench/benchmark.h"
 #include "vmm/bench/measurement.h"
+#include "vmm/control/client.h"
+#include "vmm/control/request.h"
+#include "vmm/control/socket_place.h"
 #include "vmm/doctor.h"
 #include "vmm/files.h"
 #include "vmm/flags.h"
@@ -33,6 +38,13 @@
 #include "workloads/spec.h"
 
 ABSL_DECLARE_FLAG(std::optional<std::string>, json);
+ABSL_FLAG(std::optional<std::string>, guest, std::nullopt, "which guest: its number, from 0, or its name");
+ABSL_FLAG(std::optional<uint64_t>, gfn, std::nullopt, "which of its pages: the guest frame number, address / 4096");
+ABSL_FLAG(std::optional<uint64_t>, frame, std::nullopt,
+          "instead of a guest's page: which frame of the pool, as `quire explain` names it");
+ABSL_FLAG(
+    std::optional<std::string>, socket, std::nullopt,
+    "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
 
 namespace quire {
 namespace {
@@ -281,6 +293,128 @@ ExitStatus Zones(Args args, Console& console) {
   return ExitStatus::kAllWell;
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Questions to a run
+// ---------------------------------------------------------------------------------------------------------------------
+
+const std::vector<FlagGroup>& ExplainFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"What to explain",
+       {{"guest", "ID", "write a number such as 0, or a name such as guest-0"},
+        {"gfn", "N", "write a page number such as 4711 or 0x1267"}}},
+      {"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
+      {"Output", {{"json", "FILE", "write the path of a file, or - for standard output", "-"}}}};
+  return *groups;
+}
+
+std::string ExplainHelp() {
+  return absl::StrCat(
+      "Usage: quire explain --guest=ID --gfn=N [flags]\n\n",
+      "Says of a page of a guest that is running, by `quire run` of the same user, whether it is in memory, mapped by\n"
+      "2 MiB, and merged with others, and why not.\n\n",
+      FlagsHelp(ExplainFlags()),
+      "Examples\n"
+      "  quire explain --guest=0 --gfn=4711\n"
+      "      of the only run there is\n"
+      "  quire explain --guest=guest-1 --gfn=0x1267 --socket=/run/quire/4242.sock\n"
+      "      of one of several\n"
+      "  quire explain --guest=0 --gfn=4711 --json | jq .merge_refused\n"
+      "      for scripts: in the words of the report's merge.refused\n\n",
+      kExitStatuses);
+}
+
+// What the flags say, but for what is missing.
+absl::StatusOr<ControlRequest> RequestOfFlags(ControlRequest::Command command) {
+  const std::string guest = absl::GetFlag(FLAGS_guest).value_or("");
+  if (!guest.empty() && !IsGuestName(guest)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--guest=", guest, " is no guest: write its number or name, such as guest-0"));
+  }
+  return ControlRequest{
+      .command = command, .guest = guest, .gfn = absl::GetFlag(FLAGS_gfn), .frame = absl::GetFlag(FLAGS_frame)};
+}
+
+absl::StatusOr<ControlRequest> ExplainRequest() {
+  absl::StatusOr<ControlRequest> request = RequestOfFlags(ControlRequest::Command::kExplain);
+  if (!request.ok()) return request;
+  if (request->guest.empty())
+    return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
+  if (!request->gfn) return absl::InvalidArgumentError("no page is named: write --gfn=4711, or another's number");
+  return request;
+}
+
+absl::StatusOr<ControlRequest> PoisonRequest() {
+  absl::StatusOr<ControlRequest> request = RequestOfFlags(ControlRequest::Command::kPoison);
+  if (!request.ok()) return request;
+  const bool page = !request->guest.empty() && request->gfn, part = !request->guest.empty() || request->gfn;
+  if (request->frame ? !part : page) return request;
+  return absl::InvalidArgumentError("name either a page with --guest=0 --gfn=4711, or a frame with --frame=1303");
+}
+
+absl::StatusOr<std::string> AskChosenRun(const ControlRequest& request) {
+  const absl::StatusOr<std::string> socket = ChooseSocket(absl::GetFlag(FLAGS_socket), RunningSockets());
+  return socket.ok() ? AskRun(*socket, request) : socket.status();
+}
+
+ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) {
+  if (!request.ok()) return Fail(request.status(), console);
+  const absl::StatusOr<std::string> answer = AskChosenRun(*request);
+  if (!answer.ok()) return Fail(answer.status(), console);
+  const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
+  if (json == "-") {
+    console.out << *answer << std::endl;
+    return ExitStatus::kAllWell;
+  }
+  const absl::StatusOr<std::string> text = AnswerText(*answer);
+  if (!text.ok()) return Fail(text.status(), console);
+  console.out << *text << std::flush;
+  if (json) {
+    const absl::Status written = WriteWhole(*json, absl::StrCat(*answer, "\n"));
+    if (!written.ok()) return Fail(written, console);
+  }
+  return ExitStatus::kAllWell;
+}
+
+ExitStatus Explain(Args args, Console& console) {
+  const absl::Status parsed = ParseFlags("quire explain", args, ExplainFlags());
+  return parsed.ok() ? Ask(ExplainRequest(), console) : Fail(parsed, console);
+}
+
+const std::vector<FlagGroup>& PoisonFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"What fails",
+       {{"guest", "ID", "write a number such as 0, or a name such as guest-0"},
+        {"gfn", "N", "write a page number such as 4711 or 0x1267"},
+        {"frame", "N", "write a frame number such as 1303"}}},
+      {"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
+      {"Output", {{"json", "FILE", "write the path of a file, or - for standard output", "-"}}}};
+  return *groups;
+}
+
+std::string PoisonHelp() {
+  return absl::StrCat(
+      "Usage: quire poison --guest=ID --gfn=N | --frame=N [flags]\n\n",
+      "Has a run, of `quire run` by the same user, take the frame that a page has for failed memory, to see what\n"
+      "becomes of its guests: the frame is never used again, and what was in it is not read any more. Nothing happens\n"
+      "to the host's memory.\n\n",
+      FlagsHelp(PoisonFlags()),
+      "Examples\n"
+      "  quire poison --guest=0 --gfn=4711\n"
+      "      guest-0 is stopped if it touches the page again without having given it up\n"
+      "  quire poison --frame=1303 --json\n"
+      "      whatever is in that frame; for scripts\n\n",
+      kExitStatuses);
+}
+
+ExitStatus Poison(Args args, Console& console) {
+  const absl::Status parsed = ParseFlags("quire poison", args, PoisonFlags());
+  return parsed.ok() ? Ask(PoisonRequest(), console) : Fail(parsed, console);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The version
+// ---------------------------------------------------------------------------------------------------------------------
+
 std::string VersionHelp() { return "Usage: quire version\n\nPrints the version.\n"; }
 
 ExitStatus Version(Args args, Console& console) {
@@ -304,6 +438,8 @@ constexpr Command kCommands[] = {
     {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
+    {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
+    {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
     {"version", "print the version", Version, VersionHelp},
 };
 

@@ -64,6 +64,10 @@ ABSL_FLAG(double, seconds, 10, "how long to run, filling the guests' memory incl
 ABSL_FLAG(std::optional<std::string>, json, std::nullopt,
           "write the report to this file, or to standard output for -, with all else on standard error");
 
+ABSL_FLAG(std::optional<std::string>, control, std::nullopt,
+          "where the run listens for `quire explain`: the path of a socket, or none (default: PID.sock in "
+          "$XDG_RUNTIME_DIR/quire, /run/quire or /tmp/quire-UID, where it is found by itself)");
+
 namespace quire {
 namespace {
 
@@ -297,7 +301,9 @@ const std::vector<FlagGroup>& RunFlags() {
         {"seed", "N", "write a whole number such as 1"}}},
       {"What their pages hold",
        {{"content", "FILE", "write the path of a file"}, {"compressibility", "RATIO", "write a ratio such as 3"}}},
-      {"What comes out", {{"json", "FILE", "write the path of a file, or - for standard output"}}},
+      {"What comes out",
+       {{"json", "FILE", "write the path of a file, or - for standard output"},
+        {"control", "PATH", "write the path of a socket to be made, or none"}}},
   };
   return *groups;
 }
@@ -339,6 +345,8 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.duration = absl::Seconds(absl::GetFlag(FLAGS_seconds));
   options.json = absl::GetFlag(FLAGS_json);
   if (options.json == "/dev/stdout") options.json = "-";
+  options.control = absl::GetFlag(FLAGS_control).value_or("");
+  if (options.control == "none") options.control = std::nullopt;
   const std::optional<std::string> workload = absl::GetFlag(FLAGS_workload);
   if (workload && options.payload) {
     return absl::InvalidArgumentError("--workload and --payload both say what the guests run: give only one of them");

@@ -72,6 +72,8 @@ struct RunOptions {
   uint64_t seed = 1;
   absl::Duration duration = absl::Seconds(10);
   std::optional<std::string> json;  // path of the report, "-" for standard output
+  // Path of the control socket; empty: where `quire explain` looks for it. Without a value there is none.
+  std::optional<std::string> control = {};
 
   // The template, if there are clones, included.
   int machines() const { return guests + clones; }

@@ -38,8 +38,9 @@ Json PoolJson(const PoolReport& pool) {
   return Json{{"limit_bytes", Bytes(pool.limit_bytes)},       {"peak_bytes", Bytes(pool.peak_bytes)},
               {"resident_bytes", Bytes(pool.resident_bytes)}, {"out_bytes", Bytes(pool.out_bytes)},
               {"shared_bytes", Bytes(pool.shared_bytes)},     {"compressed_bytes", Bytes(pool.compressed_bytes)},
-              {"wired_bytes", Bytes(pool.wired_bytes)},       {"free_bytes", Bytes(pool.free_bytes)},
-              {"metadata_bytes", Bytes(pool.metadata_bytes)}, {"wirings_refused", pool.wirings_refused}};
+              {"wired_bytes", Bytes(pool.wired_bytes)},       {"poisoned_bytes", Bytes(pool.poisoned_bytes)},
+              {"free_bytes", Bytes(pool.free_bytes)},         {"metadata_bytes", Bytes(pool.metadata_bytes)},
+              {"wirings_refused", pool.wirings_refused}};
 }
 
 Json FaultsJson(const FaultsReport& faults) {

@@ -41,6 +41,7 @@ struct PoolReport {
   ByteCount shared_bytes = {};      // gauge
   ByteCount compressed_bytes = {};  // gauge
   ByteCount wired_bytes = {};       // gauge: Quire's own, and pages that guests have wired
+  ByteCount poisoned_bytes = {};    // gauge: of failed memory, which is never used again
   ByteCount free_bytes = {};        // gauge
   ByteCount metadata_bytes = {};    // gauge: bookkeeping, software EPTs included; outside the limit
   uint64_t wirings_refused = 0;     // requests of guests that would have gone beyond a limit

@@ -46,6 +46,7 @@ Report Example() {
                  .shared_bytes = ByteCount::MiB(10),
                  .compressed_bytes = ByteCount::MiB(100),
                  .wired_bytes = ByteCount::MiB(5),
+                 .poisoned_bytes = ByteCount::KiB(12),
                  .free_bytes = ByteCount::MiB(77),
                  .metadata_bytes = ByteCount::MiB(3),
                  .wirings_refused = 30};
@@ -156,6 +157,7 @@ TEST(ReportTest, EveryKeyIsThere) {
                            "/pool/shared_bytes",
                            "/pool/compressed_bytes",
                            "/pool/wired_bytes",
+                           "/pool/poisoned_bytes",
                            "/pool/free_bytes",
                            "/pool/metadata_bytes",
                            "/pool/wirings_refused",
@@ -236,7 +238,7 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["guests"][1]["exit"], "triple fault at rip 0x401000");
   EXPECT_EQ(json["pool"], Json::parse(R"({"limit_bytes": 536870912, "peak_bytes": 535822336,
       "resident_bytes": 314572800, "out_bytes": 20971520, "shared_bytes": 10485760, "compressed_bytes": 104857600,
-      "wired_bytes": 5242880, "free_bytes": 80740352, "metadata_bytes": 3145728,
+      "wired_bytes": 5242880, "poisoned_bytes": 12288, "free_bytes": 80740352, "metadata_bytes": 3145728,
       "wirings_refused": 30})"));
   EXPECT_EQ(json["faults"], Json::parse(R"({"total": 31, "zero_fill": 32, "second_chance": 33, "swap_in": 34,
       "unshare": 35, "inherited": 30, "huge": 36, "slow": 38, "direct_reclaims": 39, "limit_reclaims": 40, "already_resident": 37, "p50_us": 12.5, "p99_us": 80.25})"));

@@ -1,20 +1,28 @@
 #include "vmm/run.h"
 
 #include <algorithm>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
+#include "guest/huge/block_refusal.h"
 #include "guest/memory_manager.h"
+#include "guest/merge/merger.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
 #include "guest/swap/zone.h"
+#include "vmm/control/commands.h"
+#include "vmm/control/server.h"
+#include "vmm/control/socket_place.h"
 #include "vmm/guest_set.h"
+#include "vmm/memory_failure.h"
 #include "workloads/spec.h"
 
 namespace quire {
@@ -259,6 +267,7 @@ void GuestRun::ReportManager(Report& report) {
   report.pool.out_bytes = set_.manager()->PagesIn(PageState::kOut).bytes();
   report.pool.compressed_bytes = stored.held.bytes();
   report.pool.wired_bytes = (pool.wired() + wired).bytes();
+  report.pool.poisoned_bytes = pool.poisoned().bytes();
   report.pool.wirings_refused = wiring.refused_limit.value();
   report.pool.free_bytes = (pool.budget().limit() - pool.budget().charged() + pool.arena().counts().free).bytes();
   report.pool.metadata_bytes += set_.manager()->metadata();
@@ -275,7 +284,6 @@ void GuestRun::ReportManager(Report& report) {
   report.faults.huge = report.huge.whole_faults = faults.whole.value();
   report.huge.promotions = faults.promotions.value();
   report.huge.prefetched_blocks = faults.prefetched.value();
-  report.huge.refused["a page of the block is wired"] = wiring.refused_promotion.value();
   ReportCompaction(report);
   ReportMerging(report);
 
@@ -346,13 +354,9 @@ void GuestRun::ReportMerging(Report& report) {
   report.merge.shared_frames = frames.in_pages();
   report.merge.saved_bytes = (std::max(pages, frames) - frames).bytes() + manager.store().statistics().shared.bytes();
   report.merge.broken_pages = manager.faults().unshare.value();
-  report.merge.refused["it changes"] = counters.refused_changed.value();
-  report.merge.refused["it was written to while it was shared"] = counters.refused_broken.value();
-  report.merge.refused["its block is whole"] = counters.refused_whole_block.value();
-  report.merge.refused["it was in other hands"] = counters.refused_busy.value();
-  report.merge.refused["mapping_limit"] = counters.refused_mapping.value();
-  report.merge.refused["no memory for a shared frame"] = counters.refused_no_memory.value();
-  report.merge.refused["wired"] = counters.refused_wired.value();
+  for (size_t why = 1; why < kMergeRefusals; ++why) {
+    report.merge.refused[std::string(Name(static_cast<MergeRefusal>(why)))] = counters.refused[why].value();
+  }
   report.cpu_seconds.merge = absl::ToDoubleSeconds(manager.merger().cpu_time());
 }
 
@@ -360,6 +364,10 @@ void GuestRun::ReportCompaction(Report& report) {
   const FreeRuns runs = set_.manager()->pool().arena().free_runs();
   report.huge.unusable_free_index = UnusableFreeIndex(runs, kBlockOrder);
   report.huge.fragmentation_index = FragmentationIndex(runs, kBlockOrder);
+  for (size_t why = 0; why < kBlockRefusals; ++why) {
+    const auto refusal = static_cast<BlockRefusal>(why);
+    report.huge.refused[std::string(Name(refusal))] = set_.manager()->faults().whole_refused.value(refusal);
+  }
   const Compaction* const compaction = set_.manager()->pool().compaction();
   if (compaction == nullptr) return;
   const CompactionCounters& counters = compaction->counters();
@@ -373,6 +381,8 @@ void GuestRun::ReportCompaction(Report& report) {
   report.huge.refused["compaction: the memory was needed"] = counters.refused_wanted.value();
   report.huge.refused["compaction: put off after failures"] =
       set_.manager()->compactor().counters().refused_deferred.value();
+  report.huge.refused["compaction: free memory was not scattered"] =
+      set_.manager()->compactor().counters().refused_memory.value();
 }
 
 void GuestRun::ReportTranslations(Report& report) {
@@ -409,6 +419,42 @@ void GuestRun::ReportTranslations(Report& report) {
 
 }  // namespace
 
+namespace {
+
+// A run without one is as good; only what the user has named must be had. Null: there is none.
+absl::StatusOr<std::unique_ptr<ControlServer>> StartControl(const RunOptions& options, GuestSet& set,
+                                                            ProgressSink& progress) {
+  if (!options.control.has_value()) return nullptr;
+  const absl::StatusOr<std::string> path =
+      options.control->empty() ? PlaceForSocket() : absl::StatusOr<std::string>(*options.control);
+  absl::StatusOr<std::unique_ptr<ControlServer>> server = nullptr;
+  if (path.ok()) {
+    server = ControlServer::Start(*path, [&set](absl::string_view request) { return AnswerRequest(set, request); });
+  } else {
+    server = path.status();
+  }
+  if (server.ok() || !options.control->empty()) return server;
+  progress.ShowLine(absl::StrCat("`quire explain` cannot ask this run: ", server.status().message()));
+  return nullptr;
+}
+
+// Null where the host kernel has the memory.
+std::unique_ptr<MemoryFailureWatch> WatchFailures(GuestSet& set) {
+  if (set.manager() == nullptr) return nullptr;
+  std::vector<MemoryFailureWatch::Window> windows;
+  for (const GuestSet::Guest& guest : set.guests()) {
+    if (guest.kvm != nullptr) windows.push_back({.begin = guest.kvm->window()->base(), .guest = guest.memory});
+  }
+  const auto tell = [](const absl::StatusOr<MemoryManager::Poisoned>& poisoned) {
+    if (!poisoned.ok()) return void(std::cerr << "quire: memory has failed: " << poisoned.status().message() << "\n");
+    std::cerr << absl::StrCat("quire: frame ", poisoned->frame.value(), " of the pool has failed; ",
+                              poisoned->lost.in_pages(), " pages of guests are lost\n");
+  };
+  return std::make_unique<MemoryFailureWatch>(*set.manager(), windows, tell);
+}
+
+}  // namespace
+
 absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progress) {
   WorkloadSpec workload;
   if (!options.payload.has_value()) {
@@ -418,6 +464,9 @@ absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progre
   }
   absl::StatusOr<std::unique_ptr<GuestSet>> set = GuestSet::Create(options, workload);
   if (!set.ok()) return set.status();
+  const std::unique_ptr<MemoryFailureWatch> failures = WatchFailures(**set);
+  const absl::StatusOr<std::unique_ptr<ControlServer>> control = StartControl(options, **set, progress);
+  if (!control.ok()) return control.status();
   GuestRun run(options, **set);
   if (absl::Status status = run.Execute(progress); !status.ok()) return status;
   return run.MakeReport();

@@ -277,6 +277,23 @@ TEST_P(CloneTest, WhatACloneGivesUpReadsAsZero) {
   EXPECT_TRUE(Has(clone, 5, 6));
 }
 
+TEST_P(CloneTest, ATemplatesPageThatIsPoisonedStopsTheClonesThatTouchIt) {
+  for (uint64_t gfn = 0; gfn < 8; ++gfn) Write(0, gfn, gfn + 1);
+  Freeze(0);
+  const size_t reads = Clone(0), has_its_own = Clone(0), leaves_it = Clone(0);
+  for (size_t clone : {reads, has_its_own, leaves_it}) EXPECT_TRUE(Has(clone, 3, 4));
+  Write(has_its_own, 3, 9);
+  EXPECT_EQ(manager_->PoisonPage(*guests_[0].memory, Gfn(3)).value().lost, kOnePage);
+  EXPECT_FALSE(guests_[reads].mmu->maps(Gfn(3)));
+  EXPECT_TRUE(absl::IsDataLoss(guests_[reads].mmu->Page(Gfn(3), Access::kRead).status()));
+  EXPECT_TRUE(guests_[reads].memory->stopped());
+  EXPECT_TRUE(Has(has_its_own, 3, 9));
+  EXPECT_TRUE(Has(leaves_it, 5, 6));
+  guests_[leaves_it].memory->Discard(GfnRange(Gfn(3), kOnePage));
+  EXPECT_TRUE(IsZero(leaves_it, 3));
+  EXPECT_FALSE(guests_[leaves_it].memory->stopped());
+}
+
 TEST_P(CloneTest, ATemplateDoesNotRun) {
   Freeze(0);
   EXPECT_TRUE(absl::IsFailedPrecondition(guests_[0].memory->Resolve(Gfn(0), Access::kRead, Wait::kMay).status()));

@@ -41,7 +41,11 @@ Arena::Arena(FrameTable frames, BlockSource* source, const ArenaOptions& options
 
 Arena::~Arena() {
   SpillAllLists();
-  QUIRE_CHECK(counts().free == counts().live);
+  PageCount poisoned;  // which nobody gives back
+  for (FrameNumber frame; frame < ever_live().end(); ++frame) {
+    if (frames_.Get(frame).is(FrameKind::kPoisoned)) poisoned += kOnePage;
+  }
+  QUIRE_CHECK(counts().free + poisoned == counts().live);
 }
 
 absl::StatusOr<FrameNumber> Arena::Allocate(int order, Reserve reserve) {

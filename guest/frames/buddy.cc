@@ -318,7 +318,7 @@ absl::Status BuddyAllocator::CheckBlock(FrameRange block, Tally& tally) const {
   for (FrameNumber at = block.begin(); at < block.end();) {
     const FrameDescriptor descriptor = Get(at);
     if (descriptor.is(FrameKind::kAbsent)) return Broken(at, "absent in a live block");
-    if (descriptor.kind() > FrameKind::kShared) return Broken(at, "of no known kind");
+    if (descriptor.kind() > FrameKind::kPoisoned) return Broken(at, "of no known kind");
     if (!descriptor.is(FrameKind::kFree)) {
       ++at;
       continue;

@@ -28,6 +28,9 @@ class FrameSource {
   // Nobody maps the frames any more.
   virtual void Release(Gfn gfn, FrameNumber frame, PageCount count) = 0;
 
+  // Its memory has failed, and it is taken out of use.
+  virtual void Retire(Gfn gfn, FrameNumber frame) = 0;
+
   // `frame`, one of the arena, has become that of page `gfn`, whose content was moved there. Only where any frame will
   // do.
   virtual void Adopt(Gfn gfn, FrameNumber frame) = 0;
@@ -58,6 +61,7 @@ class ReservedFrames final : public FrameSource {
     return Acquire(first, kOneBlock);
   }
   void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.ReleaseReserved(FrameRange(frame, count)); }
+  void Retire(Gfn, FrameNumber frame) override { pool_.RetireFrame(frame); }
   void Adopt(Gfn, FrameNumber) override { QUIRE_CHECK(false); }
   PageCount max_run() const override { return kOneBlock; }
   FrameRange reservation() const override { return reservation_; }
@@ -91,6 +95,7 @@ class ArenaFrames final : public FrameSource {
     return frames;
   }
   void Release(Gfn, FrameNumber frame, PageCount count) override { pool_.FreeFrames(FrameRange(frame, count)); }
+  void Retire(Gfn, FrameNumber frame) override { pool_.RetireFrame(frame); }
   void Adopt(Gfn gfn, FrameNumber frame) override { SetWired(gfn, frame, /*wired=*/false); }
   void SetWired(Gfn gfn, FrameNumber frame, bool wired) override {
     pool_.arena().frames().Set(frame, DescriptorOf(gfn, wired));
@@ -125,6 +130,10 @@ class LimitedFrames final : public FrameSource {
   void Release(Gfn gfn, FrameNumber frame, PageCount count) override {
     frames_->Release(gfn, frame, count);
     limit_.Uncharge(count);
+  }
+  void Retire(Gfn gfn, FrameNumber frame) override {
+    frames_->Retire(gfn, frame);
+    limit_.Uncharge(kOnePage);
   }
   // The frame that it takes the place of is released next.
   void Adopt(Gfn gfn, FrameNumber frame) override {

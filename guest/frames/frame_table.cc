@@ -30,6 +30,8 @@ const char* FrameKindName(FrameKind kind) {
       return "wired";
     case FrameKind::kShared:
       return "shared";
+    case FrameKind::kPoisoned:
+      return "poisoned";
   }
   return "unknown";
 }

@@ -44,7 +44,18 @@
 
 namespace quire {
 
-enum class FrameKind : uint8_t { kAbsent = 0, kFree, kCached, kIsolated, kBusy, kOwned, kZone, kWired, kShared };
+enum class FrameKind : uint8_t {
+  kAbsent = 0,
+  kFree,
+  kCached,
+  kIsolated,
+  kBusy,
+  kOwned,
+  kZone,
+  kWired,
+  kShared,
+  kPoisoned
+};
 const char* FrameKindName(FrameKind kind);
 
 // Which guest owns a page, as the reverse map names it.
@@ -64,6 +75,8 @@ class FrameDescriptor {
   static constexpr FrameDescriptor Isolated() { return FrameDescriptor(FrameKind::kIsolated); }
   static constexpr FrameDescriptor Busy() { return FrameDescriptor(FrameKind::kBusy); }
   static constexpr FrameDescriptor Wired() { return FrameDescriptor(FrameKind::kWired); }
+  // Its memory has failed: nobody owns it, and nobody frees it.
+  static constexpr FrameDescriptor Poisoned() { return FrameDescriptor(FrameKind::kPoisoned); }
   static constexpr FrameDescriptor Free(int order, FrameNumber previous, FrameNumber next) {
     return FrameDescriptor(FrameKind::kFree, Order(order) | next.value() << 8 | previous.value() << 36);
   }
@@ -89,9 +102,9 @@ class FrameDescriptor {
   // Neither absent nor in the allocator's hands; a busy frame may also be the inside of a free run.
   constexpr bool may_be_allocated() const { return kind() >= FrameKind::kBusy; }
 
-  // Never moved: as long as somebody has it wired.
+  // Never moved: as long as somebody has it wired, or for good, its memory having failed.
   constexpr bool stays() const {
-    return is(FrameKind::kWired) || (is(FrameKind::kOwned) && (bits_ & kWiredByGuest) != 0);
+    return is(FrameKind::kWired) || is(FrameKind::kPoisoned) || (is(FrameKind::kOwned) && (bits_ & kWiredByGuest) != 0);
   }
 
   constexpr int order() const { return static_cast<int>(bits_ >> 4 & 0xf); }                 // free, zone

@@ -228,6 +228,28 @@ absl::StatusOr<FrameRange> Pool::AllocateWired(const ContiguousRequest& request)
   return range;
 }
 
+void Pool::RetireFrame(FrameNumber frame) {
+  if (frame < arena_end_) {
+    arena_->frames().Set(frame, FrameDescriptor::Poisoned());
+  } else if (const FrameRange range(frame, kOnePage); file_.Punch(range)) {
+    reserved_populated_.Subtract();
+    poisoned_reserved_.Add();
+  } else {
+    Linger(range);
+    return;
+  }
+  poisoned_.Add();
+}
+
+// What is about to be allocated or freed by others is neither.
+bool Pool::RetireFree(FrameNumber frame) {
+  arena_->DrainCpuLists();
+  const ContiguousRequest request{.count = kOnePage, .within = FrameRange(frame, kOnePage)};
+  if (!arena_->AllocateContiguous(request, Reserve::kReclaim).ok()) return false;
+  RetireFrame(frame);
+  return true;
+}
+
 void Pool::FreeWired(FrameRange range) {
   wired_.Subtract(range.size().in_pages());
   arena_->FreeContiguous(range);
@@ -265,11 +287,12 @@ absl::Status Pool::Check() {
   if (absl::Status status = arena_->Check(); !status.ok()) return status;
   if (arena_->IsIsolating()) return absl::InternalError("invariant 12: a range is isolated, and nobody empties it");
   const PageCount live = arena_->counts().live;
-  const PageCount expected = live + PageCount(reserved_populated_.value());
+  const PageCount expected = live + PageCount(reserved_populated_.value() + poisoned_reserved_.value());
   if (budget_.charged() != expected) {
     return absl::InternalError(absl::StrCat("invariant 9: the budget says ", budget_.charged().in_pages(),
                                             " pages are charged, but ", live.in_pages(), " are live in the arena and ",
-                                            reserved_populated_.value(), " in reservations and tables"));
+                                            reserved_populated_.value(), " in reservations and tables, and ",
+                                            poisoned_reserved_.value(), " of those have failed"));
   }
   if (file_.PopulatedPages() > budget_.charged()) {
     return absl::InternalError(absl::StrCat("invariant 9: the pool's file holds ", file_.PopulatedPages().in_pages(),

@@ -110,6 +110,15 @@ class Pool final : private BlockSource {
     return frame < arena_end_ ? file_.HugeAlias(frame) : file_.SmallAlias(frame);
   }
 
+  // --- Frames whose memory has failed (docs/poison.md). They stay charged for good.
+
+  // Takes a frame out of use that its owner has given up; nobody maps it any more. At the place of one of a reservation
+  // the host has another page when that is populated next; one of the arena is never allocated again.
+  void RetireFrame(FrameNumber frame);
+  // The same for a frame of the arena that is free. False: it is not.
+  bool RetireFree(FrameNumber frame);
+  PageCount poisoned() const { return PageCount(poisoned_.value()); }
+
   // --- Levels.
 
   // What every guest could still take, and the reserve for reclaim. A reservation can use nothing of an arena block
@@ -184,6 +193,8 @@ class Pool final : private BlockSource {
   std::atomic<size_t> lingering_count_ = 0;  // the set's size, for those who find it empty: nearly always
   std::function<void()> scattered_;
   Gauge wired_;
+  Gauge poisoned_;
+  Gauge poisoned_reserved_;       // of them, at places of reservations
   std::unique_ptr<Arena> arena_;  // after the others, which it uses
   std::unique_ptr<Compaction> compaction_;
 };

@@ -242,7 +242,7 @@ TEST_F(MergeTest, APageThatIsWrittenWhileSharedIsLeftAloneForAWhile) {
   Write(1, 1, 7);
   Pass();
   EXPECT_EQ(StateOf(1, 1), PageState::kResident);
-  EXPECT_EQ(counters().refused_broken.value(), 1u);
+  EXPECT_EQ(counters().Refused(MergeRefusal::kBroken), 1u);
   for (int pass = 0; pass < 20; ++pass) Pass();
   EXPECT_EQ(StateOf(1, 1), PageState::kShared);
 }
@@ -257,8 +257,8 @@ TEST_F(MergeTest, PagesThatChangeFromPassToPassAreLeftAlone) {
     Write(1, 1, 100 + pass);
   }
   // One change in 64 goes unnoticed: few bits of the hash are remembered.
-  EXPECT_GT(counters().refused_changed.value(), 4u);
-  EXPECT_LT(counters().merged.value() * 2, counters().refused_changed.value());
+  EXPECT_GT(counters().Refused(MergeRefusal::kChanged), 4u);
+  EXPECT_LT(counters().merged.value() * 2, counters().Refused(MergeRefusal::kChanged));
 }
 
 TEST_F(MergeTest, PagesThatNeverMergeAreSkippedEverLonger) {
@@ -281,7 +281,7 @@ TEST_F(MergeTest, AWholeBlockIsTakenApartOnlyIfThatPays) {
   Pass();
   EXPECT_TRUE(guests_[0].memory->IsWhole(BlockNumber(0)));
   EXPECT_TRUE(guests_[1].memory->IsWhole(BlockNumber(0)));
-  EXPECT_GT(counters().refused_whole_block.value(), 0u);
+  EXPECT_GT(counters().Refused(MergeRefusal::kWholeBlock), 0u);
 
   for (uint64_t gfn = 0; gfn < kPagesPerBlock; ++gfn) Write(1, gfn, gfn + 1);
   for (int pass = 0; pass < 20; ++pass) Pass();
@@ -380,7 +380,7 @@ TEST_P(MergeOracleTest, PastTheIslandLimitWindowsShareNoMoreAndNothingFails) {
   Pass();
   const bool windows = GetParam() == Placement::kReservation;
   EXPECT_EQ(manager_->shared().sharers(), PageCount(windows ? 10 : 800));
-  EXPECT_EQ(counters().refused_mapping.value() > 0, windows);
+  EXPECT_EQ(counters().Refused(MergeRefusal::kMapping) > 0, windows);
   // A page that is written to makes place for another.
   Fill(0, 0, 1);
   for (int pass = 0; pass < 20; ++pass) Pass();

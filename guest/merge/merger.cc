@@ -41,6 +41,27 @@ constexpr int kMostAge = 15;
 // not merge for so many passes.
 constexpr int kAgeOfBroken = 8;
 
+MergeRefusal RefusalOf(GuestMemory::Merge::Outcome outcome) {
+  using Outcome = GuestMemory::Merge::Outcome;
+  switch (outcome) {
+    case Outcome::kMerged:
+      return MergeRefusal::kNone;
+    case Outcome::kBusy:
+      return MergeRefusal::kBusy;
+    case Outcome::kChanged:
+      return MergeRefusal::kChanged;
+    case Outcome::kFull:
+      return MergeRefusal::kFull;
+    case Outcome::kNoMemory:
+      return MergeRefusal::kNoMemory;
+    case Outcome::kCannot:
+      return MergeRefusal::kMapping;
+    case Outcome::kWired:
+      return MergeRefusal::kWired;
+  }
+  return MergeRefusal::kNone;
+}
+
 Sharer PageOf(const GuestMemory& guest, Gfn gfn) {
   return {.guest = GuestId{static_cast<uint16_t>(guest.id())}, .gfn = gfn};
 }
@@ -50,6 +71,36 @@ GuestMemory::Merge Into(const SharedFrames::Hold& hold, const GuestMemory::PageS
 }
 
 }  // namespace
+
+absl::string_view Name(MergeRefusal refusal) {
+  switch (refusal) {
+    case MergeRefusal::kNone:
+      return "it was not refused";
+    case MergeRefusal::kUnique:
+      return "no page like it was found";
+    case MergeRefusal::kChanged:
+      return "it changes";
+    case MergeRefusal::kFresh:
+      return "it is zero for the first time";
+    case MergeRefusal::kBroken:
+      return "it was written to while it was shared";
+    case MergeRefusal::kWholeBlock:
+      return "its block is whole";
+    case MergeRefusal::kBusy:
+      return "it was in other hands";
+    case MergeRefusal::kLost:
+      return "the page that it was like has changed";
+    case MergeRefusal::kFull:
+      return "as many pages share the frame as may";
+    case MergeRefusal::kNoMemory:
+      return "no memory for a shared frame";
+    case MergeRefusal::kMapping:
+      return "mapping_limit";
+    case MergeRefusal::kWired:
+      return "wired";
+  }
+  return "";
+}
 
 Merger::Merger(Pool& pool, SharedFrames& shared, CandidateTable candidates, WithGuests with_guests,
                const MergerOptions& options)
@@ -158,7 +209,15 @@ void Merger::ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& mar
   if (found + zeros == 0) return;
   // While memory is plentiful, zero pages of a whole block are most likely to be written to yet.
   if ((IsMemoryShort() ? found + zeros : found) < SplittingPays() && guest.IsWhole(number)) {
-    counters_.refused_whole_block.Add(found + zeros);
+    for (const GuestMemory::PageSample& sample : samples_) {
+      Mark& mark = marks[sample.gfn.value()];
+      if (mark.why == MergeRefusal::kNone) Refuse(mark, MergeRefusal::kWholeBlock);
+    }
+    // The earlier pages are not the only ones of their kind either.
+    for (const Pair& pair : pairs_) {
+      const auto of_other = marks_.find(static_cast<unsigned>(pair.other.guest));
+      if (of_other != marks_.end()) of_other->second[pair.other.gfn.value()].why = MergeRefusal::kWholeBlock;
+    }
     return;
   }
   ShareOthers(guests, pairs_);
@@ -170,6 +229,8 @@ void Merger::ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& mar
     } else {
       // The other page has changed: this one stands for the content now.
       candidates_.Replace(sample.hash, PageOf(guest, sample.gfn));
+      Mark& mark = marks[sample.gfn.value()];
+      if (mark.why == MergeRefusal::kNone) Refuse(mark, MergeRefusal::kLost);
     }
   }
   if (!pairs_.empty()) {
@@ -177,13 +238,13 @@ void Merger::ScanPages(Guests guests, GuestMemory& guest, std::vector<Mark>& mar
   }
   guest.MergePages(number, seed_, absl::MakeSpan(merges_));
   shared_.Release(std::move(holds));
-  Count(merges_);
   for (const GuestMemory::Merge& merge : merges_) {
     Mark& mark = marks[merge.gfn.value()];
     if (merge.outcome != GuestMemory::Merge::Outcome::kMerged) {
-      PostponeUnmerged(mark, merge.outcome);
+      RefuseUnmerged(mark, merge.outcome);
       continue;
     }
+    (merge.into == GuestMemory::Merge::Into::kNothing ? counters_.zero : counters_.merged).Add();
     mark = Mark{};
     mark.merged = true;
   }
@@ -200,6 +261,8 @@ std::vector<SharedFrames::Hold> Merger::MatchSamples(const GuestMemory& guest, s
   holds.reserve(samples_.size());
   for (size_t i = 0; i < samples_.size(); ++i) {
     const GuestMemory::PageSample& sample = samples_[i];
+    Mark& mark = marks[sample.gfn.value()];
+    mark.why = MergeRefusal::kNone;
     if (sample.zero) {
       merges_.push_back({.gfn = sample.gfn, .into = GuestMemory::Merge::Into::kNothing});
     } else if (shared[i].has_value()) {
@@ -211,7 +274,8 @@ std::vector<SharedFrames::Hold> Merger::MatchSamples(const GuestMemory& guest, s
       if (other.has_value() && *other != page) {
         pairs_.push_back({.sample = i, .other = *other});
       } else {
-        Postpone(marks[sample.gfn.value()], 1);
+        Refuse(mark, MergeRefusal::kUnique);
+        Postpone(mark, 1);
       }
     }
   }
@@ -229,20 +293,37 @@ bool Merger::IsSettled(Mark& mark, const GuestMemory::PageSample& sample) {
   mark.hash = sample.hash & 0x3f;
   mark.seen = true;
   mark.merged = false;
-  if (broken) counters_.refused_broken.Add();
-  if (changed && !sample.zero) counters_.refused_changed.Add();
+  if (broken) {
+    Refuse(mark, MergeRefusal::kBroken);
+  } else if (changed) {
+    Refuse(mark, sample.zero ? MergeRefusal::kFresh : MergeRefusal::kChanged);
+  }
   if (broken || (changed && !sample.zero)) Postpone(mark, broken ? kAgeOfBroken : 1);
   return !broken && !changed;
 }
 
 void Merger::Postpone(Mark& mark, int passes) {
-  mark.age = static_cast<uint16_t>(std::min<int>(mark.age + passes, kMostAge));
-  mark.skip = static_cast<uint16_t>(SkipFor(mark.age));
+  mark.age = static_cast<uint8_t>(std::min<int>(mark.age + passes, kMostAge)) & 0xf;
+  mark.skip = static_cast<uint8_t>(SkipFor(mark.age)) & 0xf;
 }
 
-void Merger::PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
+void Merger::Refuse(Mark& mark, MergeRefusal why) {
+  counters_.refused[static_cast<size_t>(why)].Add();
+  mark.why = why;
+}
+
+void Merger::RefuseUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome) {
   const bool lasts = outcome == GuestMemory::Merge::Outcome::kCannot || outcome == GuestMemory::Merge::Outcome::kWired;
+  Refuse(mark, RefusalOf(outcome));
   Postpone(mark, lasts ? kAgeOfBroken : 1);
+}
+
+Merger::Memory Merger::Recall(GuestId guest, Gfn gfn) const {
+  absl::MutexLock lock(&lock_);
+  const auto marks = marks_.find(static_cast<unsigned>(guest));
+  if (marks == marks_.end() || gfn.value() >= marks->second.size()) return {};
+  const Mark& mark = marks->second[gfn.value()];
+  return {.why = mark.why, .skip = mark.skip};
 }
 
 void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
@@ -269,45 +350,17 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
     begin = end;
     GuestMemory* const guest = FindGuest(guests, first.guest);
     if (guest == nullptr) continue;
+    std::vector<Mark>& marks = marks_[guest->id()];
     if (merges.size() < SplittingPays() && guest->IsWhole(BlockOf(first.gfn))) {
-      counters_.refused_whole_block.Add(merges.size());
+      for (const GuestMemory::Merge& merge : merges) Refuse(marks[merge.gfn.value()], MergeRefusal::kWholeBlock);
       continue;
     }
     guest->MergePages(BlockOf(first.gfn), seed_, absl::MakeSpan(merges));
-    Count(merges);
-    std::vector<Mark>& marks = marks_[guest->id()];
     for (const GuestMemory::Merge& merge : merges) {
       Mark& mark = marks[merge.gfn.value()];
       mark.merged = merge.outcome == GuestMemory::Merge::Outcome::kMerged;
-      if (!mark.merged) PostponeUnmerged(mark, merge.outcome);
-    }
-  }
-}
-
-void Merger::Count(absl::Span<const GuestMemory::Merge> merges) {
-  using Outcome = GuestMemory::Merge::Outcome;
-  for (const GuestMemory::Merge& merge : merges) {
-    switch (merge.outcome) {
-      case Outcome::kMerged:
-        if (merge.into == GuestMemory::Merge::Into::kNothing) counters_.zero.Add();
-        if (merge.into == GuestMemory::Merge::Into::kFrame) counters_.merged.Add();
-        break;
-      case Outcome::kBusy:
-      case Outcome::kFull:
-        counters_.refused_busy.Add();
-        break;
-      case Outcome::kChanged:
-        counters_.refused_changed.Add();
-        break;
-      case Outcome::kNoMemory:
-        counters_.refused_no_memory.Add();
-        break;
-      case Outcome::kCannot:
-        counters_.refused_mapping.Add();
-        break;
-      case Outcome::kWired:
-        counters_.refused_wired.Add();
-        break;
+      mark.why = MergeRefusal::kNone;
+      if (!mark.merged) RefuseUnmerged(mark, merge.outcome);
     }
   }
 }

@@ -31,12 +31,14 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/function_ref.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/counters.h"
 #include "base/daemon.h"
 #include "base/units.h"
+#include "guest/frames/frame_table.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
 #include "guest/merge/candidate_table.h"
@@ -50,20 +52,34 @@ struct MergerOptions {
   double least_cpu = 0.005;
 };
 
+// Why a page that was looked at was not merged.
+enum class MergeRefusal : uint8_t {
+  kNone,        // it was not refused: nobody has looked at it yet, or it merged
+  kUnique,      // no page like it was found
+  kChanged,     // it changes
+  kFresh,       // it is zero for the first time, and perhaps about to be written to
+  kBroken,      // it was written to while it was shared
+  kWholeBlock,  // too few pages of its block would be merged for taking that apart
+  kBusy,        // the page or its block was in other hands
+  kLost,        // the page that it was like has changed, or could not be shared
+  kFull,        // as many pages as may have the shared frame already
+  kNoMemory,
+  kMapping,  // its guest cannot map frames that are not its own
+  kWired,
+};
+inline constexpr size_t kMergeRefusals = 12;
+// As the report names it.
+absl::string_view Name(MergeRefusal refusal);
+
 struct MergeCounters {
   Counter passes;
   Counter scanned;  // pages that were hashed
   Counter skipped;  // pages that were not, because they did not merge before
   Counter merged;   // pages that gave up their frames for a shared one
   Counter zero;     // pages that gave up their frames
-  // Why a page was not merged, though it looked like another:
-  Counter refused_changed;      // it changes
-  Counter refused_broken;       // it was written to while it was shared
-  Counter refused_whole_block;  // too few pages of its block would be merged for taking that apart
-  Counter refused_busy;         // the page or its block was in other hands
-  Counter refused_no_memory;
-  Counter refused_mapping;  // its guest cannot map frames that are not its own
-  Counter refused_wired;    // it is wired
+  std::array<Counter, kMergeRefusals> refused;
+
+  uint64_t Refused(MergeRefusal why) const { return refused[static_cast<size_t>(why)].value(); }
 };
 
 // Thread safe.
@@ -86,19 +102,30 @@ class Merger {
   void Pass() ABSL_LOCKS_EXCLUDED(lock_);
 
   const MergeCounters& counters() const { return counters_; }
+
+  // What is remembered of a page, for explanations.
+  struct Memory {
+    MergeRefusal why = MergeRefusal::kNone;
+    int skip = 0;  // passes to come in which it is not looked at
+  };
+  Memory Recall(GuestId guest, Gfn gfn) const ABSL_LOCKS_EXCLUDED(lock_);
+  // How many pages of a whole block have to be gained to make up for it.
+  size_t SplittingPays() const;
+
   absl::Duration cpu_time() { return daemon_.cpu_time(); }
   ByteCount metadata() const ABSL_LOCKS_EXCLUDED(lock_);
 
  private:
   // What is remembered of a page from pass to pass.
   struct Mark {
-    uint16_t hash : 6;    // some bits of it
-    uint16_t seen : 1;    // the hash is known
-    uint16_t merged : 1;  // it gave up its frame
-    uint16_t age : 4;     // passes in which it did not merge
-    uint16_t skip : 4;    // passes to come in which it is not looked at
+    uint8_t hash : 6;    // some bits of it
+    uint8_t seen : 1;    // the hash is known
+    uint8_t merged : 1;  // it gave up its frame
+    uint8_t age : 4;     // passes in which it did not merge
+    uint8_t skip : 4;    // passes to come in which it is not looked at
+    MergeRefusal why;    // it did not merge when it was looked at last
   };
-  static_assert(sizeof(Mark) == 2);
+  static_assert(sizeof(Mark) == 3);
 
   // A page of the block in hand, and an earlier one with the same hash.
   struct Pair {
@@ -125,13 +152,13 @@ class Merger {
   bool IsSettled(Mark& mark, const GuestMemory::PageSample& sample) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Has the earlier pages' frames shared, block by block.
   void ShareOthers(Guests guests, absl::Span<const Pair> pairs) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  void Count(absl::Span<const GuestMemory::Merge> merges);
+  // Counts the page, and remembers why it was refused.
+  void Refuse(Mark& mark, MergeRefusal why);
+  // The same for what became of a merge, if it was refused, and puts the page off.
+  void RefuseUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome);
   void EndPass(Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   bool IsMemoryShort() const;
-  // How many pages of a whole block have to be gained.
-  size_t SplittingPays() const;
   static void Postpone(Mark& mark, int passes);
-  static void PostponeUnmerged(Mark& mark, GuestMemory::Merge::Outcome outcome);
 
   Pool& pool_;
   SharedFrames& shared_;

@@ -1,7 +1,10 @@
 #include "guest/merge/reverse_map.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
+
+#include "absl/status/statusor.h"
 
 namespace quire {
 
@@ -52,6 +55,34 @@ ReverseMap::Outcome ReverseMap::Migrate(const SharedFrames::Hold& frame, FrameNu
     all &= guest != nullptr && guest->MoveShared(sharer.gfn, frame, moved);
   }
   return all ? Outcome::kDone : Outcome::kTryAgain;
+}
+
+std::optional<SharedFrames::Hold> ReverseMap::CopyLike(const SharedFrames::Hold& poisoned) {
+  std::optional<SharedFrames::Hold> like = shared_.FindLike(poisoned);
+  if (!like.has_value() || !shared_.IsFull(*like)) return like;
+  const absl::StatusOr<FrameNumber> copy = shared_.Allocate();
+  if (!copy.ok()) return std::nullopt;
+  std::memcpy(shared_.AddressOf(*copy), shared_.AddressOf(*like), kPageSize);
+  return shared_.Publish(*copy, shared_.HashOf(*like));
+}
+
+ReverseMap::PoisonedPages ReverseMap::Poison(const SharedFrames::Hold& frame) {
+  shared_.Poison(frame);
+  PoisonedPages pages;
+  for (const Sharer& sharer : shared_.SharersOf(frame)) {
+    GuestMemory* const guest = find_(sharer.guest);
+    if (guest == nullptr) continue;
+    const std::optional<SharedFrames::Hold> copy = CopyLike(frame);
+    if (copy.has_value() && guest->MoveShared(sharer.gfn, frame, *copy)) {
+      pages.recovered += kOnePage;
+    } else if (guest->PoisonShared(sharer.gfn, frame)) {
+      pages.lost += kOnePage;
+      const auto known = std::find(pages.guests.begin(), pages.guests.end(), guest->id());
+      if (known == pages.guests.end()) pages.guests.push_back(guest->id());
+    }
+  }
+  std::sort(pages.guests.begin(), pages.guests.end());
+  return pages;
 }
 
 PageCount ReverseMap::Reclaim(PageCount look, PageCount enough, CompressionScratch& scratch) {

@@ -7,6 +7,8 @@
 #define QUIRE_GUEST_MERGE_REVERSE_MAP_H_
 
 #include <functional>
+#include <optional>
+#include <vector>
 
 #include "base/counters.h"
 #include "base/units.h"
@@ -48,6 +50,15 @@ class ReverseMap {
   // All pages go over to frame `to`, which is allocated and the caller's, unless the outcome is kRefused.
   Outcome Migrate(const SharedFrames::Hold& frame, FrameNumber to);
 
+  // The frame's memory has failed, and is not read any more. Its pages go over to another frame of the same content, if
+  // there is one; otherwise they are lost. The frame is never used again.
+  struct PoisonedPages {
+    PageCount recovered;
+    PageCount lost;
+    std::vector<unsigned> guests;  // whose pages are lost: each once
+  };
+  PoisonedPages Poison(const SharedFrames::Hold& frame);
+
   // Second chance for shared frames: looks at so many of them, one after the other. What was used is unmapped, and what
   // has not been used since is evicted. Returns the number of frames freed.
   // Stops when it is `enough`.
@@ -56,6 +67,9 @@ class ReverseMap {
   const SharedReclaimCounters& counters() const { return counters_; }
 
  private:
+  // A frame of the content of a poisoned one that another page may share. Nullopt: there is none, or no memory for one.
+  std::optional<SharedFrames::Hold> CopyLike(const SharedFrames::Hold& poisoned);
+
   SharedFrames& shared_;
   SwapSpace& store_;
   const std::function<GuestMemory*(GuestId)> find_;

@@ -117,6 +117,10 @@ std::optional<FrameNumber> SharedFrames::ForgetIfUnused(Record& record) {
   Unindex(record);
   const FrameNumber frame = std::exchange(record.frame, FrameDescriptor::kNoFrame);
   free_records_.push_back(static_cast<uint32_t>(&record - records_.data()));
+  if (record.poisoned) {
+    pool_.RetireFrame(frame);
+    return std::nullopt;
+  }
   pool_.arena().frames().Set(frame, FrameDescriptor::Busy());
   return frame;
 }
@@ -159,6 +163,31 @@ void SharedFrames::Retire(const Hold& hold) {
   Record& record = RecordOf(hold.frame());
   record.retired = true;
   Unindex(record);
+}
+
+void SharedFrames::Poison(const Hold& hold) {
+  absl::MutexLock lock(&lock_);
+  Record& record = RecordOf(hold.frame());
+  record.retired = record.poisoned = true;
+  Unindex(record);
+}
+
+// Rare enough to look at all of them.
+std::optional<SharedFrames::Hold> SharedFrames::FindLike(const Hold& hold) {
+  absl::MutexLock lock(&lock_);
+  const Record& wanted = RecordOf(hold.frame());
+  Record* found = nullptr;
+  for (Record& record : records_) {
+    if (record.frame == FrameDescriptor::kNoFrame || record.hash != wanted.hash || record.retired) continue;
+    if (found == nullptr || record.count < found->count) found = &record;
+  }
+  if (found == nullptr) return std::nullopt;
+  return HoldLocked(*found);
+}
+
+bool SharedFrames::IsFull(const Hold& hold) const {
+  absl::MutexLock lock(&lock_);
+  return RecordOf(hold.frame()).count >= max_sharing_;
 }
 
 void SharedFrames::NoteUsed(FrameNumber frame) {

@@ -91,11 +91,20 @@ class SharedFrames {
   using Sharers = absl::InlinedVector<Sharer, 8>;
   // Who shares the frame now; whoever acts on it confirms it under the lock of each page's block.
   Sharers SharersOf(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);
+  // How many pages may share a frame.
+  uint32_t max_sharing() const { return max_sharing_; }
   std::byte* AddressOf(FrameNumber frame) const { return pool_.Frame(frame); }
   const std::byte* AddressOf(const Hold& hold) const { return pool_.Frame(hold.frame()); }
   uint64_t HashOf(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);
   // Nobody finds the frame by its content any more: it is about to be given up.
   void Retire(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
+
+  // Its memory has failed: it is found by nobody any more, and never used again once its last page has left.
+  void Poison(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
+  // Another frame of the same content, as far as its hash says, which has been neither retired nor poisoned: one that
+  // another page may share, if there is one.
+  std::optional<Hold> FindLike(const Hold& hold) ABSL_LOCKS_EXCLUDED(lock_);
+  bool IsFull(const Hold& hold) const ABSL_LOCKS_EXCLUDED(lock_);
 
   // A page of it has been mapped. What WasUsed tells, and forgets.
   void NoteUsed(FrameNumber frame) ABSL_LOCKS_EXCLUDED(lock_);
@@ -124,6 +133,7 @@ class SharedFrames {
     uint32_t count = 0;  // of them
     uint32_t holds = 0;
     bool retired = false;
+    bool poisoned = false;
     bool used = false;
   };
   Record& RecordOf(FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);

@@ -209,7 +209,7 @@ const std::byte* Keg::Pin::Read(uint32_t bytes, std::byte* buffer) const {
 
 // --- Frames are replaced.
 
-FrameMigrator::Answer Keg::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+FrameMigrator::Answer Keg::Replace(FrameNumber from, FrameDescriptor owner, FrameNumber to, FrameBytes bytes) {
   absl::MutexLock lock(&lock_);
   FrameTable& frames = pool_.arena().frames();
   Slab& slab = slabs_[owner.zone_value()];
@@ -222,14 +222,22 @@ FrameMigrator::Answer Keg::Migrate(FrameNumber from, FrameDescriptor owner, Fram
   if (!slab.pins.compare_exchange_strong(none, kMoving, std::memory_order_acquire, std::memory_order_relaxed)) {
     return FrameMigrator::Answer::kBusy;
   }
-  std::memcpy(pool_.Frame(to), pool_.Frame(from), kPageSize);
+  if (bytes == FrameBytes::kSound) {
+    std::memcpy(pool_.Frame(to), pool_.Frame(from), kPageSize);
+  } else {
+    std::memset(pool_.Frame(to), 0, kPageSize);
+  }
   const auto end = slab.frames.begin() + slab.held;
   const auto place = std::find(slab.frames.begin(), end, from.value());
   QUIRE_CHECK(place != end);
   *place = static_cast<uint32_t>(to.value());
   frames.Set(to, owner);
   slab.pins.fetch_sub(kMoving, std::memory_order_release);  // pairs with Pin's addition
-  pool_.FreeFrame(from);
+  if (bytes == FrameBytes::kSound) {
+    pool_.FreeFrame(from);
+  } else {
+    pool_.RetireFrame(from);
+  }
   return FrameMigrator::Answer::kMoved;
 }
 

@@ -98,7 +98,13 @@ class Keg {
   };
 
   // As FrameMigrator::Migrate, for a frame of a slab that was this keg's when the caller looked.
-  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) ABSL_LOCKS_EXCLUDED(lock_);
+  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) ABSL_LOCKS_EXCLUDED(lock_) {
+    return Replace(from, owner, to, FrameBytes::kSound);
+  }
+  // The same where the frame's memory has failed: zeros take the place of its bytes, and it is taken out of use.
+  enum class FrameBytes : uint8_t { kSound, kLost };
+  FrameMigrator::Answer Replace(FrameNumber from, FrameDescriptor owner, FrameNumber to, FrameBytes bytes)
+      ABSL_LOCKS_EXCLUDED(lock_);
 
   // --- Moving objects together. One thread at a time.
 

@@ -55,9 +55,10 @@ Zone& SlabZone::ZoneOf(SlabObject object) const {
 
 // The descriptor may be out of date. Slabs are never forgotten, so what it names can be looked at; the keg looks again
 // under its lock.
-FrameMigrator::Answer SlabZone::Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+FrameMigrator::Answer SlabZone::Replace(FrameNumber from, FrameDescriptor owner, FrameNumber to,
+                                        Keg::FrameBytes bytes) {
   const uint8_t number = slabs_[owner.zone_value()].keg.load(std::memory_order_relaxed);
-  return number < kZones ? zone(number)->keg().Migrate(from, owner, to) : FrameMigrator::Answer::kBusy;
+  return number < kZones ? zone(number)->keg().Replace(from, owner, to, bytes) : FrameMigrator::Answer::kBusy;
 }
 
 ByteCount SlabZone::in_objects() const {

@@ -61,7 +61,11 @@ class SlabZone {
   }
 
   // As FrameMigrator::Migrate, for a frame of the zone.
-  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to);
+  FrameMigrator::Answer Migrate(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+    return Replace(from, owner, to, Keg::FrameBytes::kSound);
+  }
+  // As Keg's.
+  FrameMigrator::Answer Replace(FrameNumber from, FrameDescriptor owner, FrameNumber to, Keg::FrameBytes bytes);
 
   // By the size of their objects, the smallest first. Null: nobody has asked for that size.
   Zone* zone(uint32_t number) const { return zones_[number].load(std::memory_order_acquire); }

@@ -443,6 +443,14 @@ PageCount SwapSpace::DropKept(PageCount wanted) {
   return freed();
 }
 
+// Twice: a copy that is dropped after its bytes are gone may have been used in between.
+FrameMigrator::Answer SwapSpace::ReplacePoisoned(FrameNumber from, FrameDescriptor owner, FrameNumber to) {
+  DropKept(nullptr, [] { return true; });
+  const FrameMigrator::Answer answer = zone_.Replace(from, owner, to, Keg::FrameBytes::kLost);
+  DropKept(nullptr, [] { return true; });
+  return answer;
+}
+
 void SwapSpace::DropKept(const SwapArea* area, absl::FunctionRef<bool()> more) {
   for (uint64_t first = 0; first < slots_.capacity() && more(); first += SlotTable::kCluster) {
     uint32_t dropped = 0;
@@ -781,6 +789,23 @@ uint32_t SwapSpace::RefsOf(SwapSlot slot) const {
   if (slot.value() >= slots_.capacity()) return 0;
   absl::MutexLock lock(&slots_.LockOf(slot));
   return slots_[slot].refs();
+}
+
+SwapSpace::SlotFacts SwapSpace::Describe(SwapSlot slot) const {
+  if (slot.value() >= slots_.capacity()) return {};
+  absl::MutexLock lock(&slots_.LockOf(slot));
+  const SlotRecord& record = slots_[slot];
+  SlotFacts facts{.length = record.length(), .zstd = record.codec() == SlotCodec::kZstd, .pages = record.refs()};
+  using Where = SlotFacts::Where;
+  if (record.in_pool()) {
+    facts.where = Where::kPool;
+  } else if (record.kind() == SlotKind::kBacked) {
+    facts.where = Where::kArea;
+    facts.area = std::string(areas_[record.area()]->store().name());
+  } else if (record.kind() == SlotKind::kSameFilled) {
+    facts.where = Where::kRecord;
+  }
+  return facts;
 }
 
 std::vector<ZoneStatistics> SwapSpace::zones() const {

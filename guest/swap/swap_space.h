@@ -201,6 +201,11 @@ class SwapSpace {
     return zone_.Migrate(from, owner, to);
   }
 
+  // A frame of the store whose memory has failed gives its place to `to`, which is allocated, and is taken out of use.
+  // What was stored in it is lost: whoever loads it is told (DataLoss). Copies that were kept are dropped, so that none
+  // is taken for a page's content. Answers as Migrate's.
+  FrameMigrator::Answer ReplacePoisoned(FrameNumber from, FrameDescriptor owner, FrameNumber to);
+
   struct Statistics {
     PageCount stored;        // pages, wherever they are
     PageCount shared;        // of them: beyond the first of each slot
@@ -228,6 +233,15 @@ class SwapSpace {
   static constexpr PageCount TablesFor(PageCount stored) {
     return PageCount::Ceil(SlotTable::SizeOf(stored.in_pages()));
   }
+  // Where a stored page is, for explanations. It may have changed since.
+  struct SlotFacts {
+    enum class Where : uint8_t { kRecord, kPool, kArea, kNowhere } where = Where::kNowhere;
+    uint64_t length = 0;    // bytes stored; kPageSize: the page as it is
+    bool zstd = false;      // or LZ4
+    uint32_t pages = 0;     // that have this content
+    std::string area = {};  // if it is in one
+  };
+  SlotFacts Describe(SwapSlot slot) const;
   // Only while nothing else runs.
   absl::Status Check();
 

@@ -11,6 +11,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/algorithm/container.h"
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "guest/guest_limits.h"
@@ -123,14 +124,16 @@ absl::Status Machine::ReadPage(Guest& guest, Gfn gfn) {
   const absl::Status status = guest.mmu->WithPage(gfn, Access::kRead, [&](std::byte* page) {
     equal = known == guest.pages.end() ? IsZero(page) : std::memcmp(page, known->second.data(), kPageSize) == 0;
   });
-  if (!status.ok()) return Judge(guest, status);
+  if (!status.ok()) return Judge(guest, gfn, status);
+  if (guest.lost.contains(gfn)) return Wrong(*guest.memory, gfn, "can be read although its memory has failed");
   if (equal) return absl::OkStatus();
   return Wrong(*guest.memory, gfn, "does not read as it was written (invariant 10)");
 }
 
 absl::Status Machine::Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change) {
   const absl::Status status = guest.mmu->WithPage(gfn, Access::kWrite, change);
-  if (!status.ok()) return Judge(guest, status);
+  if (!status.ok()) return Judge(guest, gfn, status);
+  if (guest.lost.contains(gfn)) return Wrong(*guest.memory, gfn, "can be written although its memory has failed");
   const auto [place, added] = guest.pages.try_emplace(gfn);
   if (added) place->second = {};
   change(place->second.data());
@@ -174,7 +177,7 @@ absl::Status Machine::Do(const Probe& op) {
     if (!guest->memory->HasRoomFor(kOneBlock)) return absl::OkStatus();
     return Wrong(*guest->memory, gfn, "was refused although memory is free");
   }
-  if (!resolution.ok()) return Judge(*guest, resolution.status());
+  if (!resolution.ok()) return Judge(*guest, gfn, resolution.status());
   if (resolution->range.contains(gfn)) return absl::OkStatus();
   return Wrong(*guest->memory, gfn, "was resolved as other pages");
 }
@@ -186,6 +189,7 @@ absl::Status Machine::Do(const Discard& op) {
   const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
   guest->memory->Discard(range);
   guest->pages.erase(guest->pages.lower_bound(range.begin()), guest->pages.lower_bound(range.end()));
+  guest->lost.erase(guest->lost.lower_bound(range.begin()), guest->lost.lower_bound(range.end()));
   return absl::OkStatus();
 }
 
@@ -203,7 +207,7 @@ absl::Status Machine::Do(const WirePages& op) {
   const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
   const absl::Status status = guest->memory->Wire(range);
   if (absl::IsResourceExhausted(status) && !guest->memory->stopped()) return absl::OkStatus();  // the limit
-  if (!status.ok()) return Judge(*guest, status);
+  if (!status.ok()) return Judge(*guest, range.begin(), status);
   WiredRange& wired = guest->wired.emplace_back(WiredRange{.pages = range, .frames = {}});
   for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
     const PageEntry entry = guest->memory->EntryOf(gfn);
@@ -289,6 +293,34 @@ absl::Status Machine::Do(const Recompress& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const Poison& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr || guest->stopped || manager_->pool().poisoned() >= kMostPoisoned) return absl::OkStatus();
+  const Gfn gfn(op.page % guest->memory->size().in_pages());
+  if (WiredPagesOf(*guest).contains(gfn)) return absl::OkStatus();  // it is checked to be where it is
+  const PageEntry before = guest->memory->EntryOf(gfn);
+  const absl::StatusOr<MemoryManager::Poisoned> poisoned = manager_->PoisonPage(*guest->memory, gfn);
+  if (!before.has_frame() && before.state() != PageState::kShared) {
+    return absl::IsInvalidArgument(poisoned.status()) ? absl::OkStatus() : Wrong(*guest->memory, gfn, "has no frame");
+  }
+  if (!poisoned.ok()) return Wrong(*guest->memory, gfn, "was not poisoned");
+  // Who has lost pages, and how many, is what was said.
+  PageCount lost;
+  for (Guest& other : guests_) {
+    const bool told = absl::c_linear_search(poisoned->guests, other.memory->id());
+    for (Gfn page; told && page < Gfn(0) + other.memory->size(); ++page) {
+      if (other.memory->EntryOf(page).state() != PageState::kPoisoned || other.lost.contains(page)) continue;
+      lost += kOnePage;
+      other.lost.insert(page);
+      other.pages.erase(page);
+      if (!op.discard) continue;
+      other.memory->Discard(GfnRange(page, kOnePage));
+      other.lost.erase(page);
+    }
+  }
+  return lost == poisoned->lost ? absl::OkStatus() : Wrong(*guest->memory, gfn, "took other pages along than was said");
+}
+
 absl::Status Machine::Do(const Compact& op) {
   Pool& pool = manager_->pool();
   // Looking at what the store holds gives back what its zones keep in buckets.
@@ -348,7 +380,10 @@ absl::Status Machine::Do(const Unwire&) {
 
 // --- Out of memory.
 
-absl::Status Machine::Judge(Guest& guest, const absl::Status& status) {
+absl::Status Machine::Judge(Guest& guest, Gfn gfn, const absl::Status& status) {
+  if (absl::IsDataLoss(status) && !guest.stopped && guest.lost.empty()) {
+    return Wrong(*guest.memory, gfn, "is lost although its memory has not failed");
+  }
   if (!guest.memory->stopped()) return absl::InternalError(absl::StrCat("a fault failed: ", status.ToString()));
   if (status == guest.memory->status()) return absl::OkStatus();
   return absl::InternalError(absl::StrCat("a stopped guest's fault got ", status.ToString()));
@@ -427,7 +462,15 @@ absl::Status Machine::NoticeStops() {
   for (Guest& guest : guests_) {
     const auto stop = stopped_.find(guest.memory);
     if (guest.stopped || stop == stopped_.end()) continue;
-    const absl::Status& reason = guest.memory->status();
+    const absl::Status reason = guest.memory->status();
+    if (absl::IsDataLoss(reason) && !guest.lost.empty()) {
+      guest.memory->Discard(GfnRange(Gfn(0), guest.memory->size()));
+      guest.stopped = true;
+      guest.pages.clear();
+      guest.wired.clear();
+      guest.lost.clear();
+      continue;
+    }
     if (!absl::IsResourceExhausted(reason)) {
       return absl::InternalError(absl::StrCat("a guest was stopped: ", reason.ToString()));
     }
@@ -444,6 +487,7 @@ absl::Status Machine::NoticeStops() {
     guest.stopped = true;
     guest.pages.clear();
     guest.wired.clear();
+    guest.lost.clear();
   }
   stopped_.clear();
   return absl::OkStatus();

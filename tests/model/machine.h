@@ -41,6 +41,8 @@ class Machine {
 
   // So few that they run out.
   static constexpr PageCount kIslands{4};
+  // Each may keep a block of the arena from being emptied.
+  static constexpr PageCount kMostPoisoned{8};
   static constexpr ByteCount kSwapArea = ByteCount::MiB(6);
 
   // Three guests, which together have more memory than the pool.
@@ -65,8 +67,9 @@ class Machine {
   struct Guest {
     GuestMemory* memory;
     std::unique_ptr<SoftwareMmu> mmu;
-    std::map<Gfn, Page> pages;  // those that are not zero
+    std::map<Gfn, Page> pages = {};  // those that are not zero
     std::deque<WiredRange> wired = {};
+    std::set<Gfn> lost = {};  // by memory that failed
     bool stopped = false;
   };
 
@@ -87,6 +90,7 @@ class Machine {
   absl::Status Do(const MergePass& op);
   absl::Status Do(const ReclaimShared& op);
   absl::Status Do(const Recompress& op);
+  absl::Status Do(const Poison& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);
@@ -99,7 +103,7 @@ class Machine {
   // Changes a page in the guest and in the map.
   absl::Status Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change);
   // Whether an error of an access is as it should be.
-  absl::Status Judge(Guest& guest, const absl::Status& status);
+  absl::Status Judge(Guest& guest, Gfn gfn, const absl::Status& status);
   // About how many frames a guest has to hold to keep its pages, and how many of the others compress.
   struct Needs {
     PageCount frames;

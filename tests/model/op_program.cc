@@ -80,6 +80,10 @@ struct Printer {
   std::string operator()(const ReclaimShared& op) const {
     return absl::StrFormat("ReclaimShared{.many = %s}", op.many ? "true" : "false");
   }
+  std::string operator()(const Poison& op) const {
+    return absl::StrFormat("Poison{.guest = %u, .page = %u, .discard = %s}", op.guest, op.page,
+                           op.discard ? "true" : "false");
+  }
   std::string operator()(const WriteOut& op) const { return absl::StrFormat("WriteOut{.kib = %u}", op.kib); }
   std::string operator()(const Recompress& op) const { return absl::StrFormat("Recompress{.pages = %u}", op.pages); }
   std::string operator()(const Compact& op) const { return absl::StrFormat("Compact{.blocks = %u}", op.blocks); }
@@ -133,6 +137,7 @@ Op RandomOp(Dice& dice) {
   // Seldom, and not for long: other things happen to pages that are not wired.
   if (kind < 285) return WirePages{.guest = guest, .page = RandomPage(dice), .count = 1 + dice.Below(48)};
   if (kind < 289) return UnwirePages{.guest = guest};
+  if (kind < 290) return Poison{.guest = guest, .page = RandomPage(dice), .discard = dice.Below(8) != 0};
   if (kind < 292) return Recompress{.pages = 1 + dice.Below(600)};
   if (kind < 300) {
     return Advise{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(2048), .huge = dice.Below(4) != 0};

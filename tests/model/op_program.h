@@ -92,6 +92,12 @@ struct ReclaimShared {
 struct Recompress {
   uint32_t pages;
 };
+// The memory that a page lies in fails. Whoever loses a page by it gives that up at once, or finds out when it wants
+// it.
+struct Poison {
+  uint32_t guest, page;
+  bool discard;
+};
 // Makes so many blocks of the arena free, by moving pages.
 struct Compact {
   uint32_t blocks;
@@ -117,9 +123,9 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op =
-    std::variant<Read, Write, Poke, Probe, Discard, Advise, WirePages, UnwirePages, Age, AgeBlocks, Evict, Prefetch,
-                 Reclaim, WriteOut, Recompress, MergePass, ReclaimShared, Compact, AddGuest, RemoveGuest, Wire, Unwire>;
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, WirePages, UnwirePages, Age, AgeBlocks, Evict,
+                        Prefetch, Reclaim, WriteOut, Recompress, MergePass, ReclaimShared, Poison, Compact, AddGuest,
+                        RemoveGuest, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -139,7 +139,7 @@ TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
   const Wiring& wiring = machine.manager().wiring();
   EXPECT_GT(wiring.refused_reclaim.value(), 1'000u);
   EXPECT_GT(wiring.limit.peak(), PageCount(50));
-  EXPECT_GT(machine.manager().merger().counters().refused_wired.value(), 5u);
+  EXPECT_GT(machine.manager().merger().counters().Refused(MergeRefusal::kWired), 5u);
 }
 
 TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {
@@ -155,6 +155,14 @@ TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
   EXPECT_GT(machine.manager().reclaimer().counters().at_limit.value(), 5u);
   EXPECT_GT(machine.manager().swap().refused_limit.value(), 50u);
+}
+
+TEST(MachineTest, MemoryReallyFailsInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().pool().poisoned(), PageCount(4));
+  EXPECT_EQ(machine.Check(), absl::OkStatus());
 }
 
 TEST(MachineTest, AWrongByteIsFound) {

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <string>
@@ -58,6 +59,15 @@ bool AnyIsStopped(const Snapshot& snapshot) {
   return std::any_of(snapshot.guests.begin(), snapshot.guests.end(),
                      [](const GuestSnapshot& guest) { return guest.state == GuestSnapshot::State::kStopped; });
 }
+
+SocketDirectory::SocketDirectory() { EXPECT_NE(mkdtemp(directory_.data()), nullptr); }
+
+SocketDirectory::~SocketDirectory() {
+  unlink(socket().c_str());
+  rmdir(directory_.c_str());
+}
+
+void RunInThisProcess(const RunOptions& options, const Watch& watch) { _exit(RunHere(options, watch, "/dev/null")); }
 
 ChildRun RunInChild(const RunOptions& options, const Watch& watch) {
   const std::string path = absl::StrCat(testing::TempDir(), "/report-", getpid(), ".json");

@@ -3,6 +3,7 @@
 #define QUIRE_TESTS_RUN_RUN_IN_CHILD_H_
 
 #include <functional>
+#include <string>
 
 #include "base/units.h"
 #include "nlohmann/json.hpp"
@@ -25,6 +26,24 @@ using Watch = std::function<bool(const Snapshot&)>;
 bool AnyIsStopped(const Snapshot& snapshot);
 
 ChildRun RunInChild(const RunOptions& options, const Watch& watch = nullptr);
+
+// For a process that was forked for it, and ends with the run's status.
+[[noreturn]] void RunInThisProcess(const RunOptions& options, const Watch& watch = nullptr);
+
+// A directory for a control socket, whose path is short; that of a test's own directory need not be, and the numbers of
+// processes say nothing where each test has its own.
+class SocketDirectory {
+ public:
+  SocketDirectory();
+  ~SocketDirectory();
+  SocketDirectory(const SocketDirectory&) = delete;
+  SocketDirectory& operator=(const SocketDirectory&) = delete;
+
+  std::string socket() const { return directory_ + "/sock"; }
+
+ private:
+  std::string directory_ = "/tmp/quire-run-XXXXXX";
+};
 
 }  // namespace quire
 

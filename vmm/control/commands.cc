@@ -1,0 +1,166 @@
+#include "vmm/control/commands.h"
+
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/units.h"
+#include "guest/explain.h"
+#include "guest/memory_manager.h"
+#include "guest/page_entry.h"
+#include "guest/swap/swap_space.h"
+#include "nlohmann/json.hpp"
+#include "vmm/control/request.h"
+
+namespace quire {
+namespace {
+
+using Json = nlohmann::json;
+
+absl::string_view Name(SwapSpace::SlotFacts::Where where) {
+  switch (where) {
+    case SwapSpace::SlotFacts::Where::kRecord:
+      return "word";
+    case SwapSpace::SlotFacts::Where::kPool:
+      return "ram";
+    case SwapSpace::SlotFacts::Where::kArea:
+      return "area";
+    case SwapSpace::SlotFacts::Where::kNowhere:
+      break;
+  }
+  return "";
+}
+
+Json StoredJson(const SwapSpace::SlotFacts& stored) {
+  Json json{{"where", Name(stored.where)}, {"pages", stored.pages}};
+  if (!stored.area.empty()) json["area"] = stored.area;
+  if (stored.length == 0) return json;
+  json["bytes"] = stored.length;
+  if (stored.length < kPageSize) json["codec"] = stored.zstd ? "zstd" : "lz4";
+  return json;
+}
+
+Json ExplanationJson(const std::string& name, const Explanation& e) {
+  Json block = Json::object();
+  for (int state = 0; state < kPageStates; ++state) {
+    const uint64_t pages = e.block_pages[static_cast<size_t>(state)];
+    if (pages > 0) block[std::string(Name(static_cast<PageState>(state)))] = pages;
+  }
+  Json json{{"id", e.guest},
+            {"guest", name},
+            {"gfn", e.gfn.value()},
+            {"state", Name(e.state)},
+            {"zero", e.zero},
+            {"block", BlockOf(e.gfn).value()},
+            {"block_whole", e.whole},
+            {"block_pages", block},
+            {"huge_refused", e.huge_refused},
+            {"merge_refused", e.merge_refused},
+            {"merge_skipped_passes", e.skipped_passes},
+            {"title", absl::StrCat("Page ", e.gfn.value(), " of ", name)},
+            {"sentences", {e.residence, e.huge, e.merging}}};
+  if (e.frame.has_value()) json["frame"] = e.frame->value();
+  if (e.sharers > 0) json["sharers"] = e.sharers;
+  if (e.stored.has_value()) json[e.state == PageState::kSwapped ? "stored" : "kept"] = StoredJson(*e.stored);
+  return json;
+}
+
+absl::StatusOr<const GuestSet::Guest*> FindGuest(const GuestSet& set, const std::string& wanted) {
+  size_t number = set.guests().size();
+  const bool numbered = absl::SimpleAtoi(wanted, &number);
+  for (size_t i = 0; i < set.guests().size(); ++i) {
+    if (set.guests()[i].name == wanted || (numbered && i == number)) return &set.guests()[i];
+  }
+  return absl::InvalidArgumentError(absl::StrCat("there is no guest ", wanted, ": the run has ",
+                                                 set.guests().front().name, " to ", set.guests().back().name,
+                                                 ", numbered from 0"));
+}
+
+absl::StatusOr<Json> Explained(GuestSet& set, const ControlRequest& request) {
+  const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
+  if (!guest.ok()) return guest.status();
+  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *(*guest)->memory, Gfn(*request.gfn));
+  if (!e.ok()) return e.status();
+  return ExplanationJson((*guest)->name, *e);
+}
+
+absl::string_view Name(MemoryManager::Poisoned::Was was) {
+  switch (was) {
+    case MemoryManager::Poisoned::Was::kFree:
+      return "free";
+    case MemoryManager::Poisoned::Was::kPage:
+      return "page";
+    case MemoryManager::Poisoned::Was::kShared:
+      return "shared";
+    case MemoryManager::Poisoned::Was::kStored:
+      return "stored";
+  }
+  return "";
+}
+
+std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests) {
+  const std::string lost = guests.empty() ? "nothing is lost"
+                                          : absl::StrCat("lost to ", absl::StrJoin(guests, ", "), ", stopped when ",
+                                                         guests.size() == 1 ? "it touches it" : "they touch it",
+                                                         " without giving it up before");
+  switch (p.was) {
+    case MemoryManager::Poisoned::Was::kFree:
+      return "It was free: nothing is lost.";
+    case MemoryManager::Poisoned::Was::kPage:
+      return absl::StrCat("It held a page that is ", lost, ".");
+    case MemoryManager::Poisoned::Was::kShared:
+      return absl::StrCat("It was shared; of its pages ", p.recovered.in_pages(),
+                          " have another frame of the same content now, and ", p.lost.in_pages(),
+                          " are without one: ", lost, ".");
+    case MemoryManager::Poisoned::Was::kStored:
+      return "It held compressed pages: a guest that needs one of them is stopped.";
+  }
+  return "";
+}
+
+Json PoisonedJson(const GuestSet& set, const MemoryManager::Poisoned& p) {
+  std::vector<std::string> guests;
+  for (const unsigned id : p.guests) guests.push_back(set.guests()[id].name);
+  return Json{{"title", absl::StrCat("Frame ", p.frame.value(), " of the pool is never used again")},
+              {"frame", p.frame.value()},
+              {"was", Name(p.was)},
+              {"lost_pages", p.lost.in_pages()},
+              {"recovered_pages", p.recovered.in_pages()},
+              {"guests", guests},
+              {"sentences", {WhatBecameOf(p, guests)}}};
+}
+
+absl::StatusOr<Json> PoisonedFor(GuestSet& set, const ControlRequest& request) {
+  absl::StatusOr<MemoryManager::Poisoned> poisoned;
+  if (request.frame.has_value()) {
+    poisoned = set.manager()->PoisonFrame(FrameNumber(*request.frame));
+  } else {
+    const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
+    if (!guest.ok()) return guest.status();
+    poisoned = set.manager()->PoisonPage(*(*guest)->memory, Gfn(*request.gfn));
+  }
+  if (!poisoned.ok()) return poisoned.status();
+  return PoisonedJson(set, *poisoned);
+}
+
+absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {
+  const absl::StatusOr<ControlRequest> request = ParseRequest(line);
+  if (!request.ok()) return request.status();
+  if (set.manager() == nullptr) {
+    return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
+  }
+  return request->command == ControlRequest::Command::kExplain ? Explained(set, *request) : PoisonedFor(set, *request);
+}
+
+}  // namespace
+
+std::string AnswerRequest(GuestSet& set, absl::string_view request) {
+  const absl::StatusOr<Json> answer = Do(set, request);
+  const Json json = answer.ok() ? *answer : Json{{"error", answer.status().message()}};
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+}  // namespace quire

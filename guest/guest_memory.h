@@ -10,8 +10,8 @@
 //
 // Of guests that are cloned from one another, the locks of a clone's block come before those of its template's.
 //
-// The class is in seven files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc), what
-// takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), pages that stay
+// The class is in seven files: faults (guest_memory_faults.cc), blocks that come in whole (guest_memory_blocks.cc),
+// what takes pages out or elsewhere (guest_memory_reclaim.cc), merging (guest_memory_merge.cc), pages that stay
 // (guest_memory_wire.cc), clones (guest_memory_clone.cc), and the rest.
 //
 // Nothing waits under a block's lock. What would need to wait (for memory) lets go of it, waits, and starts again.

@@ -106,7 +106,6 @@ TEST_F(KvmRunTest, GuestsWireAShareOfTheirMemory) {
   const ChildRun run = RunInChild(options);
   ExpectGoodRun(options, run);
   EXPECT_EQ(run.report["pool"]["wirings_refused"], 0u);
-  EXPECT_GT(run.report["pool"]["wired_bytes"], options.all_memory().in_bytes() / 5 - 2 * kPageSize);
   EXPECT_GT(run.report["swap"]["refused_wired"], 0u);
 }
 

@@ -68,6 +68,13 @@ absl::Status Wrong(const GuestMemory& guest, Gfn gfn, absl::string_view what) {
   return absl::InternalError(absl::StrCat("page ", gfn.value(), " of guest ", guest.id(), " ", what));
 }
 
+// The entry of the ancestor that has the page.
+PageEntry EntryBehind(GuestMemory& guest, Gfn gfn) {
+  GuestMemory* at = &guest;
+  while (at->EntryOf(gfn).state() == PageState::kInherited) at = at->parent();
+  return at->EntryOf(gfn);
+}
+
 }  // namespace
 
 Machine::Machine(bool has_swap_area) {
@@ -119,6 +126,7 @@ absl::Status Machine::Do(const Read& op) {
 }
 
 absl::Status Machine::ReadPage(Guest& guest, Gfn gfn) {
+  if (guest.mmu == nullptr) return absl::OkStatus();
   const auto known = guest.pages.find(gfn);
   bool equal = false;
   const absl::Status status = guest.mmu->WithPage(gfn, Access::kRead, [&](std::byte* page) {
@@ -131,6 +139,7 @@ absl::Status Machine::ReadPage(Guest& guest, Gfn gfn) {
 }
 
 absl::Status Machine::Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change) {
+  if (guest.mmu == nullptr) return absl::OkStatus();
   const absl::Status status = guest.mmu->WithPage(gfn, Access::kWrite, change);
   if (!status.ok()) return Judge(guest, gfn, status);
   if (guest.lost.contains(gfn)) return Wrong(*guest.memory, gfn, "can be written although its memory has failed");
@@ -167,14 +176,16 @@ bool Machine::HasPagesInSwapArea(GuestMemory& memory, BlockNumber block) {
 
 absl::Status Machine::Do(const Probe& op) {
   Guest* const guest = Find(op.guest);
-  if (guest == nullptr) return absl::OkStatus();
+  if (guest == nullptr || guest->mmu == nullptr) return absl::OkStatus();
   const Gfn gfn(op.page % guest->memory->size().in_pages());
   const absl::StatusOr<Resolution> resolution = guest->memory->Resolve(gfn, Access::kRead, Wait::kMustNot);
   if (absl::IsUnavailable(resolution.status())) {
     // A whole block may have been wanted.
     if (manager_->pool().FreePages() <= manager_->pool().watermarks().min + kOneBlock) return absl::OkStatus();
-    if (HasPagesInSwapArea(*guest->memory, BlockOf(gfn))) return absl::OkStatus();
-    if (!guest->memory->HasRoomFor(kOneBlock)) return absl::OkStatus();
+    // Its own pages, or those of a template that has the page.
+    for (GuestMemory* at = guest->memory; at != nullptr; at = at->parent()) {
+      if (HasPagesInSwapArea(*at, BlockOf(gfn)) || !at->HasRoomFor(kOneBlock)) return absl::OkStatus();
+    }
     return Wrong(*guest->memory, gfn, "was refused although memory is free");
   }
   if (!resolution.ok()) return Judge(*guest, gfn, resolution.status());
@@ -184,7 +195,7 @@ absl::Status Machine::Do(const Probe& op) {
 
 absl::Status Machine::Do(const Discard& op) {
   Guest* const guest = Find(op.guest);
-  if (guest == nullptr) return absl::OkStatus();
+  if (guest == nullptr || guest->mmu == nullptr) return absl::OkStatus();
   const GfnRange all(Gfn(0), guest->memory->size());
   const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
   guest->memory->Discard(range);
@@ -202,7 +213,7 @@ absl::Status Machine::Do(const Advise& op) {
 
 absl::Status Machine::Do(const WirePages& op) {
   Guest* const guest = Find(op.guest);
-  if (guest == nullptr || guest->wired.size() == kMostWired) return absl::OkStatus();
+  if (guest == nullptr || guest->mmu == nullptr || guest->wired.size() == kMostWired) return absl::OkStatus();
   const GfnRange all(Gfn(0), guest->memory->size());
   const GfnRange range = GfnRange(Gfn(op.page % all.size().in_pages()), PageCount(op.count)).Intersect(all);
   const absl::Status status = guest->memory->Wire(range);
@@ -295,10 +306,12 @@ absl::Status Machine::Do(const Recompress& op) {
 
 absl::Status Machine::Do(const Poison& op) {
   Guest* const guest = Find(op.guest);
-  if (guest == nullptr || guest->stopped || manager_->pool().poisoned() >= kMostPoisoned) return absl::OkStatus();
+  if (guest == nullptr || guest->stopped || guest->mmu == nullptr) return absl::OkStatus();
+  if (manager_->pool().poisoned() >= kMostPoisoned) return absl::OkStatus();
   const Gfn gfn(op.page % guest->memory->size().in_pages());
   if (WiredPagesOf(*guest).contains(gfn)) return absl::OkStatus();  // it is checked to be where it is
   const PageEntry before = guest->memory->EntryOf(gfn);
+  if (HasClones() && before.state() == PageState::kShared) return absl::OkStatus();  // perhaps with a template
   const absl::StatusOr<MemoryManager::Poisoned> poisoned = manager_->PoisonPage(*guest->memory, gfn);
   if (!before.has_frame() && before.state() != PageState::kShared) {
     return absl::IsInvalidArgument(poisoned.status()) ? absl::OkStatus() : Wrong(*guest->memory, gfn, "has no frame");
@@ -356,13 +369,34 @@ absl::Status Machine::Do(const RemoveGuest& op) {
   return absl::OkStatus();
 }
 
+bool Machine::HasClones() const {
+  return std::any_of(guests_.begin(), guests_.end(), [](const Guest& g) { return g.memory->parent() != nullptr; });
+}
+
+absl::Status Machine::Do(const Clone& op) {
+  Guest* guest = Find(op.guest);
+  if (guest == nullptr || guest->stopped || guests_.size() == kMaxGuests) return absl::OkStatus();
+  if (guest->mmu != nullptr) {
+    guest->mmu.reset();
+    guest->memory->Freeze();
+  }
+  const absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guest->memory, guest->memory->limits());
+  if (absl::IsInvalidArgument(memory.status())) return absl::OkStatus();  // no more places for reservations
+  if (!memory.ok()) return memory.status();
+  guests_.push_back(
+      {.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = guest->pages, .wired = {}, .lost = guest->lost});
+  return absl::OkStatus();
+}
+
 void Machine::Remove(Guest& guest) {
   GuestMemory* const memory = guest.memory;
+  if (memory->has_clones()) orphans_.push_back(NeedsOf(guest));
   guest.mmu.reset();
   const auto is_it = [&](const Guest& g) { return g.memory == memory; };
   guests_.erase(std::find_if(guests_.begin(), guests_.end(), is_it));
   manager_->RemoveGuest(memory);
   stopped_.erase(memory);
+  if (!HasClones()) orphans_.clear();
 }
 
 absl::Status Machine::Do(const Wire& op) {
@@ -412,6 +446,10 @@ PageCount Machine::NeededFrames() const {
   for (const FrameRange& range : wired_) frames += range.size();
   for (const Guest& guest : guests_) {
     const Needs needs = NeedsOf(guest);
+    frames += needs.frames;
+    compressible += needs.compressible;
+  }
+  for (const Needs& needs : orphans_) {
     frames += needs.frames;
     compressible += needs.compressible;
   }
@@ -507,10 +545,11 @@ absl::Status Machine::Check() {
 }
 
 absl::Status Machine::CheckMmu(Guest& guest) {
+  if (guest.mmu == nullptr) return absl::OkStatus();
   for (Gfn gfn; gfn < Gfn(0) + guest.memory->size(); ++gfn) {
     const std::optional<FrameNumber> mapped = guest.mmu->Lookup(gfn);
     if (!mapped.has_value()) continue;
-    const PageEntry entry = guest.memory->EntryOf(gfn);
+    const PageEntry entry = EntryBehind(*guest.memory, gfn);
     if (entry.state() != PageState::kResident && entry.state() != PageState::kShared)
       return Wrong(*guest.memory, gfn, "is mapped but not resident (invariant 3)");
     if (entry.frame() != *mapped) return Wrong(*guest.memory, gfn, "is mapped to another frame (invariant 3)");

@@ -66,8 +66,8 @@ class Machine {
   };
   struct Guest {
     GuestMemory* memory;
-    std::unique_ptr<SoftwareMmu> mmu;
-    std::map<Gfn, Page> pages = {};  // those that are not zero
+    std::unique_ptr<SoftwareMmu> mmu;  // none of a frozen one
+    std::map<Gfn, Page> pages = {};    // those that are not zero
     std::deque<WiredRange> wired = {};
     std::set<Gfn> lost = {};  // by memory that failed
     bool stopped = false;
@@ -94,10 +94,13 @@ class Machine {
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
   absl::Status Do(const RemoveGuest& op);
+  absl::Status Do(const Clone& op);
   absl::Status Do(const Wire& op);
   absl::Status Do(const Unwire& op);
 
   bool HasPagesInSwapArea(GuestMemory& memory, BlockNumber block);
+  // Whether guests are inherited from, some of which may be gone.
+  bool HasClones() const;
   Guest* Find(uint32_t guest) { return guests_.empty() ? nullptr : &guests_[guest % guests_.size()]; }
   absl::Status ReadPage(Guest& guest, Gfn gfn);
   // Changes a page in the guest and in the map.
@@ -127,6 +130,7 @@ class Machine {
   std::map<const GuestMemory*, PageCount> stopped_;
   std::unique_ptr<MemoryManager> manager_;
   std::deque<Guest> guests_;
+  std::vector<Needs> orphans_;  // of guests that were removed, but are kept as long as there may be clones
   std::deque<FrameRange> wired_;
   EvictionScratch scratch_;
 };

@@ -92,6 +92,9 @@ struct Printer {
                            Name(op.placement), Name(op.mmu), op.frames, op.swapped);
   }
   std::string operator()(const RemoveGuest& op) const { return absl::StrFormat("RemoveGuest{.guest = %u}", op.guest); }
+  std::string operator()(const Clone& op) const {
+    return absl::StrFormat("Clone{.guest = %u, .mmu = %s}", op.guest, Name(op.mmu));
+  }
   std::string operator()(const Wire& op) const { return absl::StrFormat("Wire{.pages = %u}", op.pages); }
   std::string operator()(const Unwire&) const { return "Unwire{}"; }
 };
@@ -157,6 +160,7 @@ Op RandomOp(Dice& dice) {
   if (kind < 995) return Evict{.guest = guest, .block = dice.Below(4)};
   if (kind < 1002) return Reclaim{.pages = 1 + dice.Below(600)};
   if (kind < 1005) return WriteOut{.kib = 1 + dice.Below(2048)};
+  if (kind < 1006) return Clone{.guest = guest, .mmu = static_cast<Mmu>(dice.Below(3))};
   if (kind < 1009) {
     return AddGuest{.pages = 1 + dice.Below(2048),
                     .placement = dice.Below(2) == 0 ? Placement::kArena : Placement::kReservation,

@@ -117,6 +117,12 @@ struct AddGuest {
 struct RemoveGuest {
   uint32_t guest;
 };
+// Freezes a guest, unless it is frozen, and adds a clone of it. Does nothing while there are kMaxGuests. A frozen guest
+// does nothing any more.
+struct Clone {
+  uint32_t guest;
+  Mmu mmu;
+};
 // Takes memory of the pool for something else, and gives back what was taken first.
 struct Wire {
   uint32_t pages;
@@ -125,7 +131,7 @@ struct Unwire {};
 
 using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, WirePages, UnwirePages, Age, AgeBlocks, Evict,
                         Prefetch, Reclaim, WriteOut, Recompress, MergePass, ReclaimShared, Poison, Compact, AddGuest,
-                        RemoveGuest, Wire, Unwire>;
+                        RemoveGuest, Clone, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

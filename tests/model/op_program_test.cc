@@ -59,7 +59,7 @@ TEST(OpProgramTextTest, ProgramsPrintAsTheCppThatTheyAre) {
 
 TEST(OpProgramTextTest, EveryKindOfOperationComesUpAndPrints) {
   std::vector<int> kinds(std::variant_size_v<Op>);
-  for (const Op& op : RandomProgram(2, 10'000)) {
+  for (const Op& op : RandomProgram(2, 20'000)) {
     ++kinds[op.index()];
     EXPECT_THAT(ToCpp(op), HasSubstr("{"));
   }
@@ -152,9 +152,18 @@ TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {
 TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
-  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  for (int i = 0; i < 80'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
   EXPECT_GT(machine.manager().reclaimer().counters().at_limit.value(), 5u);
   EXPECT_GT(machine.manager().swap().refused_limit.value(), 50u);
+}
+
+TEST(MachineTest, ClonesReallyInheritAndCopyInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.manager().faults().inherited.value(), 1'000u);
+  EXPECT_GT(machine.manager().faults().unshare.value(), 100u);
+  EXPECT_EQ(machine.Check(), absl::OkStatus());
 }
 
 TEST(MachineTest, MemoryReallyFailsInRandomPrograms) {

@@ -43,7 +43,10 @@ absl::StatusOr<MemoryManager::Poisoned> MemoryManager::PoisonPage(GuestMemory& g
     return absl::InvalidArgumentError(absl::StrCat("guest-", guest.id(), " has no page ", gfn.value(),
                                                    ": its memory ends at page ", guest.size().in_pages()));
   }
-  const PageEntry entry = guest.EntryOf(gfn);
+  // What is inherited lies in a frame of the template's.
+  GuestMemory* owner = &guest;
+  while (owner->EntryOf(gfn).state() == PageState::kInherited) owner = owner->parent();
+  const PageEntry entry = owner->EntryOf(gfn);
   if (entry.has_frame() || entry.state() == PageState::kShared) return PoisonFrame(entry.frame());
   return absl::InvalidArgumentError(
       absl::StrCat("page ", gfn.value(), " of guest-", guest.id(), " has no frame that could fail"));

@@ -174,7 +174,11 @@ absl::Status GuestSet::AddClone(int number) {
   Guest& guest = guests_.emplace_back();
   guest.name = absl::StrCat("clone-", number);
   guest.memory = *memory;
-  return AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number));
+  const absl::Status status = AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number));
+  if (status.ok()) return status;
+  guests_.pop_back();  // whoever goes through the guests expects each to have a machine
+  manager_->RemoveGuest(*memory);
+  return status;
 }
 
 absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed, uint64_t clone) {

@@ -39,8 +39,13 @@ class GuestRun {
  public:
   GuestRun(const RunOptions& options, GuestSet& set) : options_(options), set_(set), started_(set.guests().size()) {}
 
-  // Error: the guests could not be cloned.
-  absl::Status Execute(ProgressSink& progress);
+  // Starts the guests; returns when all of them are there, clones too. Error: they could not be cloned, and all has
+  // ended.
+  absl::Status Start(ProgressSink& progress);
+  // To the end.
+  void Execute(ProgressSink& progress);
+  // Ends what was started.
+  void Finish(ProgressSink& progress);
   Report MakeReport();
 
  private:
@@ -51,15 +56,14 @@ class GuestRun {
     uint64_t operations_before = 0;
   };
 
-  // Runs the guest that is to be cloned until it is, and starts the clones. False: it was told to stop before.
-  absl::StatusOr<bool> RunToFreezePoint(ProgressSink& progress);
+  // Runs the guest that is to be cloned until it is, and starts the clones, unless it is told to stop before.
+  absl::Status RunToFreezePoint(ProgressSink& progress);
   void NoteClones(const GuestSet::CloneTimes& times);
   void Look(ProgressSink& progress);
   Snapshot Sample();
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
   // The others, if there are any left, can use what a guest had that ended before its time.
   void FreeMemoryOfFinished();
-  void Finish(ProgressSink& progress);
 
   GuestReport ReportGuest(size_t number) const;
   void ReportManager(Report& report);
@@ -76,14 +80,16 @@ class GuestRun {
   absl::Duration elapsed_;
 };
 
-absl::Status GuestRun::Execute(ProgressSink& progress) {
+absl::Status GuestRun::Start(ProgressSink& progress) {
   start_ = RealClock().Now();
   set_.Start();
-  if (options_.clones > 0) {
-    const absl::StatusOr<bool> cloned = RunToFreezePoint(progress);
-    if (!cloned.ok()) Finish(progress);
-    if (!cloned.ok()) return cloned.status();
-  }
+  if (options_.clones == 0) return absl::OkStatus();
+  const absl::Status cloned = RunToFreezePoint(progress);
+  if (!cloned.ok()) Finish(progress);
+  return cloned;
+}
+
+void GuestRun::Execute(ProgressSink& progress) {
   const MonotonicTime end = RealClock().Now() + options_.duration;
   while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted()) {
     absl::SleepFor(std::min(kSampleInterval, end - RealClock().Now()));
@@ -91,7 +97,6 @@ absl::Status GuestRun::Execute(ProgressSink& progress) {
     FreeMemoryOfFinished();
   }
   Finish(progress);
-  return absl::OkStatus();
 }
 
 void GuestRun::Look(ProgressSink& progress) {
@@ -99,7 +104,7 @@ void GuestRun::Look(ProgressSink& progress) {
   progress.Update(Sample());
 }
 
-absl::StatusOr<bool> GuestRun::RunToFreezePoint(ProgressSink& progress) {
+absl::Status GuestRun::RunToFreezePoint(ProgressSink& progress) {
   const MonotonicTime end = start_ + std::max(options_.duration, kFreezeGrace);
   MonotonicTime look = start_;
   while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted()) {
@@ -108,7 +113,7 @@ absl::StatusOr<bool> GuestRun::RunToFreezePoint(ProgressSink& progress) {
     look = RealClock().Now() + kSampleInterval;
     Look(progress);
   }
-  if (progress.interrupted()) return false;
+  if (progress.interrupted()) return absl::OkStatus();
   if (!set_.AtFreezePoint()) {
     const absl::Status& why = set_.guests().front().machine->exit();
     if (!why.ok()) return why;
@@ -120,7 +125,7 @@ absl::StatusOr<bool> GuestRun::RunToFreezePoint(ProgressSink& progress) {
   if (!times.ok()) return times.status();
   NoteClones(*times);
   started_.resize(set_.guests().size());
-  return true;
+  return absl::OkStatus();
 }
 
 void GuestRun::NoteClones(const GuestSet::CloneTimes& times) {
@@ -417,10 +422,6 @@ void GuestRun::ReportTranslations(Report& report) {
   report.faults.p99_us = absl::ToDoubleMicroseconds(latency.Percentile(99));
 }
 
-}  // namespace
-
-namespace {
-
 // A run without one is as good; only what the user has named must be had. Null: there is none.
 absl::StatusOr<std::unique_ptr<ControlServer>> StartControl(const RunOptions& options, GuestSet& set,
                                                             ProgressSink& progress) {
@@ -443,7 +444,8 @@ std::unique_ptr<MemoryFailureWatch> WatchFailures(GuestSet& set) {
   if (set.manager() == nullptr) return nullptr;
   std::vector<MemoryFailureWatch::Window> windows;
   for (const GuestSet::Guest& guest : set.guests()) {
-    if (guest.kvm != nullptr) windows.push_back({.begin = guest.kvm->window()->base(), .guest = guest.memory});
+    if (guest.kvm != nullptr && guest.kvm->window() != nullptr)
+      windows.push_back({.begin = guest.kvm->window()->base(), .guest = guest.memory});
   }
   const auto tell = [](const absl::StatusOr<MemoryManager::Poisoned>& poisoned) {
     if (!poisoned.ok()) return void(std::cerr << "quire: memory has failed: " << poisoned.status().message() << "\n");
@@ -464,11 +466,16 @@ absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progre
   }
   absl::StatusOr<std::unique_ptr<GuestSet>> set = GuestSet::Create(options, workload);
   if (!set.ok()) return set.status();
+  GuestRun run(options, **set);
+  if (absl::Status status = run.Start(progress); !status.ok()) return status;
+  // For all guests, of which there are no more from now on.
   const std::unique_ptr<MemoryFailureWatch> failures = WatchFailures(**set);
   const absl::StatusOr<std::unique_ptr<ControlServer>> control = StartControl(options, **set, progress);
-  if (!control.ok()) return control.status();
-  GuestRun run(options, **set);
-  if (absl::Status status = run.Execute(progress); !status.ok()) return status;
+  if (!control.ok()) {
+    run.Finish(progress);
+    return control.status();
+  }
+  run.Execute(progress);
   return run.MakeReport();
 }
 

@@ -283,7 +283,8 @@ TEST_P(CloneTest, ATemplatesPageThatIsPoisonedStopsTheClonesThatTouchIt) {
   const size_t reads = Clone(0), has_its_own = Clone(0), leaves_it = Clone(0);
   for (size_t clone : {reads, has_its_own, leaves_it}) EXPECT_TRUE(Has(clone, 3, 4));
   Write(has_its_own, 3, 9);
-  EXPECT_EQ(manager_->PoisonPage(*guests_[0].memory, Gfn(3)).value().lost, kOnePage);
+  EXPECT_EQ(manager_->PoisonPage(*guests_[leaves_it].memory, Gfn(3)).value().lost, kOnePage) << "the template's";
+  EXPECT_EQ(StateOf(0, 3), PageState::kPoisoned);
   EXPECT_FALSE(guests_[reads].mmu->maps(Gfn(3)));
   EXPECT_TRUE(absl::IsDataLoss(guests_[reads].mmu->Page(Gfn(3), Access::kRead).status()));
   EXPECT_TRUE(guests_[reads].memory->stopped());

@@ -3,27 +3,19 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
+#include "tests/run/accel_run_test.h"
 #include "tests/run/run_in_child.h"
-#include "vmm/kvm/kvm_system.h"
 #include "vmm/options.h"
 #include "vmm/progress.h"
 
 namespace quire {
 namespace {
 
-constexpr Accel kAccel = Accel::QUIRE_TEST_ACCEL;
-
-class MergeRunTest : public ::testing::Test {
+class MergeRunTest : public AccelRunTest {
  protected:
-  void SetUp() override {
-    if (kAccel != Accel::kKvm) return;
-    if (absl::StatusOr<KvmSystem> system = KvmSystem::Open(); !system.ok()) GTEST_SKIP() << system.status().message();
-  }
-
   static RunOptions Options() {
     RunOptions options;
     options.accel = kAccel;
@@ -43,14 +35,6 @@ class MergeRunTest : public ::testing::Test {
       for (const GuestSnapshot& guest : snapshot.guests) shared += guest.shared;
       return shared >= memory || AnyIsStopped(snapshot);
     };
-  }
-  static void ExpectRightBytes(const ChildRun& run) {
-    ASSERT_EQ(run.status, 0);
-    for (const nlohmann::json& guest : run.report["guests"]) {
-      EXPECT_EQ(guest["exit"], "ok");
-      EXPECT_EQ(guest["mismatched_pages"], 0u);
-      EXPECT_GT(guest["verified_pages"], 0u);
-    }
   }
 };
 

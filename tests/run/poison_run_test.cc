@@ -1,16 +1,15 @@
 // A frame of a run fails: the guest that has it is told, and no other.
 #include <string>
 
-#include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "base/units.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
+#include "tests/run/accel_run_test.h"
 #include "tests/run/run_in_child.h"
 #include "vmm/control/client.h"
 #include "vmm/control/request.h"
-#include "vmm/kvm/kvm_system.h"
 #include "vmm/options.h"
 #include "vmm/progress.h"
 
@@ -19,15 +18,8 @@ namespace {
 
 using ::testing::HasSubstr;
 
-constexpr Accel kAccel = Accel::QUIRE_TEST_ACCEL;
-
-class PoisonRunTest : public ::testing::Test {
+class PoisonRunTest : public AccelRunTest {
  protected:
-  void SetUp() override {
-    if (kAccel != Accel::kKvm) return;
-    if (absl::StatusOr<KvmSystem> system = KvmSystem::Open(); !system.ok()) GTEST_SKIP() << system.status().message();
-  }
-
   static RunOptions Options() {
     RunOptions options;
     options.accel = kAccel;

@@ -604,6 +604,9 @@ class GuestMemory final : public FaultHandler {
   void NoteUnwired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // However often it is wired, it is not any more.
   void ForgetWired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void UnwireAll(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // A block whose pages were all wired was on no queue.
+  void EnqueueIfNeeded(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // What is charged to the limits is what there is.
   absl::Status CheckLimits() const;

@@ -45,15 +45,21 @@ void GuestMemory::EndAsClone() {
 
 void GuestMemory::Freeze() {
   QUIRE_CHECK(!frozen());
-  // What it was shown of its own template nobody maps any more.
   for (uint64_t b = 0; b < map_->blocks(); ++b) {
     Block& block = map_->block(BlockNumber(b));
     absl::MutexLock lock(&block.lock);
+    // What it was shown of its own template nobody maps any more, and what it had wired nobody needs where it is.
     if (block.Count(PageState::kInherited) > 0) LeaveTemplates(block, map_->Pages(block));
+    if (block.wired != nullptr) UnwireAll(block);
   }
   inheritors_ = std::make_unique<Inheritors>();
   notifiers_.Register(inheritors_.get());
   frozen_.store(true, std::memory_order_release);
+}
+
+void GuestMemory::UnwireAll(Block& block) {
+  for (Gfn gfn = map_->Pages(block).begin(); gfn < map_->Pages(block).end(); ++gfn) ForgetWired(block, gfn);
+  EnqueueIfNeeded(block);
 }
 
 // --- Who has a page.

@@ -104,7 +104,10 @@ absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
 
 // A template has no life of its own to end: whoever needs its page cannot go on.
 absl::Status GuestMemory::StoppedFor(const absl::Status& why) {
-  if (!stopped()) Stop(why);
+  if (!stopped()) {
+    Stop(why);
+    Discard(GfnRange(Gfn(0), size()));
+  }
   return status();
 }
 

@@ -137,6 +137,10 @@ void GuestMemory::UnwireInBlock(Block& block, GfnRange range) {
       NoteUnwired(block, gfn);
     }
   }
+  EnqueueIfNeeded(block);
+}
+
+void GuestMemory::EnqueueIfNeeded(Block& block) {
   if (block.queued || !block.HasFrames()) return;
   block.queued = true;
   services_.reclaim.Enqueue(block);

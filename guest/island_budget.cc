@@ -13,6 +13,7 @@ namespace {
 
 constexpr uint64_t kReserve = 4096;
 constexpr uint64_t kMappingsOfAnIsland = 2;
+constexpr uint64_t kMappingsOfAGuest = 12;  // window, map, vCPU and three threads, each with a guard, and a spare
 
 absl::Status CannotRead(const std::string& path) {
   return absl::FailedPreconditionError(absl::StrCat("cannot read ", path, ", which says how many pages may be shared"));
@@ -20,13 +21,13 @@ absl::Status CannotRead(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<PageCount> IslandBudget::LimitOfProcess(const Files& files) {
+absl::StatusOr<PageCount> IslandBudget::LimitOfProcess(const Files& files, uint64_t guests) {
   uint64_t most = 0;
   if (!(std::ifstream(files.max_map_count) >> most)) return CannotRead(files.max_map_count);
   std::ifstream maps(files.maps);
   if (!maps) return CannotRead(files.maps);
   const auto lines = std::count(std::istreambuf_iterator<char>(maps), std::istreambuf_iterator<char>(), '\n');
-  const uint64_t kept = static_cast<uint64_t>(lines) + kReserve;
+  const uint64_t kept = static_cast<uint64_t>(lines) + kReserve + guests * kMappingsOfAGuest;
   return most > kept ? PageCount((most - kept) / kMappingsOfAnIsland) : PageCount();
 }
 

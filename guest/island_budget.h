@@ -34,8 +34,9 @@ class IslandBudget {
   // reserve of 4096. The reserve is for what comes later (a thread takes two mappings, a guest about ten, an island
   // while it is made or unmade four), and for the C library, which maps whatever large piece it allocates.
   // Zero when less than the reserve is left. Errors: a file cannot be read.
-  static absl::StatusOr<PageCount> LimitOfProcess(const Files& files);
-  static absl::StatusOr<PageCount> LimitOfProcess() { return LimitOfProcess(Files()); }
+  static absl::StatusOr<PageCount> LimitOfProcess(const Files& files, uint64_t guests = 0);
+  // `guests` are yet to come, and take their mappings out of the same number.
+  static absl::StatusOr<PageCount> LimitOfProcess(uint64_t guests = 0) { return LimitOfProcess(Files(), guests); }
 
   // False, and nothing charged, if it would pass the limit.
   [[nodiscard]] bool TryCharge(PageCount pages);

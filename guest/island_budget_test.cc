@@ -34,6 +34,8 @@ TEST_F(IslandBudgetFilesTest, TheLimitIsHalfOfWhatIsLeftLessAReserve) {
   const std::string most = Write("max_map_count", "65530\n");
   EXPECT_EQ(*IslandBudget::LimitOfProcess({.max_map_count = most, .maps = Maps(34)}), PageCount(30'700));
   EXPECT_EQ(*IslandBudget::LimitOfProcess({.max_map_count = most, .maps = Maps(1034)}), PageCount(30'200));
+  EXPECT_EQ(*IslandBudget::LimitOfProcess({.max_map_count = most, .maps = Maps(34)}, /*guests=*/100),
+            PageCount(30'700 - 600));
 }
 
 TEST_F(IslandBudgetFilesTest, AProcessWithFewMappingsLeftMayHaveNone) {

@@ -1,6 +1,7 @@
 #include "guest/memory_manager.h"
 
 #include <algorithm>
+#include <limits>
 #include <optional>
 
 #include "absl/container/flat_hash_map.h"
@@ -100,6 +101,13 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   return AddGuest(size, placement, limits, nullptr);
 }
 
+absl::Status MemoryManager::Freeze(GuestMemory& guest) {
+  absl::MutexLock lock(&guests_lock_);  // so that nobody is stopping it for want of memory
+  if (guest.stopped()) return guest.status();
+  guest.Freeze();
+  return absl::OkStatus();
+}
+
 absl::StatusOr<GuestMemory*> MemoryManager::Clone(GuestMemory& parent, const GuestLimits& limits) {
   const Placement placement = parent.reservation().empty() ? Placement::kArena : Placement::kReservation;
   return AddGuest(parent.size(), placement, limits, &parent);
@@ -108,12 +116,18 @@ absl::StatusOr<GuestMemory*> MemoryManager::Clone(GuestMemory& parent, const Gue
 absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement placement, const GuestLimits& limits,
                                                      GuestMemory* parent) {
   absl::MutexLock lock(&guests_lock_);
+  // Numbers are not given again: chains and descriptors may still name a guest that has gone.
+  if (next_guest_ == std::numeric_limits<uint16_t>::max()) {
+    return absl::ResourceExhaustedError("a manager can have 65535 guests in its life, and has had them");
+  }
   const GuestId id{next_guest_};
   std::unique_ptr<FrameSource> frames;
+  FrameRange home;
   if (placement == Placement::kReservation) {
     absl::StatusOr<FrameRange> reservation = pool_->AddReservation(size);
     if (!reservation.ok()) return reservation.status();
-    frames = std::make_unique<ReservedFrames>(*pool_, *reservation);
+    home = *reservation;
+    frames = std::make_unique<ReservedFrames>(*pool_, home);
   } else {
     frames = std::make_unique<ArenaFrames>(*pool_, id);
   }
@@ -122,6 +136,7 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
                           GuestServices{*pool_, store_, shared_, islands_, reclaimer_, prefetcher_, faults_, swap_,
                                         granularity_, compactor_, wiring_, on_stopped_},
                           limits, parent);
+  if (!guest.ok() && !home.empty()) pool_->ReturnReservation(home);
   if (!guest.ok()) return guest.status();
   ++next_guest_;
   guests_.push_back(*std::move(guest));
@@ -148,8 +163,12 @@ GuestMemory* MemoryManager::RemoveOne(GuestMemory* guest) {
     guests_.erase(place);
   }
   if (!reservation.empty()) pool_->ReturnReservation(reservation);
+  // Whoever removes another clone at the same time may have removed the template by now: it is looked up first.
   absl::MutexLock lock(&guests_lock_);
-  return parent != nullptr && !parent->has_clones() && orphaned_.erase(parent) > 0 ? parent : nullptr;
+  const auto orphan = parent == nullptr ? orphaned_.end() : orphaned_.find(parent);
+  if (orphan == orphaned_.end() || parent->has_clones()) return nullptr;
+  orphaned_.erase(orphan);
+  return parent;
 }
 
 // Holds the list of guests, so that none goes away meanwhile.

@@ -82,6 +82,8 @@ class MemoryManager final : private FrameMigrator {
   // The manager owns the guest. Guests are numbered from 0.
   // Error: there is no room for a reservation, or the limits are too low to run in.
   absl::StatusOr<GuestMemory*> AddGuest(PageCount size, Placement placement, const GuestLimits& limits = {});
+  // Makes a template of a guest (GuestMemory::Freeze). Error: why it was stopped.
+  absl::Status Freeze(GuestMemory& guest) ABSL_LOCKS_EXCLUDED(guests_lock_);
   // A guest whose memory reads as that of `parent`, which is frozen, and takes none until it is written to. Any number
   // of them, and clones of clones; also while guests run. Takes no time to speak of. Errors: as AddGuest's.
   absl::StatusOr<GuestMemory*> Clone(GuestMemory& parent, const GuestLimits& limits = {});

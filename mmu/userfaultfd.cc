@@ -50,7 +50,8 @@ uffdio_range ToKernel(HvaRange range) { return {.start = range.begin.value(), .l
 // Asks for a page that nobody registered: a mode that the kernel does not know is an error before that one is.
 bool KnowsProtectedContinue(int fd) {
   uffdio_continue request = {};
-  request.range = {.start = kPageSize, .len = kPageSize};
+  // Not any address will do: what lies below vm.mmap_min_addr is the same error as a mode that is not known.
+  request.range = {.start = reinterpret_cast<uint64_t>(&request) & ~(kPageSize - 1), .len = kPageSize};
   request.mode = UFFDIO_CONTINUE_MODE_DONTWAKE | UFFDIO_CONTINUE_MODE_WP;
   return ioctl(fd, UFFDIO_CONTINUE, &request) != 0 && errno != EINVAL;
 }

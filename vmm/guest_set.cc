@@ -1,5 +1,7 @@
 #include "vmm/guest_set.h"
 
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -30,6 +32,14 @@ constexpr PageCount kRatioSample(1024);
 // Enough for all that guests can have, if nobody says how large a swap file is to be.
 ByteCount SwapFileSize(const RunOptions& options) {
   return std::max(PageCount::Ceil(options.all_memory()).bytes(), ByteCount::Bytes(SwapArea::kLeastBytes));
+}
+
+// A guest under KVM takes about six files, and most shells allow 1024 until a process asks for more.
+void RaiseFileLimit() {
+  rlimit limit;
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);  // where it is refused, a guest that cannot be made says why
 }
 
 AnonymousBlocks AnonymousBlocksOf(const RunOptions& options) {
@@ -64,7 +74,8 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   if (options_.accel == Accel::kKvm) {
     if (absl::Status status = PrepareProgram(); !status.ok()) return status;
   }
-  guests_.reserve(static_cast<size_t>(options_.machines()));  // OnStopped looks at it at any time
+  guests_.reserve(static_cast<size_t>(options_.machines()));
+  RaiseFileLimit();
   for (int i = 0; i < options_.guests; ++i) {
     if (absl::Status status = AddGuest(i); !status.ok()) return status;
   }
@@ -108,7 +119,8 @@ absl::Status GuestSet::PrepareManager() {
   const PageCount memory = PageCount::OfBlocks(PageCount::Ceil(options_.memory).in_blocks_ceil());
   const bool windows = options_.accel == Accel::kKvm;
   // Without /proc, guests behind windows share nothing.
-  const absl::StatusOr<PageCount> islands = windows ? IslandBudget::LimitOfProcess() : PageCount();
+  const absl::StatusOr<PageCount> islands =
+      windows ? IslandBudget::LimitOfProcess(static_cast<uint64_t>(options_.machines())) : PageCount();
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
        .reservations = windows ? memory * static_cast<uint64_t>(options_.machines()) : PageCount(),
@@ -149,8 +161,7 @@ absl::Status GuestSet::PrepareProgram() {
 }
 
 absl::Status GuestSet::AddGuest(int number) {
-  Guest& guest = guests_.emplace_back();
-  guest.name = options_.clones > 0 ? "template" : absl::StrCat("guest-", number);
+  Guest guest{.name = options_.clones > 0 ? "template" : absl::StrCat("guest-", number), .machine = nullptr};
   if (managed()) {
     absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(
         PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena,
@@ -159,7 +170,15 @@ absl::Status GuestSet::AddGuest(int number) {
     guest.memory = *memory;
   }
   // Guests differ, and a seed makes each of them repeat.
-  return AddMachine(guest, options_.seed * 1000 + static_cast<uint64_t>(number), /*clone=*/0);
+  const uint64_t seed = options_.seed * 1000 + static_cast<uint64_t>(number);
+  if (absl::Status status = AddMachine(guest, seed, /*clone=*/0); !status.ok()) return status;
+  Publish(std::move(guest));
+  return absl::OkStatus();
+}
+
+void GuestSet::Publish(Guest guest) {
+  absl::MutexLock lock(&publish_lock_);
+  guests_.push_back(std::move(guest));
 }
 
 GuestLimits GuestSet::LimitsOfGuest() const {
@@ -171,14 +190,13 @@ GuestLimits GuestSet::LimitsOfGuest() const {
 absl::Status GuestSet::AddClone(int number) {
   absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guests_.front().memory, LimitsOfGuest());
   if (!memory.ok()) return memory.status();
-  Guest& guest = guests_.emplace_back();
-  guest.name = absl::StrCat("clone-", number);
-  guest.memory = *memory;
-  const absl::Status status = AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number));
-  if (status.ok()) return status;
-  guests_.pop_back();  // whoever goes through the guests expects each to have a machine
-  manager_->RemoveGuest(*memory);
-  return status;
+  Guest guest{.name = absl::StrCat("clone-", number), .memory = *memory, .machine = nullptr};
+  if (absl::Status status = AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number)); !status.ok()) {
+    manager_->RemoveGuest(*memory);
+    return status;
+  }
+  Publish(std::move(guest));
+  return absl::OkStatus();
 }
 
 absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed, uint64_t clone) {
@@ -231,7 +249,7 @@ absl::StatusOr<GuestSet::CloneTimes> GuestSet::StartClones() {
   frozen.machine->Join();
   if (frozen.kvm != nullptr) frozen.kvm->BecomeTemplate();
   if (frozen.soft != nullptr) frozen.soft->BecomeTemplate();
-  frozen.memory->Freeze();
+  if (absl::Status status = manager_->Freeze(*frozen.memory); !status.ok()) return status;
   times.freeze = RealClock().Now() - frozen.machine->ended();
   const ByteCount metadata = manager_->metadata();
   for (int i = 1; i <= options_.clones; ++i) {
@@ -256,10 +274,9 @@ bool GuestSet::HasSpareCpu() const {
 }
 
 void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {
-  // A clone that is being made has none yet, and will find its memory stopped.
-  if (memory.id() < guests_.size() && guests_[memory.id()].machine != nullptr) {
-    guests_[memory.id()].machine->Kill(reason);
-  }
+  // A guest that is being made is not there yet, and will find its memory stopped.
+  absl::MutexLock lock(&publish_lock_);
+  if (memory.id() < guests_.size()) guests_[memory.id()].machine->Kill(reason);
 }
 
 void GuestSet::Start() {

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "guest/guest_limits.h"
 #include "guest/memory_manager.h"
@@ -83,6 +85,8 @@ class GuestSet {
   absl::Status CheckMemoryOffer();
   absl::Status PrepareProgram();
   absl::Status AddGuest(int number);
+  // From now on the guest is among guests(), and is ended when its memory is stopped.
+  void Publish(Guest guest) ABSL_LOCKS_EXCLUDED(publish_lock_);
   absl::Status AddClone(int number);
   // A clone, unless `clone` is 0.
   absl::Status AddMachine(Guest& guest, uint64_t seed, uint64_t clone);
@@ -102,7 +106,8 @@ class GuestSet {
   std::optional<KvmSystem> kvm_;
   std::unique_ptr<MemoryManager> manager_;
   GuestConsoles console_;
-  std::vector<Guest> guests_;
+  absl::Mutex publish_lock_;   // held while guests_ grows, and while others than this thread look at it
+  std::vector<Guest> guests_;  // which never moves
 };
 
 }  // namespace quire

@@ -104,8 +104,7 @@ absl::string_view Name(MemoryManager::Poisoned::Was was) {
 std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests) {
   const std::string lost = guests.empty() ? "nothing is lost"
                                           : absl::StrCat("lost to ", absl::StrJoin(guests, ", "), ", stopped when ",
-                                                         guests.size() == 1 ? "it touches it" : "they touch it",
-                                                         " without giving it up before");
+                                                         "it is touched", " without giving it up before");
   switch (p.was) {
     case MemoryManager::Poisoned::Was::kFree:
       return "It was free: nothing is lost.";
@@ -123,7 +122,10 @@ std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std
 
 Json PoisonedJson(const GuestSet& set, const MemoryManager::Poisoned& p) {
   std::vector<std::string> guests;
-  for (const unsigned id : p.guests) guests.push_back(set.guests()[id].name);
+  for (const unsigned id : p.guests) {
+    const GuestSet::Guest& guest = set.guests()[id];
+    guests.push_back(guest.memory->frozen() ? absl::StrCat("clones of ", guest.name) : guest.name);
+  }
   return Json{{"title", absl::StrCat("Frame ", p.frame.value(), " of the pool is never used again")},
               {"frame", p.frame.value()},
               {"was", Name(p.was)},

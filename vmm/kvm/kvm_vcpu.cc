@@ -34,6 +34,7 @@ constexpr uint64_t kCr4 = 0x620;        // OSXMMEXCPT OSFXSR PAE: SSE2, but not 
 constexpr uint64_t kEfer = 0xd00;       // NXE LMA LME
 constexpr uint64_t kRflags = 0x3002;    // IOPL 3, interrupts off
 constexpr uint16_t kTssSelector = 0x40;
+constexpr int kMostExitsToSave = 1 << 16;
 
 // Real-time, so that it means nothing to anybody else. Sent to one thread only, the one inside Enter.
 int KickSignal() { return SIGRTMIN; }
@@ -182,7 +183,10 @@ absl::Status KvmVcpu::Restore(const VcpuState& state) {
 // that (api.rst, 5.).
 absl::StatusOr<VcpuState> KvmVcpu::Save() {
   Kick();
-  if (!std::holds_alternative<Interrupted>(Run())) {
+  // A string instruction may come out once for each of its elements.
+  int exits = 0;
+  while (!std::holds_alternative<Interrupted>(Run())) {
+    if (++exits < kMostExitsToSave) continue;
     return absl::InternalError(absl::StrCat("vCPU ", vcpu_, " was to be saved, and ran on"));
   }
   VcpuState state;

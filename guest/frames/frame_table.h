@@ -27,8 +27,8 @@
 //
 // Writers: the allocator writes descriptors of frames that nobody owns; whoever owns a frame may write its descriptor
 // (to busy, owned, zone or wired) until the frame is freed. Anybody may read at any time: a descriptor is one word,
-// read and written whole (relaxed), so it is never torn, but it may be out of date as soon as it is read. Whoever acts
-// on it confirms it under the lock of its owner.
+// read and written whole, so it is never torn, but it may be out of date as soon as it is read. Whoever acts on it
+// confirms it under the lock of its owner. What it names was made before it was written (release and acquire).
 #ifndef QUIRE_GUEST_FRAMES_FRAME_TABLE_H_
 #define QUIRE_GUEST_FRAMES_FRAME_TABLE_H_
 
@@ -147,10 +147,10 @@ class FrameTable {
   FrameRange range() const { return FrameRange(FrameNumber(0), size_); }
 
   FrameDescriptor Get(FrameNumber frame) const {
-    return FrameDescriptor::FromBits(std::atomic_ref<uint64_t>(At(frame)).load(std::memory_order_relaxed));
+    return FrameDescriptor::FromBits(std::atomic_ref<uint64_t>(At(frame)).load(std::memory_order_acquire));
   }
   void Set(FrameNumber frame, FrameDescriptor descriptor) {
-    std::atomic_ref<uint64_t>(At(frame)).store(descriptor.bits(), std::memory_order_relaxed);
+    std::atomic_ref<uint64_t>(At(frame)).store(descriptor.bits(), std::memory_order_release);
   }
   // Sets each frame of `range` to `descriptor`.
   void Fill(FrameRange range, FrameDescriptor descriptor) {

@@ -311,7 +311,9 @@ absl::Status Machine::Do(const Poison& op) {
   const Gfn gfn(op.page % guest->memory->size().in_pages());
   if (WiredPagesOf(*guest).contains(gfn)) return absl::OkStatus();  // it is checked to be where it is
   const PageEntry before = guest->memory->EntryOf(gfn);
-  if (HasClones() && before.state() == PageState::kShared) return absl::OkStatus();  // perhaps with a template
+  // It may be a template's page that is lost then, or one that is shared with a template's.
+  const bool exclusive = before.state() != PageState::kShared && before.state() != PageState::kInherited;
+  if (HasClones() && !exclusive) return absl::OkStatus();
   const absl::StatusOr<MemoryManager::Poisoned> poisoned = manager_->PoisonPage(*guest->memory, gfn);
   if (!before.has_frame() && before.state() != PageState::kShared) {
     return absl::IsInvalidArgument(poisoned.status()) ? absl::OkStatus() : Wrong(*guest->memory, gfn, "has no frame");
@@ -379,6 +381,7 @@ absl::Status Machine::Do(const Clone& op) {
   if (guest->mmu != nullptr) {
     guest->mmu.reset();
     guest->memory->Freeze();
+    guest->wired.clear();
   }
   const absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guest->memory, guest->memory->limits());
   if (absl::IsInvalidArgument(memory.status())) return absl::OkStatus();  // no more places for reservations

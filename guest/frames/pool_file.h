@@ -26,7 +26,7 @@ struct PoolFileOptions {
   PageCount size;          // the file's length; whole blocks
   PageCount arena;         // the first part of it; whole blocks
   PageCount tables = {};   // the last part of it, which has no huge pages; whole blocks
-  PageCount limit;         // what the filesystem may hold, a net below Budget
+  PageCount limit;         // what is ever populated; the filesystem may hold more for moments
   bool use_memfd = false;  // skip the private mount (forced slow path)
 };
 

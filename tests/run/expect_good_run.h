@@ -9,7 +9,7 @@ namespace quire {
 // What a run without trouble looks like: every guest ended well and read what it wrote, and memory stayed within
 // bounds, by the manager's own account and by the host's.
 inline void ExpectGoodRun(const RunOptions& options, const ChildRun& run) {
-  ASSERT_EQ(run.status, 0);
+  ASSERT_EQ(run.status, 0) << (run.report.is_object() ? run.report["guests"].dump(1) : "it left no report");
   ASSERT_TRUE(run.report.is_object());
   for (const nlohmann::json& guest : run.report["guests"]) {
     EXPECT_EQ(guest["exit"], "ok");

@@ -21,8 +21,10 @@ class KvmRunTest : public ::testing::Test {
     if (absl::StatusOr<KvmSystem> system = KvmSystem::Open(); !system.ok()) GTEST_SKIP() << system.status().message();
   }
 
+  static bool InLaboratory() { return std::getenv("QUIRE_LAB") != nullptr; }
+
   static RunOptions Options() {
-    const bool small = std::getenv("QUIRE_LAB") != nullptr;
+    const bool small = InLaboratory();
     RunOptions options;
     options.accel = Accel::kKvm;
     options.guests = small ? 2 : 4;
@@ -61,7 +63,7 @@ TEST_F(KvmRunTest, StoppingOneGuestSavesTheOthers) {
   options.pool = ByteCount::MiB(30);  // enough for two of them
   options.compressibility = 1;
   options.workload = "random";
-  options.duration = absl::Seconds(std::getenv("QUIRE_LAB") != nullptr ? 40 : 15);
+  options.duration = absl::Seconds(InLaboratory() ? 40 : 15);
   const ChildRun run = RunInChild(options);
   EXPECT_EQ(run.status, 4);
   int stopped = 0;
@@ -102,7 +104,7 @@ TEST_F(KvmRunTest, GuestsWireAShareOfTheirMemory) {
   options.memory = ByteCount::MiB(24);
   options.pool = ByteCount::MiB(40);
   options.duration = absl::Minutes(10);
-  options.workload = "random:wired=0.2,operations=30000";
+  options.workload = absl::StrCat("random:wired=0.2,operations=", InLaboratory() ? 5'000 : 30'000);
   const ChildRun run = RunInChild(options);
   ExpectGoodRun(options, run);
   EXPECT_EQ(run.report["pool"]["wirings_refused"], 0u);

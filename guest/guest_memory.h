@@ -263,6 +263,8 @@ class GuestMemory final : public FaultHandler {
   // The template that this is a clone of, or null.
   GuestMemory* parent() const { return parent_; }
   bool has_clones() const { return clones_.load(std::memory_order_acquire) > 0; }
+  // The ancestor that has the content of an inherited page, and does for as long as this guest inherits it.
+  GuestMemory& OwnerOf(Gfn gfn) const;
 
   // What a window of a fresh clone is to show: the frames of its templates, where the process may have the mappings
   // that it can take to show them.
@@ -473,8 +475,6 @@ class GuestMemory final : public FaultHandler {
 
   void BeginAsClone();
   void EndAsClone();
-  // The ancestor that has the content of an inherited page, and does for as long as this guest inherits it.
-  GuestMemory& OwnerOf(Gfn gfn) const;
   // Whether the page is inherited from this ancestor.
   bool InheritsFrom(const GuestMemory& owner, const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // The inherited pages around `gfn`, within its aligned 64 KiB, that this ancestor has.
@@ -605,7 +605,7 @@ class GuestMemory final : public FaultHandler {
   // However often it is wired, it is not any more.
   void ForgetWired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void UnwireAll(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  // A block whose pages were all wired was on no queue.
+  // A block that had no frames, or none but of wired pages, is on no queue.
   void EnqueueIfNeeded(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // What is charged to the limits is what there is.

@@ -256,9 +256,7 @@ void GuestMemory::PrefetchLocked(Block& block, FaultPlan& plan) {
 
 bool GuestMemory::MayPrefetch(const Block& block) const {
   // The stream is going to want it, and may have what lies above the min watermark; but it need not wait for it yet.
-  return !stopped() && MayBeWhole(block) && map_->Pages(block).size() == kOneBlock && !block.HasFrames() &&
-         block.Count(PageState::kPoisoned) == 0 && block.Count(PageState::kShared) == 0 &&
-         block.Count(PageState::kInherited) == 0 && !CameWholeTooLately(block) &&
+  return !stopped() && MayBeWhole(block) && !block.HasFrames() && !WhyNotWhole(block).has_value() &&
          services_.pool.FreePages() > services_.pool.watermarks().min + kOneBlock && HasRoomFor(kOneBlock);
 }
 

@@ -355,9 +355,7 @@ absl::Status GuestMemory::CannotReadBack(Gfn gfn, const absl::Status& why) const
 
 void GuestMemory::MakeResident(Block& block, GfnRange run, FrameNumber first) {
   map_->SetRun(block, run, PageState::kResident, first);
-  if (block.queued) return;
-  block.queued = true;
-  services_.reclaim.Enqueue(block);
+  EnqueueIfNeeded(block);
 }
 
 }  // namespace quire

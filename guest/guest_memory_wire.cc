@@ -132,10 +132,7 @@ void GuestMemory::UnwireInBlock(Block& block, GfnRange range) {
   absl::MutexLock lock(&block.lock);
   for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
     // If it is not any more, the guest has been stopped, or the page's memory has failed.
-    if (!block.IsWired(gfn)) continue;
-    if (block.wired->Remove(IndexInBlock(gfn))) {
-      NoteUnwired(block, gfn);
-    }
+    if (block.IsWired(gfn) && block.wired->Remove(IndexInBlock(gfn))) NoteUnwired(block, gfn);
   }
   EnqueueIfNeeded(block);
 }

@@ -44,9 +44,8 @@ absl::StatusOr<MemoryManager::Poisoned> MemoryManager::PoisonPage(GuestMemory& g
                                                    ": its memory ends at page ", guest.size().in_pages()));
   }
   // What is inherited lies in a frame of the template's.
-  GuestMemory* owner = &guest;
-  while (owner->EntryOf(gfn).state() == PageState::kInherited) owner = owner->parent();
-  const PageEntry entry = owner->EntryOf(gfn);
+  PageEntry entry = guest.EntryOf(gfn);
+  if (entry.state() == PageState::kInherited) entry = guest.OwnerOf(gfn).EntryOf(gfn);
   if (entry.has_frame() || entry.state() == PageState::kShared) return PoisonFrame(entry.frame());
   return absl::InvalidArgumentError(
       absl::StrCat("page ", gfn.value(), " of guest-", guest.id(), " has no frame that could fail"));

@@ -37,9 +37,14 @@ SharerChains::Chain& Inheritors::ChainOf(Gfn gfn) {
   return (*chains)[IndexInBlock(gfn)];
 }
 
-const SharerChains::Chain* Inheritors::FindChain(Gfn gfn) const {
-  const auto chains = blocks_.find(BlockOf(gfn));
-  return chains == blocks_.end() ? nullptr : &(*chains->second)[IndexInBlock(gfn)];
+template <class Visit>
+void Inheritors::ForEachChain(GfnRange range, Visit visit) const {
+  for (BlockNumber number = BlockOf(range.begin()); FirstGfn(number) < range.end(); ++number) {
+    const auto chains = blocks_.find(number);
+    if (chains == blocks_.end()) continue;
+    const GfnRange pages = PagesOf(number).Intersect(range);
+    for (Gfn gfn = pages.begin(); gfn < pages.end(); ++gfn) visit((*chains->second)[IndexInBlock(gfn)]);
+  }
 }
 
 // --- The template's pages change.
@@ -62,18 +67,12 @@ std::vector<Inheritors::Mapped> Inheritors::Detach(GfnRange range) {
   std::vector<Mapped> mapped;
   {
     absl::MutexLock lock(&lock_);
-    for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
-      const auto chains = blocks_.find(BlockOf(gfn));
-      if (chains == blocks_.end()) {
-        gfn = PagesOf(BlockOf(gfn)).end() - kOnePage;
-        continue;
-      }
-      SharerChains::Chain& chain = (*chains->second)[IndexInBlock(gfn)];
+    ForEachChain(range, [&](SharerChains::Chain& chain) ABSL_NO_THREAD_SAFETY_ANALYSIS {
       links_.Clear(chain, [&](Sharer page) ABSL_NO_THREAD_SAFETY_ANALYSIS {
         mapped.push_back({.clone = page.guest, .chain = clones_[page.guest].chain, .gfn = page.gfn});
         Forget(page.guest);
       });
-    }
+    });
   }
   std::sort(mapped.begin(), mapped.end(),
             [](const Mapped& a, const Mapped& b) { return std::pair(a.clone, a.gfn) < std::pair(b.clone, b.gfn); });
@@ -86,16 +85,11 @@ template <class Ask>
 bool Inheritors::AnySays(GfnRange range, Ask ask) {
   bool any = false;
   absl::MutexLock lock(&lock_);
-  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
-    const SharerChains::Chain* const chain = FindChain(gfn);
-    if (chain == nullptr) {
-      gfn = PagesOf(BlockOf(gfn)).end() - kOnePage;
-      continue;
-    }
-    links_.ForEach(*chain, [&](Sharer page, ShareLink) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+  ForEachChain(range, [&](SharerChains::Chain& chain) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    links_.ForEach(chain, [&](Sharer page, ShareLink) ABSL_NO_THREAD_SAFETY_ANALYSIS {
       any |= ask(*clones_.find(page.guest)->second.chain, GfnRange(page.gfn, kOnePage));
     });
-  }
+  });
   return any;
 }
 
@@ -114,16 +108,12 @@ bool Inheritors::TestYoung(Gfn gfn) {
 
 // --- What there is.
 
-PageCount Inheritors::size() const {
-  absl::MutexLock lock(&lock_);
-  return links_.size();
-}
-
 size_t Inheritors::CountOf(Gfn gfn) const {
   absl::MutexLock lock(&lock_);
-  const SharerChains::Chain* const chain = FindChain(gfn);
   size_t count = 0;
-  if (chain != nullptr) links_.ForEach(*chain, [&](Sharer, ShareLink) { ++count; });
+  ForEachChain(GfnRange(gfn, kOnePage), [&](const SharerChains::Chain& chain) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+    links_.ForEach(chain, [&](Sharer, ShareLink) { ++count; });
+  });
   return count;
 }
 

@@ -41,8 +41,6 @@ class Inheritors final : public MmuNotifier {
   // It does not any more. `link` may be out of date: the page was invalidated since.
   void Remove(GuestId clone, Gfn gfn, ShareLink link) ABSL_LOCKS_EXCLUDED(lock_);
 
-  // Pages of clones that may be mapped.
-  PageCount size() const ABSL_LOCKS_EXCLUDED(lock_);
   // Clones that may map a page.
   size_t CountOf(Gfn gfn) const ABSL_LOCKS_EXCLUDED(lock_);
   ByteCount metadata() const ABSL_LOCKS_EXCLUDED(lock_);
@@ -69,8 +67,9 @@ class Inheritors final : public MmuNotifier {
   };
 
   SharerChains::Chain& ChainOf(Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  // Null: nobody ever mapped a page of its block.
-  const SharerChains::Chain* FindChain(Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Calls visit(SharerChains::Chain&) for each page of the range, but for blocks of which nobody ever mapped one.
+  template <class Visit>
+  void ForEachChain(GfnRange range, Visit visit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Nobody is registered for the pages any more; who was, by clone and page.
   std::vector<Mapped> Detach(GfnRange range) ABSL_LOCKS_EXCLUDED(lock_);
   void Forget(GuestId clone) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);

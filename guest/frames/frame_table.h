@@ -12,9 +12,8 @@
 //     +------------------------------------------------------------------+------+  emptying the range that it lies in
 //     |                                0                                 | busy |  allocated and not typed, or inside
 //     +----------------+-------------------------------------------------+------+  a run whose head tells more
-//     |   guest (16)   |                    gfn (40)             | 0   w |owned |  an exclusive page of a guest; w:
-//     that
-//     +----------------+---------------+-------------------------+-------+------+  the guest has wired
+//     |   guest (16)   |                    gfn (40)             | 0   w |owned |  an exclusive page of a guest, who
+//     +----------------+---------------+-------------------------+-------+------+  has it wired if w is 1
 //     |           value (32)           |            0            | order | zone |  a slab of the compressed store
 //     +--------------------------------+-------------------------+-------+------+
 //     |                                0                                 |wired |  never moved, never reclaimed

@@ -29,11 +29,6 @@ uint32_t SharedFrames::OfferedLocked(uint64_t hash) const {
   return known == by_hash_.end() || records_[known->second].count >= max_sharing_ ? kNone : known->second;
 }
 
-bool SharedFrames::Offers(uint64_t hash) const {
-  absl::MutexLock lock(&lock_);
-  return OfferedLocked(hash) != kNone;
-}
-
 std::optional<SharedFrames::Hold> SharedFrames::Find(uint64_t hash) {
   absl::MutexLock lock(&lock_);
   const uint32_t number = OfferedLocked(hash);

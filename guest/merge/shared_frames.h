@@ -71,8 +71,7 @@ class SharedFrames {
   };
   // `frame`, allocated and the caller's, is shared from now on, by nobody yet; its content has this hash.
   Hold Publish(FrameNumber frame, uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
-  // Whether there is a frame with content of this hash that one more page may share; and that frame.
-  bool Offers(uint64_t hash) const ABSL_LOCKS_EXCLUDED(lock_);
+  // The frame with content of this hash that one more page may share.
   std::optional<Hold> Find(uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
   // The same for many hashes at once, in their order. A 0 is no hash.
   std::vector<std::optional<Hold>> FindAll(absl::Span<const uint64_t> hashes) ABSL_LOCKS_EXCLUDED(lock_);

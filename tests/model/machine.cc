@@ -70,9 +70,8 @@ absl::Status Wrong(const GuestMemory& guest, Gfn gfn, absl::string_view what) {
 
 // The entry of the ancestor that has the page.
 PageEntry EntryBehind(GuestMemory& guest, Gfn gfn) {
-  GuestMemory* at = &guest;
-  while (at->EntryOf(gfn).state() == PageState::kInherited) at = at->parent();
-  return at->EntryOf(gfn);
+  const PageEntry entry = guest.EntryOf(gfn);
+  return entry.state() == PageState::kInherited ? guest.OwnerOf(gfn).EntryOf(gfn) : entry;
 }
 
 }  // namespace

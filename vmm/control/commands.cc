@@ -103,8 +103,8 @@ absl::string_view Name(MemoryManager::Poisoned::Was was) {
 
 std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests) {
   const std::string lost = guests.empty() ? "nothing is lost"
-                                          : absl::StrCat("lost to ", absl::StrJoin(guests, ", "), ", stopped when ",
-                                                         "it is touched", " without giving it up before");
+                                          : absl::StrCat("lost to ", absl::StrJoin(guests, ", "),
+                                                         ", stopped when it is touched without giving it up before");
   switch (p.was) {
     case MemoryManager::Poisoned::Was::kFree:
       return "It was free: nothing is lost.";

@@ -105,7 +105,7 @@ UniqueFd ReceiveFd(int socket) {
 // khugepaged is at work: it charges for the holes of a block before it finds that a window forbids to fill them, and
 // a 2 MiB page counts before it has found room (seen on Linux 6.12).
 UniqueFd OpenOnPrivateTmpfs(PageCount limit, bool privileged) {
-  const std::string options = absl::StrCat("huge=advise,mode=0700,size=", 2 * limit.in_bytes());
+  const std::string options = absl::StrCat("huge=advise,mode=0700,size=", PoolFile::kRoom * limit.in_bytes());
   const MountPlan plan = {privileged, absl::StrCat(options, ",noswap"), options};
   int sockets[2];
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets) != 0) return UniqueFd();

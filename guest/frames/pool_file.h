@@ -26,13 +26,14 @@ struct PoolFileOptions {
   PageCount size;          // the file's length; whole blocks
   PageCount arena;         // the first part of it; whole blocks
   PageCount tables = {};   // the last part of it, which has no huge pages; whole blocks
-  PageCount limit;         // what is ever populated; the filesystem may hold more for moments
+  PageCount limit;         // what is ever populated; the filesystem may hold kRoom times that for moments
   bool use_memfd = false;  // skip the private mount (forced slow path)
 };
 
 class PoolFile {
  public:
   enum class Backing { kTmpfs, kMemfd };
+  static constexpr uint64_t kRoom = 2;
 
   // Mounts a tmpfs in a mount namespace of a short-lived child process (and a user namespace where this process may not
   // mount), which hands the open file back; falls back to memfd_create, which has 4 KiB pages only on most hosts.

@@ -23,7 +23,7 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr PageCount kLimit = PageCount::OfBlocks(16);
-constexpr PageCount kReservations = PageCount::OfBlocks(20);
+constexpr PageCount kReservations = kLimit * PoolFile::kRoom + PageCount::OfBlocks(4);
 
 bool IsZero(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
@@ -262,7 +262,7 @@ TEST_P(PoolTest, AHostWithoutMemoryIsAnotherErrorThanAFullPool) {
   if (GetParam() == PoolFile::Backing::kMemfd) GTEST_SKIP() << "only the tmpfs has a size that can be used up";
   // The pool does not know of these pages, so to it the filesystem is full too early.
   const FrameRange reservation = pool_->AddReservation(kReservations).value();
-  const FrameRange hog(reservation.begin(), kLimit - PageCount(100));
+  const FrameRange hog(reservation.begin(), kLimit * PoolFile::kRoom - PageCount(100));
   ASSERT_EQ(fallocate(pool_->file().fd(), FALLOC_FL_KEEP_SIZE, static_cast<off_t>(hog.begin().value() * kPageSize),
                       static_cast<off_t>(hog.size().in_bytes())),
             0);

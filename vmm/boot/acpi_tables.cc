@@ -324,7 +324,7 @@ std::string BuildDsdt(int virtio_devices) {
   for (int device = 0; device < virtio_devices; ++device) devices += VirtioDevice(device);
   const std::string off =
       aml::Package({aml::Integer(kSleepTypeOff), aml::Integer(0), aml::Integer(0), aml::Integer(0)});
-  return Finish(Header("DSDT", 2), aml::Name("\\_S5_", off) + aml::Scope("\\_SB_", devices));
+  return Finish(Header("DSDT", 2), aml::Name("_S5_", off) + aml::Scope("_SB_", devices));
 }
 
 std::vector<std::byte> BuildAcpiTables(int vcpus, int virtio_devices) {

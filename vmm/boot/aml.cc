@@ -57,7 +57,7 @@ std::string WithLength(absl::string_view content) {
 }
 
 absl::string_view CheckedName(absl::string_view name) {
-  QUIRE_CHECK(name.size() == 4 || (name.size() == 5 && name[0] == '\\'));
+  QUIRE_CHECK(name.size() == 4);
   return name;
 }
 

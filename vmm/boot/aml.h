@@ -1,8 +1,7 @@
 // A builder of AML, the byte code in which ACPI describes devices: as much of it as naming values and resources takes.
 //
 // Every function returns the encoding of one term; terms are put together by concatenation. Encodings are strings of
-// bytes, which need not be text. Names are of exactly four characters ("_HID", "COM1"), after a backslash if they begin
-// at the root.
+// bytes, which need not be text. Names are of exactly four characters ("_HID", "COM1").
 //
 // Source: ACPI Specification 6.5, chapter 20 "ACPI Machine Language" and section 6.4 "Resource Data Types".
 #ifndef QUIRE_VMM_BOOT_AML_H_

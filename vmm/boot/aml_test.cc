@@ -31,7 +31,7 @@ TEST(Aml, EisaIdsAreCompressed) {
 
 TEST(Aml, NamesPrecedeTheirObjects) {
   EXPECT_EQ(Hex(Name("_UID", Integer(2))), "085f5549440a02");
-  EXPECT_EQ(Hex(Name("\\_S5_", Package({Integer(5), Integer(0)}))), "085c5f53355f1205020a0500");
+  EXPECT_EQ(Hex(Name("_S5_", Package({Integer(5), Integer(0)}))), "085f53355f1205020a0500");
 }
 
 TEST(Aml, LengthsCountThemselves) {

@@ -19,8 +19,8 @@ namespace quire {
 
 struct BootRequest {
   const KernelImage& kernel;
-  absl::Span<const std::byte> initrd;  // empty: none
-  std::string command_line;
+  absl::Span<const std::byte> initrd = {};  // empty: none
+  std::string command_line = {};
   ByteCount memory;
   int vcpus = 1;
   int virtio_devices = 0;

@@ -18,7 +18,6 @@ namespace quire {
 namespace {
 
 constexpr uint64_t kHeaderAt = offsetof(boot_params, hdr);
-constexpr uint64_t kJumpAt = kHeaderAt + offsetof(setup_header, jump);  // a short jump over the rest of the header
 constexpr uint64_t kMagicAt = kHeaderAt + offsetof(setup_header, header);
 constexpr uint32_t kMagic = 0x53726448;  // "HdrS"
 constexpr uint16_t kBootFlag = 0xaa55;
@@ -51,7 +50,8 @@ absl::Status Parser::ReadHeader() {
   if (header_.boot_flag != kBootFlag) {
     return file_.Error("malformed: a bzImage without the boot sector's signature at 0x1fe");
   }
-  // Older protocols have shorter headers: what follows is code.
+  // Older protocols have shorter headers. The second byte of the jump over them says where they end: what follows is
+  // code.
   const uint64_t header_end = kMagicAt + (header_.jump >> 8);
   if (header_end < kHeaderAt + offsetof(setup_header, handover_offset)) {
     return file_.Error("an old or malformed bzImage: its header ends at ", absl::StrFormat("0x%x", header_end),

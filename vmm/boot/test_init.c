@@ -4,12 +4,14 @@
  *
  * What it says, one "quire-init: KEY VALUE" a line, in this order:
  *
+ *   module /modules/10-virtio.ko ok     or "error 2": for each file in /modules, loaded in the order of their names
  *   release 6.1.0-53-cloud-amd64        of the kernel
  *   cpus 2                              online
  *   memtotal 1014632 KiB                as /proc/meminfo has it
  *   memfree 988200 KiB
  *   cmdline console=ttyS0 ...
  *   hwrng yes                           whether /dev/hwrng is there, or no
+ *   hwrng-source virtio_rng.0           where it has its numbers from, or none
  *   virtio 2                            devices in /sys/bus/virtio/devices, and then for each
  *   virtio-device virtio0 0x0004        its name and kind
  *   ready                               from here on it does what it was asked
@@ -242,8 +244,50 @@ static void SayVirtioDevice(const char* name) {
 
 static void SayDevices(void) {
   Say("hwrng", Call(__NR_access, (long)"/dev/hwrng", 0, 0) == 0 ? "yes" : "no");
+  static char source[64];
+  Say("hwrng-source", ReadFile("/sys/class/misc/hw_random/rng_current", source, sizeof source));
   SayNumber("virtio", ForEachName(kVirtioFolder, NULL), "");
   ForEachName(kVirtioFolder, SayVirtioDevice);
+}
+
+/* ---- Kernel modules. ---- */
+
+static int Compare(const char* a, const char* b) {
+  while (*a && *a == *b) ++a, ++b;
+  return (unsigned char)*a - (unsigned char)*b;
+}
+
+/* The first name after the last one, in alphabetic order. */
+static char last_name[256], next_name[256];
+
+static void ConsiderName(const char* name) {
+  if (Compare(name, last_name) <= 0 || (*next_name && Compare(name, next_name) >= 0)) return;
+  if (Length(name) < sizeof next_name) memcpy(next_name, name, Length(name) + 1);
+}
+
+static void LoadModule(const char* path) {
+  const long fd = Call(__NR_open, (long)path, kReadOnly, 0);
+  const long result = fd < 0 ? fd : Call(__NR_finit_module, fd, (long)"", 0);
+  if (fd >= 0) Call(__NR_close, fd, 0, 0);
+  Begin("module");
+  Add(path);
+  Add(result == 0 ? " ok" : " error ");
+  if (result != 0) AddNumber((uint64_t)-result);
+  End();
+}
+
+static void LoadModules(void) {
+  static const char kModules[] = "/modules/";
+  static char path[sizeof kModules + sizeof next_name];
+  for (;;) {
+    next_name[0] = 0;
+    ForEachName(kModules, ConsiderName);
+    if (!*next_name) return;
+    memcpy(last_name, next_name, sizeof last_name);
+    memcpy(path, kModules, sizeof kModules);
+    memcpy(path + Length(path), next_name, Length(next_name) + 1);
+    LoadModule(path);
+  }
 }
 
 /* ---- What it is asked to do. ---- */
@@ -328,6 +372,7 @@ __attribute__((used)) static void Init(void) {
   Mount("sysfs", "/sys");
   Mount("devtmpfs", "/dev");
   ReadFile("/proc/cmdline", command_line, sizeof command_line);
+  LoadModules();
   SayRelease();
   SayCpus();
   SayNumber("memtotal", MemInfoKib("MemTotal:"), " KiB");

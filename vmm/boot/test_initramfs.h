@@ -10,6 +10,11 @@ namespace quire {
 
 // A cpio archive to be given to a kernel as its initrd; what /init does is told in test_init.c. Lives for ever.
 // Thread safe.
+//
+// A kernel unpacks archives that follow one another into one file system: what else a test wants there, it appends as
+// an archive of its own (cpio.h). Kernel modules go into a folder `modules`, named so that their order is that of
+// loading
+// ("10-virtio.ko", "20-virtio_mmio.ko").
 absl::Span<const std::byte> TestInitramfs();
 
 }  // namespace quire

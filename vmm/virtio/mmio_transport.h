@@ -85,7 +85,7 @@ class MmioTransport : public BusDevice, private VirtioTransport {
   const Queue* Selected() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Whether the driver is there and the device has not stopped.
   bool Live() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  // Adds a cause of interrupts, for TakeEdge.
+  // Adds a cause of interrupts, for Interrupt.
   void Raise(uint32_t cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Calls interrupt_ if there was a Raise since. Pairs with every release of lock_ after one.
   void Interrupt() ABSL_LOCKS_EXCLUDED(lock_);
@@ -118,6 +118,7 @@ class MmioTransport : public BusDevice, private VirtioTransport {
   bool stopped_ ABSL_GUARDED_BY(lock_) = false;
   std::string reason_ ABSL_GUARDED_BY(lock_);
   int busy_ ABSL_GUARDED_BY(lock_) = -1;  // the queue in hand
+  int last_ ABSL_GUARDED_BY(lock_) = 0;   // the queue that was in hand last
 
   Daemon daemon_;  // last: it uses the others
 };

@@ -7,6 +7,7 @@
 
 #include "absl/status/status.h"
 #include "vmm/virtio/virtio_device.h"
+#include "vmm/virtio/virtqueue.h"
 
 namespace quire {
 

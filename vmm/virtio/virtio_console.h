@@ -13,7 +13,9 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "base/units.h"
 #include "vmm/virtio/virtio_device.h"
+#include "vmm/virtio/virtqueue.h"
 
 namespace quire {
 
@@ -23,6 +25,8 @@ class VirtioConsole : public VirtioDevice {
  public:
   static constexpr int kReceiveQueue = 0;
   static constexpr int kTransmitQueue = 1;
+  // The most of one buffer that is written out, so that none keeps the device for long. Linux sends a page at a time.
+  static constexpr ByteCount kMostOutput = ByteCount::MiB(1);
 
   // `output` gets what the guest writes, in order, on the device's thread.
   explicit VirtioConsole(std::function<void(absl::string_view)> output) : output_(std::move(output)) {}

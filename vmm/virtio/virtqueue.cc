@@ -61,6 +61,11 @@ absl::Status TooShort(absl::string_view part, ByteCount has, ByteCount offset, s
 
 bool Holds(ByteCount has, ByteCount offset, size_t size) { return offset <= has && size <= (has - offset).in_bytes(); }
 
+uint64_t NextNumber() {
+  static std::atomic<uint64_t> numbers = 0;
+  return numbers.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace
 
 absl::Status Chain::Append(Segment segment, bool writable) {
@@ -111,7 +116,8 @@ absl::Status Virtqueue::Check(const VirtqueueLayout& layout) {
   return status;
 }
 
-Virtqueue::Virtqueue(DeviceMemory& memory, const VirtqueueLayout& layout) : memory_(memory), layout_(layout) {
+Virtqueue::Virtqueue(DeviceMemory& memory, const VirtqueueLayout& layout)
+    : memory_(memory), layout_(layout), number_(NextNumber()) {
   QUIRE_CHECK(Check(layout).ok());
 }
 
@@ -171,7 +177,7 @@ absl::StatusOr<bool> Virtqueue::LookForMore() {
 }
 
 absl::StatusOr<Chain> Virtqueue::Walk(uint16_t head) const {
-  Chain chain(memory_, head);
+  Chain chain(memory_, head, number_);
   Table table = {.address = layout_.descriptors, .size = layout_.size};
   bool indirect = false;
   uint32_t index = head;
@@ -223,8 +229,9 @@ absl::StatusOr<Virtqueue::Table> Virtqueue::IndirectTable(const Descriptor& desc
 }
 
 absl::Status Virtqueue::Push(const Chain& chain, ByteCount written) {
+  // Nor into rings that the driver has taken back.
+  if (chain.queue() != number_ || closed_.load(std::memory_order_relaxed)) return absl::OkStatus();
   QUIRE_CHECK(in_flight_ > 0 && written <= chain.writable_size());
-  if (closed_.load(std::memory_order_relaxed)) return absl::OkStatus();  // the driver has taken its rings back
   --in_flight_;
   // The length of a whole part of 4 GiB does not fit; 4 GiB less a byte is as true as it gets.
   const uint64_t length = std::min<uint64_t>(written.in_bytes(), std::numeric_limits<uint32_t>::max());

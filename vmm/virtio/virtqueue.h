@@ -35,16 +35,18 @@ struct Segment {
 };
 
 // One buffer that the driver has made available: first what the device reads, then what it writes. A value; the memory
-// outlives it. It stands for a place in a ring only until that queue is reset.
+// outlives it. It stands for a place in its queue for as long as that is there.
 class Chain {
  public:
-  Chain(DeviceMemory& memory, uint16_t head) : memory_(&memory), head_(head) {}
+  // `queue` is the number of the Virtqueue that it came from.
+  Chain(DeviceMemory& memory, uint16_t head, uint64_t queue) : memory_(&memory), head_(head), queue_(queue) {}
 
   // Whether `segment` may follow what is there, all of it being less than 4 GiB.
   // Errors: InvalidArgument, the rule that is broken.
   absl::Status Append(Segment segment, bool writable);
 
   uint16_t head() const { return head_; }
+  uint64_t queue() const { return queue_; }
   const std::vector<Segment>& readable() const { return readable_; }
   const std::vector<Segment>& writable() const { return writable_; }
   ByteCount readable_size() const { return readable_size_; }
@@ -60,6 +62,7 @@ class Chain {
  private:
   DeviceMemory* memory_;
   uint16_t head_;
+  uint64_t queue_;
   std::vector<Segment> readable_;
   std::vector<Segment> writable_;
   ByteCount readable_size_;
@@ -69,9 +72,9 @@ class Chain {
 // Where a driver has put a queue, and what it agreed to.
 struct VirtqueueLayout {
   uint16_t size = 0;  // descriptors
-  Gpa descriptors;
-  Gpa available;
-  Gpa used;
+  Gpa descriptors = {};
+  Gpa available = {};
+  Gpa used = {};
   bool indirect = false;     // VIRTIO_RING_F_INDIRECT_DESC
   bool event_index = false;  // VIRTIO_RING_F_EVENT_IDX
 };
@@ -97,7 +100,8 @@ class Virtqueue {
   // Errors: InvalidArgument, what is wrong with the ring; those of DeviceMemory. After an error the queue is of no use.
   absl::StatusOr<std::optional<Chain>> Pop();
 
-  // Gives a chain back, `written` bytes of its writable part being new, from its begin.
+  // Gives a chain back, `written` bytes of its writable part being new, from its begin. A chain of another queue, which
+  // the driver has replaced by this one, is nobody's any more: that does nothing.
   // Errors: those of DeviceMemory.
   absl::Status Push(const Chain& chain, ByteCount written);
 
@@ -138,6 +142,7 @@ class Virtqueue {
 
   DeviceMemory& memory_;
   const VirtqueueLayout layout_;
+  const uint64_t number_;         // no other has it, so that their chains are told apart
   uint16_t available_index_ = 0;  // as last read; the ring's indices run through all of 16 bits
   uint16_t next_available_ = 0;   // of the next Pop
   uint16_t next_used_ = 0;        // of the next Push

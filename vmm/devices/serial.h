@@ -44,24 +44,21 @@ class Serial : public BusDevice {
   // Returns the byte that goes out, if one does.
   std::optional<char> WriteRegister(uint64_t port, uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   uint8_t TakeByte() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  uint8_t TakeLineStatus() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   uint8_t TakeInterruptId() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   std::optional<char> Send(uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void SetInterruptEnable(uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void SetFifoControl(uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void SetModemControl(uint8_t value) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
-  bool Has(uint8_t modem_control) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) {
-    return (modem_control_ & modem_control) != 0;
-  }
-  size_t Room() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  bool Has(uint8_t bit) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return (modem_control_ & bit) != 0; }
+  size_t Capacity() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);  // of the FIFO, in bytes
   // The causes of interrupts that are there and enabled, as bits of the interrupt enable register.
   uint8_t Causes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // After every change: notices new causes, and causes that have gone.
   void Notice() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Lets bytes in that wait, if there is room.
   void Admit() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
-  // Whether to interrupt, asked once after each access.
-  bool TakeEdge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
 
   const std::function<void()> interrupt_;
   const std::function<void(absl::string_view)> output_;
@@ -79,7 +76,7 @@ class Serial : public BusDevice {
   bool overrun_ ABSL_GUARDED_BY(lock_) = false;
   bool sent_ ABSL_GUARDED_BY(lock_) = false;    // "transmitter empty" has not been acknowledged
   uint8_t noticed_ ABSL_GUARDED_BY(lock_) = 0;  // causes at the last Notice
-  bool edge_ ABSL_GUARDED_BY(lock_) = false;    // a new cause since the last TakeEdge
+  bool edge_ ABSL_GUARDED_BY(lock_) = false;    // a new cause, for which interrupt_ has not been called
 };
 
 }  // namespace quire

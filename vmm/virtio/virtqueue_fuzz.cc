@@ -19,7 +19,7 @@
 namespace quire {
 namespace {
 
-constexpr ByteCount kMemory = ByteCount::KiB(64);
+constexpr ByteCount kMemory = ByteCount::KiB(16);
 constexpr int kMostChains = 64;  // a round of each queue, and more of the small ones
 
 // The first bytes of an input; the rest is memory from address 0 on.
@@ -31,7 +31,7 @@ struct Header {
 
 VirtqueueLayout LayoutOf(const Header& header) {
   // So that an address may lie beyond memory, but rarely.
-  const auto address = [](uint16_t place) { return Gpa(uint64_t{place} * 2); };
+  const auto address = [](uint16_t place) { return Gpa(uint64_t{place} % 0x2400 * 2); };
   return {.size = static_cast<uint16_t>(1 << header.size % 8),
           .descriptors = address(header.descriptors),
           .available = address(header.available),

@@ -1,12 +1,12 @@
 // A driver that sends a balloon anything: bytes become memory, chains of parts of it, and accesses of the
 // configuration.
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <vector>
 
+#include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "base/check.h"
 #include "mmu/fake_device_memory.h"

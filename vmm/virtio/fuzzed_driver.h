@@ -39,14 +39,16 @@ class FuzzedDriver {
   // One to eight parts of a chain, those to be written last. Sizes and addresses are mostly such that something comes
   // of them.
   std::vector<OneQueueDriver::Part> Parts() {
-    static constexpr std::array<uint32_t, 8> kSizes = {1, 4, 16, 512, 513, 4096, 40960, ~0u};
+    static constexpr std::array<uint32_t, 8> kSizes = {1, 4, 16, 512, 513, 4096, 40960, ~0u - 4096};
     const uint8_t readable = Next() % 5, writable = Next() % 4;
     std::vector<OneQueueDriver::Part> parts;
     for (int i = 0; i < readable + writable || parts.empty(); ++i) {
       const uint8_t kind = Next();
-      const uint32_t size = kind % 8 < 7 ? kSizes[kind % 8] + (kind >> 7) * Next() : Next() << 24 | Next();
-      const uint64_t address = kind / 8 % 8 < 6 ? begin_ + Next() * uint64_t{kind / 8 % 8 < 3 ? 1 : 16}
-                                                : uint64_t{Next()} << 56 | uint64_t{Next()} << 12;
+      const uint64_t step = kind / 8 % 8 < 3 ? 1 : 16;
+      uint32_t size = kSizes[kind % 8];
+      if (kind >= 128) size += Next();
+      uint64_t address = begin_ + Next() * step;
+      if (kind / 8 % 8 >= 6) address = address << 48 | uint64_t{Next()} << 12;
       parts.push_back({.address = address, .size = size, .writable = i >= readable});
     }
     return parts;

@@ -46,7 +46,11 @@ absl::Status CheckFile(const struct stat& file, const std::string& path) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, " is not a regular file and cannot be a disk: copy it to one"));
   }
-  if (file.st_size == 0 || file.st_size % DiskImage::kSectorSize != 0) {
+  if (file.st_size == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the disk image ", path, " is empty: make it longer with `truncate -s 1G ", path, "`"));
+  }
+  if (file.st_size % DiskImage::kSectorSize != 0) {
     return absl::InvalidArgumentError(absl::StrCat("the disk image ", path, " has ", file.st_size,
                                                    " bytes, which are not whole sectors of ", DiskImage::kSectorSize,
                                                    ": make it longer with `truncate -s %", DiskImage::kSectorSize, " ",

@@ -65,7 +65,8 @@ TEST_F(DiskImageTest, FilesThatCannotBeDisksAreRefusedWithWhatToDo) {
     EXPECT_TRUE(absl::IsInvalidArgument(directory)) << directory;
     EXPECT_THAT(std::string(directory.message()), HasSubstr("is a directory"));
   }
-  for (uint64_t size : {0, 1, 511, 513}) {
+  EXPECT_THAT(std::string(Open(Make(0)).message()), HasSubstr("is empty"));
+  for (uint64_t size : {1, 511, 513}) {
     const absl::Status odd = Open(Make(size));
     EXPECT_TRUE(absl::IsInvalidArgument(odd)) << odd;
     EXPECT_THAT(std::string(odd.message()), HasSubstr("not whole sectors"));

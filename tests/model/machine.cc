@@ -121,18 +121,6 @@ Machine::~Machine() {
   for (const FrameRange& range : wired_) manager_->pool().FreeWired(range);
 }
 
-uint64_t Machine::device_hits() const {
-  uint64_t sum = 0;
-  for (const Guest& guest : guests_) sum += guest.device == nullptr ? 0 : guest.device->counters().hits.value();
-  return sum;
-}
-
-uint64_t Machine::translations_dropped() const {
-  uint64_t sum = 0;
-  for (const Guest& guest : guests_) sum += guest.device == nullptr ? 0 : guest.device->counters().dropped.value();
-  return sum;
-}
-
 absl::Status Machine::Apply(const Op& op) {
   absl::Status status = std::visit([this](const auto& o) { return Do(o); }, op);
   if (status.ok()) status = NoticeStops();
@@ -490,7 +478,7 @@ absl::Status Machine::Do(const Clone& op) {
   Guest* guest = Find(op.guest);
   if (guest == nullptr || guest->stopped || guests_.size() == kMaxGuests) return absl::OkStatus();
   if (guest->mmu != nullptr) {
-    guest->device.reset();
+    RemoveDevice(*guest);
     guest->mmu.reset();
     guest->memory->Freeze();
     guest->wired.clear();
@@ -507,10 +495,17 @@ absl::Status Machine::Do(const Clone& op) {
   return absl::OkStatus();
 }
 
+void Machine::RemoveDevice(Guest& guest) {
+  if (guest.device == nullptr) return;
+  device_hits_ += guest.device->counters().hits.value();
+  translations_dropped_ += guest.device->counters().dropped.value();
+  guest.device.reset();
+}
+
 void Machine::Remove(Guest& guest) {
   GuestMemory* const memory = guest.memory;
   if (memory->has_clones()) orphans_.push_back(NeedsOf(guest));
-  guest.device.reset();
+  RemoveDevice(guest);
   guest.mmu.reset();
   const auto is_it = [&](const Guest& g) { return g.memory == memory; };
   guests_.erase(std::find_if(guests_.begin(), guests_.end(), is_it));

@@ -58,9 +58,9 @@ class Machine {
   absl::Status CompareAll();
 
   MemoryManager& manager() { return *manager_; }
-  // Of the devices of all guests that there are now.
-  uint64_t device_hits() const;
-  uint64_t translations_dropped() const;
+  // Of the devices of guests that are gone, or frozen.
+  uint64_t device_hits() const { return device_hits_; }
+  uint64_t translations_dropped() const { return translations_dropped_; }
 
  private:
   using Page = std::array<std::byte, kPageSize>;
@@ -145,6 +145,7 @@ class Machine {
   static std::set<Gfn> WiredPagesOf(const Guest& guest);
   absl::Status NoticeStops();
   void Remove(Guest& guest);
+  void RemoveDevice(Guest& guest);
   absl::Status CheckMmu(Guest& guest);
 
   // Arena frames that are free, but not in whole blocks: no reservation can use them.
@@ -157,6 +158,8 @@ class Machine {
   std::vector<Needs> orphans_;  // of guests that were removed, but are kept as long as there may be clones
   std::deque<FrameRange> wired_;
   EvictionScratch scratch_;
+  uint64_t device_hits_ = 0;
+  uint64_t translations_dropped_ = 0;
 };
 
 // What went wrong, and after how many operations.

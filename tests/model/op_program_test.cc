@@ -145,14 +145,9 @@ TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
 TEST(MachineTest, DevicesReallyHaveTranslationsAndLoseThemInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
-  uint64_t hits = 0, dropped = 0;
-  for (int i = 0; i < 20'000; ++i) {
-    ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
-    hits = std::max(hits, machine.device_hits());
-    dropped = std::max(dropped, machine.translations_dropped());
-  }
-  EXPECT_GT(hits, 50u);
-  EXPECT_GT(dropped, 50u);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.device_hits(), 100u);
+  EXPECT_GT(machine.translations_dropped(), 100u);
 }
 
 TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {

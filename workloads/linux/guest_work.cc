@@ -48,8 +48,9 @@ uint64_t Number(const char* text, uint64_t least, uint64_t most) {
   return value;
 }
 
-// The first quarter is written once and only read from then on. In each round, of the others: as many reads and writes as
-// there are pages, at random; an eighth is offered to the kernel, and an eighth given back. In the end all is checked.
+// The first quarter is written once and only read from then on. In each round, of the others: as many reads and writes
+// as there are pages, at random; an eighth is offered to the kernel, and an eighth given back. In the end all is
+// checked.
 Tally Hog(uint64_t seed, uint64_t mib, uint64_t rounds) {
   KnownMemory memory(seed, mib * kPagesPerMib);
   Random random(seed);
@@ -72,7 +73,8 @@ Tally Hog(uint64_t seed, uint64_t mib, uint64_t rounds) {
   return memory.tally();
 }
 
-// A forked child finds what its parent wrote, writes some of it, and becomes another program: this one, with nothing to do.
+// A forked child finds what its parent wrote, writes some of it, and becomes another program: this one, with nothing to
+// do.
 [[noreturn]] void BeChild(KnownMemory& memory, uint64_t number) {
   Random random(number);
   const uint64_t wrong_before = memory.tally().wrong;

@@ -17,8 +17,8 @@ struct Tally {
   uint64_t wrong = 0;
 };
 
-// The pages' versions are kept beside them, in memory that what disturbs the pages may disturb too: that makes pages wrong
-// as well. A system call that fails ends the program. Not thread safe.
+// The pages' versions are kept beside them, in memory that what disturbs the pages may disturb too: that makes pages
+// wrong as well. A system call that fails ends the program. Not thread safe.
 class KnownMemory {
  public:
   static constexpr uint64_t kPageBytes = kWordsPerPage * sizeof(uint64_t);
@@ -69,8 +69,8 @@ class KnownMemory {
     for (uint64_t page = first; page < first + count; ++page) Write(page);
   }
 
-  // Checks a page that the kernel may free: it is as it was, or zeros, or, if it is freed while it is read, as it was up
-  // to a word and zeros from there on.
+  // Checks a page that the kernel may free: it is as it was, or zeros, or, if it is freed while it is read, as it was
+  // up to a word and zeros from there on.
   void CheckOffered(uint64_t page) {
     ++tally_.checked;
     alignas(16) uint64_t wanted[kWordsPerPage];

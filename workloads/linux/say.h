@@ -1,5 +1,5 @@
-// How the programs of Linux guests say things: lines of "quire: key=value ..." on standard error, which is the console. No
-// part of the C++ library is needed.
+// How the programs of Linux guests say things: lines of "quire: key=value ..." on standard error, which is the console.
+// No part of the C++ library is needed.
 #ifndef QUIRE_WORKLOADS_LINUX_SAY_H_
 #define QUIRE_WORKLOADS_LINUX_SAY_H_
 
@@ -11,7 +11,8 @@
 
 namespace quire {
 
-// In one write, so that the lines of several processes on one console stay whole. What is longer than a line is cut off.
+// In one write, so that the lines of several processes on one console stay whole. What is longer than a line is cut
+// off.
 [[gnu::format(printf, 1, 2)]] inline void Say(const char* format, ...) {
   char text[240];
   const int head = snprintf(text, sizeof text, "quire: ");

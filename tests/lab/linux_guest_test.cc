@@ -22,9 +22,9 @@
 namespace quire {
 namespace {
 
-// How long a run may take: some ten times what a boot takes in the laboratory on an idle host, and more for work under
-// pressure.
-constexpr unsigned kBootSeconds = 120;
+// How long a run may take: some twenty times what a boot takes in the laboratory on an idle host, and more for work
+// under pressure.
+constexpr unsigned kBootSeconds = 240;
 constexpr unsigned kWorkSeconds = 400;
 // What a kernel says of itself when something is wrong with it.
 constexpr const char* kWarnings[] = {"WARNING:", "BUG:", "soft lockup", "rcu: INFO", "Oops", "blocked for more than"};

@@ -105,7 +105,19 @@ std::string DescribeInternalError(const kvm_run& run) {
   }
 }
 
-std::string DescribeDeath(const kvm_run& run) {
+std::string FormatSegment(const char* name, const kvm_segment& s) {
+  return absl::StrFormat("%s=%04x base=%x limit=%x dpl=%d", name, s.selector, s.base, s.limit, s.dpl);
+}
+
+}  // namespace
+
+std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
+    kvm_run& run) {
+  if (run.exit_reason == KVM_EXIT_IO) return DecodePort(run);
+  return Death{DescribeExit(run), ""};
+}
+
+std::string DescribeExit(const kvm_run& run) {
   switch (run.exit_reason) {
     case KVM_EXIT_SHUTDOWN:
       return "triple fault: an exception could not be delivered to its handler";
@@ -124,20 +136,8 @@ std::string DescribeDeath(const kvm_run& run) {
       return absl::StrFormat("KVM does not know the processor's exit (hardware reason 0x%x)",
                              run.hw.hardware_exit_reason);
     default:
-      return absl::StrCat("KVM stopped it for a reason that no guest program gives (exit ", run.exit_reason, ")");
+      return absl::StrCat("KVM stopped it for a reason that no guest gives (exit ", run.exit_reason, ")");
   }
-}
-
-std::string FormatSegment(const char* name, const kvm_segment& s) {
-  return absl::StrFormat("%s=%04x base=%x limit=%x dpl=%d", name, s.selector, s.base, s.limit, s.dpl);
-}
-
-}  // namespace
-
-std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
-    kvm_run& run) {
-  if (run.exit_reason == KVM_EXIT_IO) return DecodePort(run);
-  return Death{DescribeDeath(run), ""};
 }
 
 std::string DescribeFault(const GuestFault& fault, uint64_t cr2) {

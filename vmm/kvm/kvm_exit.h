@@ -73,6 +73,9 @@ struct PortRead {
 std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
     kvm_run& run);
 
+// A sentence, without a full stop, for an exit after which the guest cannot go on.
+std::string DescribeExit(const kvm_run& run);
+
 // "page fault (#PF) at rip 0x400123: write to 0x0, which is not mapped"; `cr2` is the address of a page fault.
 std::string DescribeFault(const GuestFault& fault, uint64_t cr2);
 

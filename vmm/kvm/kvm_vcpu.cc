@@ -1,22 +1,4 @@
-// How a kick gets through, wherever the vCPU's thread is.
-//
-// Kick(), under the mutex:                        Enter(), on the vCPU's thread:
-//   1. immediate_exit = 1                           a. under the mutex: runner = this thread
-//   2. if there is a runner: signal it              b. KVM_RUN
-//                                                   c. under the mutex: no runner; if EINTR: immediate_exit = 0
-//
-// The signal alone has a gap: arriving between a and b it is handled (by doing nothing) before KVM_RUN begins, and the
-// guest runs on. immediate_exit closes it: KVM looks at it after the point from which on a signal ends KVM_RUN. A kick
-// before a sends no signal, and the KVM_RUN that follows sees immediate_exit. A kick that comes as KVM_RUN returns for
-// another reason leaves immediate_exit set for the next one. A signal that comes late, after c, interrupts nothing
-// (SA_RESTART) or ends the next KVM_RUN for nothing, which is why Interrupted may come without a kick.
-//
-// Source: Linux, Documentation/virt/kvm/api.rst, 5. The kvm_run structure, immediate_exit.
 #include "vmm/kvm/kvm_vcpu.h"
-
-#include <signal.h>
-#include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include <cerrno>
 #include <cstring>
@@ -36,29 +18,8 @@ constexpr uint64_t kRflags = 0x3002;    // IOPL 3, interrupts off
 constexpr uint16_t kTssSelector = 0x40;
 constexpr int kMostExitsToSave = 1 << 16;
 
-// Real-time, so that it means nothing to anybody else. Sent to one thread only, the one inside Enter.
-int KickSignal() { return SIGRTMIN; }
-
-void InstallKickHandler() {
-  static const bool installed = [] {
-    struct sigaction action = {};
-    action.sa_handler = [](int) {};
-    action.sa_flags = SA_RESTART;
-    return sigaction(KickSignal(), &action, nullptr) == 0;
-  }();
-  QUIRE_CHECK(installed);
-}
-
-// Whoever made this thread may have blocked all signals.
-void UnblockKickSignal() {
-  thread_local const bool unblocked = [] {
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, KickSignal());
-    return pthread_sigmask(SIG_UNBLOCK, &set, nullptr) == 0;
-  }();
-  QUIRE_CHECK(unblocked);
-}
+constexpr absl::string_view kReading = "reading registers";
+constexpr absl::string_view kSetting = "setting registers";
 
 kvm_segment FlatSegment(uint16_t selector) {
   kvm_segment segment = {};
@@ -120,9 +81,6 @@ kvm_regs BootRegisters(const VcpuStart& start) {
 
 }  // namespace
 
-KvmVcpu::KvmVcpu(UniqueFd fd, Mapping run, std::optional<KvmStats> stats, const WiredMemory& wired, int vcpu)
-    : fd_(std::move(fd)), run_(std::move(run)), stats_(std::move(stats)), wired_(wired), vcpu_(vcpu) {}
-
 absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const KvmVm& vm, const WiredMemory& wired, int vcpu) {
   absl::StatusOr<std::unique_ptr<KvmVcpu>> made = Make(vm, wired, vcpu);
   if (!made.ok()) return made;
@@ -139,44 +97,31 @@ absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Create(const KvmVm& vm, const 
 }
 
 absl::StatusOr<std::unique_ptr<KvmVcpu>> KvmVcpu::Make(const KvmVm& vm, const WiredMemory& wired, int vcpu) {
-  InstallKickHandler();
-  const std::string attempted = absl::StrCat("creating vCPU ", vcpu);
-  UniqueFd fd(ioctl(vm.fd(), KVM_CREATE_VCPU, vcpu));
-  if (!fd.valid()) {
-    if (errno != EINVAL) return KvmCallError(attempted, errno);
-    return absl::FailedPreconditionError(
-        absl::StrCat(attempted, " failed: this host's KVM gives a guest at most ", vm.system().max_vcpus(), " vCPUs"));
-  }
-  absl::StatusOr<Mapping> run =
-      Mapping::Map(vm.system().vcpu_run_size(), PROT_READ | PROT_WRITE, MAP_SHARED, fd.get(), 0);
-  if (!run.ok()) return run.status();
-  std::optional<KvmStats> stats = OpenKvmStats(vm.system(), fd.get());
-  auto made = absl::WrapUnique(new KvmVcpu(std::move(fd), *std::move(run), std::move(stats), wired, vcpu));
-  if (ioctl(made->fd_.get(), kKvmSetCpuid, &vm.system().supported_cpuid()) != 0) {
-    return KvmCallError(absl::StrCat("setting CPUID of vCPU ", vcpu), errno);
-  }
-  return made;
+  absl::StatusOr<std::unique_ptr<VcpuFile>> file = VcpuFile::Create(vm, vcpu, vm.system().supported_cpuid());
+  if (!file.ok()) return file.status();
+  return absl::WrapUnique(new KvmVcpu(*std::move(file), wired));
 }
 
 absl::Status KvmVcpu::Boot(const VcpuStart& start) {
-  kvm_sregs sregs;
-  if (ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) {
-    return KvmCallError(absl::StrCat("reading registers of vCPU ", vcpu_), errno);
-  }
-  SetBootState(start, sregs);
-  const kvm_regs regs = BootRegisters(start);
-  if (ioctl(fd_.get(), KVM_SET_SREGS, &sregs) != 0 || ioctl(fd_.get(), KVM_SET_REGS, &regs) != 0) {
-    return KvmCallError(absl::StrCat("setting registers of vCPU ", vcpu_), errno);
-  }
-  return absl::OkStatus();
+  VcpuState state = {};
+  if (absl::Status status = ReadState(state); !status.ok()) return status;
+  SetBootState(start, state.system);
+  state.registers = BootRegisters(start);
+  return Restore(state);
 }
 
-absl::Status KvmVcpu::Restore(const VcpuState& state) {
-  if (ioctl(fd_.get(), KVM_SET_SREGS, &state.system) != 0 || ioctl(fd_.get(), KVM_SET_REGS, &state.registers) != 0 ||
-      ioctl(fd_.get(), KVM_SET_FPU, &state.floating_point) != 0) {
-    return KvmCallError(absl::StrCat("setting registers of vCPU ", vcpu_), errno);
-  }
-  return absl::OkStatus();
+absl::Status KvmVcpu::ReadState(VcpuState& state) const {
+  absl::Status status = file_->Call(KVM_GET_REGS, &state.registers, kReading);
+  status.Update(file_->Call(KVM_GET_SREGS, &state.system, kReading));
+  status.Update(file_->Call(KVM_GET_FPU, &state.floating_point, kReading));
+  return status;
+}
+
+absl::Status KvmVcpu::Restore(VcpuState state) {
+  absl::Status status = file_->Call(KVM_SET_SREGS, &state.system, kSetting);
+  status.Update(file_->Call(KVM_SET_REGS, &state.registers, kSetting));
+  status.Update(file_->Call(KVM_SET_FPU, &state.floating_point, kSetting));
+  return status;
 }
 
 // The instruction of an exit to user space is completed by the KVM_RUN after it, which need not enter the guest for
@@ -187,44 +132,22 @@ absl::StatusOr<VcpuState> KvmVcpu::Save() {
   int exits = 0;
   while (!std::holds_alternative<Interrupted>(Run())) {
     if (++exits < kMostExitsToSave) continue;
-    return absl::InternalError(absl::StrCat("vCPU ", vcpu_, " was to be saved, and ran on"));
+    return absl::InternalError(absl::StrCat("vCPU ", file_->number(), " was to be saved, and ran on"));
   }
   VcpuState state;
-  if (ioctl(fd_.get(), KVM_GET_REGS, &state.registers) != 0 || ioctl(fd_.get(), KVM_GET_SREGS, &state.system) != 0 ||
-      ioctl(fd_.get(), KVM_GET_FPU, &state.floating_point) != 0) {
-    return KvmCallError(absl::StrCat("reading registers of vCPU ", vcpu_), errno);
-  }
+  if (absl::Status status = ReadState(state); !status.ok()) return status;
   return state;
 }
 
-int KvmVcpu::Enter() {
-  {
-    absl::MutexLock lock(&mutex_);
-    runner_ = pthread_self();
-  }
-  const int error = ioctl(fd_.get(), KVM_RUN, 0) == 0 ? 0 : errno;
-  absl::MutexLock lock(&mutex_);
-  runner_.reset();
-  if (error == EINTR) run().immediate_exit = 0;
-  return error;
-}
-
-void KvmVcpu::Kick() {
-  absl::MutexLock lock(&mutex_);
-  run().immediate_exit = 1;
-  if (runner_) pthread_kill(*runner_, KickSignal());
-}
-
 VcpuExit KvmVcpu::Run() {
-  UnblockKickSignal();
   for (;;) {
-    const int error = Enter();
+    const int error = file_->Enter();
     if (error == EINTR) return Interrupted{};
     if (error == EFAULT) return MemoryFault{};
     if (error == EHWPOISON) return Die("it touched memory that the host has lost to a hardware error");
     if (error != 0) return Die(absl::StrCat("KVM_RUN failed: ", std::strerror(error)));
 
-    auto exit = DecodeExit(run());
+    auto exit = DecodeExit(file_->run());
     if (auto* serial = std::get_if<SerialOutput>(&exit)) return *serial;
     if (auto* end = std::get_if<GuestExit>(&exit)) return *end;
     if (auto* advice = std::get_if<AdviceWrite>(&exit)) return *advice;
@@ -242,23 +165,16 @@ VcpuExit KvmVcpu::Run() {
 }
 
 std::optional<Death> KvmVcpu::FaultDeath() const {
-  kvm_regs regs;
-  kvm_sregs sregs;
-  if (ioctl(fd_.get(), KVM_GET_REGS, &regs) != 0 || ioctl(fd_.get(), KVM_GET_SREGS, &sregs) != 0) return std::nullopt;
-  const std::optional<GuestFault> fault = wired_.FaultAt(Gva(regs.rip), vcpu_);
+  VcpuState state;
+  if (!ReadState(state).ok()) return std::nullopt;
+  kvm_regs& regs = state.registers;
+  const std::optional<GuestFault> fault = wired_.FaultAt(Gva(regs.rip), file_->number());
   if (!fault) return std::nullopt;
   regs.rip = fault->rip;
   regs.rsp = fault->rsp;
   regs.rflags = fault->rflags;
-  return Death{absl::StrCat("vCPU ", vcpu_, ": ", DescribeFault(*fault, sregs.cr2)), FormatRegisters(regs, sregs)};
-}
-
-Death KvmVcpu::Die(std::string sentence) const {
-  kvm_regs regs;
-  kvm_sregs sregs;
-  const bool read = ioctl(fd_.get(), KVM_GET_REGS, &regs) == 0 && ioctl(fd_.get(), KVM_GET_SREGS, &sregs) == 0;
-  return {absl::StrCat("vCPU ", vcpu_, ": ", sentence),
-          read ? FormatRegisters(regs, sregs) : absl::StrCat("registers unknown: ", std::strerror(errno))};
+  return Death{absl::StrCat("vCPU ", file_->number(), ": ", DescribeFault(*fault, state.system.cr2)),
+               FormatRegisters(regs, state.system)};
 }
 
 }  // namespace quire

@@ -14,6 +14,10 @@
 namespace quire {
 namespace {
 
+// Between the devices and the top of 4 GiB, where a PC has its firmware.
+constexpr Gpa kIdentityMap{0xfffb'c000};
+constexpr Gpa kTaskStates{0xfffb'd000};
+
 // KVM_CREATE_VM gives up when a signal arrives.
 UniqueFd CreateVm(int system_fd) {
   for (;;) {
@@ -57,6 +61,20 @@ absl::StatusOr<std::unique_ptr<KvmVm>> KvmVm::Create(const KvmSystem& system) {
   ExitOnEmulationFailure(system, fd.get());
   std::optional<KvmStats> stats = OpenKvmStats(system, fd.get());
   return absl::WrapUnique(new KvmVm(system, std::move(fd), std::move(stats)));
+}
+
+absl::Status KvmVm::AddPcChips() {
+  // Intel's processors without unrestricted guests need four pages that the guest does not use.
+  uint64_t identity_map = kIdentityMap.value();
+  if (ioctl(fd_.get(), KVM_SET_IDENTITY_MAP_ADDR, &identity_map) != 0) {
+    return KvmCallError("placing KVM's own page table", errno);
+  }
+  if (ioctl(fd_.get(), KVM_SET_TSS_ADDR, kTaskStates.value()) != 0) return KvmCallError("placing KVM's own TSS", errno);
+  if (ioctl(fd_.get(), KVM_CREATE_IRQCHIP, 0) != 0) return KvmCallError("making interrupt controllers", errno);
+  kvm_pit_config timer = {};
+  timer.flags = KVM_PIT_SPEAKER_DUMMY;  // the port by which a PC calibrates its clock
+  if (ioctl(fd_.get(), KVM_CREATE_PIT2, &timer) != 0) return KvmCallError("making the timer", errno);
+  return absl::OkStatus();
 }
 
 absl::Status KvmVm::SetMemslot(Memslot slot, Gpa gpa, ByteCount size, Hva hva, Protection protection) {

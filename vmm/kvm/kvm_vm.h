@@ -14,8 +14,8 @@
 
 namespace quire {
 
-// The numbers of a guest's memslots.
-enum class Memslot : int { kMemory = 0, kWired = 1, kFirstAux = 2 };
+// The numbers of a guest's memslots. A PC has memory above 4 GiB where a program has its wired memory.
+enum class Memslot : int { kMemory = 0, kWired = 1, kHighMemory = 1, kFirstAux = 2 };
 constexpr Memslot AuxMemslot(int i) { return static_cast<Memslot>(static_cast<int>(Memslot::kFirstAux) + i); }
 
 // Each VM is a subscriber of the host kernel's own notifiers for the whole process: every invalidation of any window
@@ -25,6 +25,10 @@ class KvmVm {
  public:
   // `system` must outlive the VM. Errors: those of KvmCallError.
   static absl::StatusOr<std::unique_ptr<KvmVm>> Create(const KvmSystem& system);
+
+  // Gives the machine what a PC has beside processors and memory, all of it in the kernel: interrupt controllers and
+  // the timer of old. Before vCPUs are made. Errors: those of KvmCallError.
+  absl::Status AddPcChips();
 
   // Makes `size` bytes of this process's memory at `hva` the guest's at `gpa`; replaces what the slot was before. All
   // three are multiples of 4 KiB. For 2 MiB pages, `gpa` and `hva` must be equal modulo 2 MiB. A write to a read-only

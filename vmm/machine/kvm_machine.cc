@@ -5,7 +5,6 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
-#include "absl/time/clock.h"
 #include "absl/types/span.h"
 #include "base/check.h"
 #include "vmm/machine/huge_advice.h"
@@ -14,9 +13,6 @@
 namespace quire {
 namespace {
 
-// How often, a millisecond apart, a vCPU may find a page of its memory momentarily impossible to translate.
-constexpr int kMostMemoryFaults = 1000;
-
 template <class... Fs>
 struct Overloaded : Fs... {
   using Fs::operator()...;
@@ -24,41 +20,28 @@ struct Overloaded : Fs... {
 template <class... Fs>
 Overloaded(Fs...) -> Overloaded<Fs...>;
 
-absl::Status Died(const Death& death) {
-  return absl::AbortedError(absl::StrCat(death.sentence, "\n", death.registers));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<KvmMachine>> KvmMachine::Create(const KvmSystem& system,
                                                                const KvmMachineOptions& options, Pool* pool,
                                                                GuestMemory* memory) {
   auto machine = absl::WrapUnique(new KvmMachine(options, memory));
-  if (absl::Status status = machine->MapMemory(options, pool, memory); !status.ok()) return status;
+  absl::Status mapped = machine->MapMemory(options.memory, options.anonymous_blocks, options.window, pool);
+  if (!mapped.ok()) return mapped;
   if (absl::Status status = machine->Assemble(system, options, pool); !status.ok()) return status;
   return machine;
 }
 
 KvmMachine::KvmMachine(const KvmMachineOptions& options, GuestMemory* memory)
-    : Machine(options.name, options.vcpus, memory),
+    : VmMachine(options.name, options.vcpus, memory),
       console_(options.console),
       freezes_(options.freezes),
       frozen_(static_cast<size_t>(options.vcpus)) {}
 
-KvmMachine::~KvmMachine() = default;
-
-absl::Status KvmMachine::MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory) {
-  if (memory != nullptr) {
-    absl::StatusOr<std::unique_ptr<KvmWindow>> window =
-        KvmWindow::Create(*memory, pool->file().fd(), memory->reservation(), options.window, memory->Views());
-    if (!window.ok()) return window.status();
-    window_ = *std::move(window);
-    memory_ = window_->base();
-    return absl::OkStatus();
-  }
-  absl::Status status = MapAnonymous(options.memory, options.anonymous_blocks);
-  memory_ = anonymous().hva();
-  return status;
+// The VM goes before what its memslots point at.
+KvmMachine::~KvmMachine() {
+  vcpus_.clear();
+  DropVm();
 }
 
 absl::Status KvmMachine::Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool) {
@@ -87,15 +70,13 @@ absl::Status KvmMachine::Assemble(const KvmSystem& system, const KvmMachineOptio
     scratch_ = *std::move(scratch);
     LoadScratch(options);
   }
-  absl::StatusOr<std::unique_ptr<KvmVm>> vm = KvmVm::Create(system);
-  if (!vm.ok()) return vm.status();
-  vm_ = *std::move(vm);
+  if (absl::Status status = CreateVm(system); !status.ok()) return status;
   if (absl::Status status = AddMemslots(options); !status.ok()) return status;
   for (int i = 0; i < options.vcpus; ++i) {
     absl::StatusOr<std::unique_ptr<KvmVcpu>> vcpu =
         options.clone_of == nullptr
-            ? KvmVcpu::Create(*vm_, *wired_, i)
-            : KvmVcpu::Create(*vm_, *wired_, i, options.clone_of->frozen_[static_cast<size_t>(i)]);
+            ? KvmVcpu::Create(vm(), *wired_, i)
+            : KvmVcpu::Create(vm(), *wired_, i, options.clone_of->frozen_[static_cast<size_t>(i)]);
     if (!vcpu.ok()) return vcpu.status();
     vcpus_.push_back(*std::move(vcpu));
   }
@@ -123,21 +104,21 @@ void KvmMachine::LoadScratch(const KvmMachineOptions& options) {
 void KvmMachine::BecomeTemplate() {
   QUIRE_CHECK(at_freeze_point());
   vcpus_.clear();
-  vm_.reset();
-  window_.reset();
+  DropVm();
+  DropWindow();
 }
 
 absl::Status KvmMachine::AddMemslots(const KvmMachineOptions& options) {
   const WiredLayout& layout = wired_->layout();
-  absl::Status status = vm_->SetMemslot(Memslot::kMemory, Gpa(0), options.memory, memory_, Protection::kReadWrite);
-  status.Update(vm_->SetMemslot(Memslot::kWired, layout.gpa, layout.size, Hva(wired_region_.bytes().data()),
+  absl::Status status = vm().SetMemslot(Memslot::kMemory, Gpa(0), options.memory, hva(), Protection::kReadWrite);
+  status.Update(vm().SetMemslot(Memslot::kWired, layout.gpa, layout.size, Hva(wired_region_.bytes().data()),
                                 Protection::kReadWrite));
   if (layout.aux.size() > 0) {
-    status.Update(vm_->SetMemslot(AuxMemslot(0), layout.aux[0].gpa, layout.aux[0].size, Hva(scratch_.bytes().data()),
+    status.Update(vm().SetMemslot(AuxMemslot(0), layout.aux[0].gpa, layout.aux[0].size, Hva(scratch_.bytes().data()),
                                   Protection::kReadWrite));
   }
   if (layout.aux.size() > 1) {
-    status.Update(vm_->SetMemslot(AuxMemslot(1), layout.aux[1].gpa, layout.aux[1].size, options.work->file->address(),
+    status.Update(vm().SetMemslot(AuxMemslot(1), layout.aux[1].gpa, layout.aux[1].size, options.work->file->address(),
                                   Protection::kReadOnly));
   }
   return status;
@@ -145,18 +126,8 @@ absl::Status KvmMachine::AddMemslots(const KvmMachineOptions& options) {
 
 absl::Status KvmMachine::RunVcpu(int vcpu) {
   KvmVcpu& cpu = *vcpus_[static_cast<size_t>(vcpu)];
-  int memory_faults = 0;
   while (!killed()) {
-    const auto before = window_ != nullptr ? window_->remappings() : KvmWindow::RemapSequence{};
-    const VcpuExit exit = cpu.Run();
-    if (!std::holds_alternative<MemoryFault>(exit)) {
-      memory_faults = 0;
-    } else if (window_ != nullptr && window_->AwaitRemapping(before)) {
-      continue;
-    } else if (++memory_faults < kMostMemoryFaults) {
-      absl::SleepFor(absl::Milliseconds(1));
-      continue;
-    }
+    const VcpuExit exit = RunPastRemappings(cpu);
     bool done = false;
     if (absl::Status status = Handle(cpu, vcpu, exit, done); !status.ok() || done) return status;
   }
@@ -175,9 +146,7 @@ absl::Status KvmMachine::Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit,
             return ended.status == 0 ? absl::OkStatus()
                                      : absl::AbortedError(absl::StrCat("the program ended with status ", ended.status));
           },
-          [&](const MemoryFault&) {
-            return Died(vcpu.Die("KVM cannot translate an address of the guest's memory, again and again"));
-          },
+          [&](const MemoryFault&) { return Died(vcpu.Die(std::string(kCannotTranslate))); },
           [&](const AdviceWrite& advice) { return TakeAdvice(vcpu, advice.value); },
           [&](const WireWrite& request) { return TakeWireRequest(vcpu, request.value); },
           [&](const FreezePoint&) { return StopAtFreezePoint(vcpu, number, done); },
@@ -215,11 +184,6 @@ absl::Status KvmMachine::StopAtFreezePoint(KvmVcpu& vcpu, int number, bool& done
 
 void KvmMachine::KickVcpus() {
   for (const std::unique_ptr<KvmVcpu>& vcpu : vcpus_) vcpu->Kick();
-}
-
-uint64_t KvmMachine::KvmStatistic(absl::string_view name) const {
-  if (vm_ == nullptr || vm_->stats() == nullptr) return 0;
-  return vm_->stats()->Read(name).value_or(0);
 }
 
 }  // namespace quire

@@ -1,4 +1,4 @@
-// A guest under KVM.
+// A guest under KVM that runs a program of guest_abi.h.
 //
 //   guest physical memory    0 .. memory    the guest's own: its window (or anonymous memory, engine kernel)
 //                            above          wired memory and aux regions, each in a memslot of its own (wired_memory.h)
@@ -23,9 +23,9 @@
 #include "vmm/kvm/elf_loader.h"
 #include "vmm/kvm/kvm_system.h"
 #include "vmm/kvm/kvm_vcpu.h"
-#include "vmm/kvm/kvm_vm.h"
 #include "vmm/kvm/wired_memory.h"
 #include "vmm/machine/machine.h"
+#include "vmm/machine/vm_machine.h"
 #include "vmm/machine/wired_region.h"
 #include "vmm/machine/work.h"
 
@@ -53,7 +53,7 @@ struct KvmMachineOptions {
   std::function<void(absl::string_view)> console;
 };
 
-class KvmMachine final : public Machine {
+class KvmMachine final : public VmMachine {
  public:
   // With `memory`, which lives in `pool`, the guest runs on managed memory; without, the host kernel has it as plain
   // anonymous memory. Everything given outlives the machine.
@@ -68,15 +68,9 @@ class KvmMachine final : public Machine {
   // memory can be frozen.
   void BecomeTemplate();
 
-  // Null without managed memory, and of a template.
-  KvmWindow* window() { return window_.get(); }
-  // A counter of KVM's for this VM; 0 where the kernel does not count it.
-  uint64_t KvmStatistic(absl::string_view name) const;
-
  private:
   KvmMachine(const KvmMachineOptions& options, GuestMemory* memory);
 
-  absl::Status MapMemory(const KvmMachineOptions& options, Pool* pool, GuestMemory* memory);
   absl::Status Assemble(const KvmSystem& system, const KvmMachineOptions& options, Pool* pool);
   // Program and tables, and the workload's area: fresh, or the template's.
   void LoadWired(const KvmMachineOptions& options);
@@ -94,13 +88,10 @@ class KvmMachine final : public Machine {
 
   const std::function<void(absl::string_view)> console_;
   const bool freezes_;
-  std::vector<VcpuState> frozen_;      // by vCPU: where it ended, each written by its thread
-  std::unique_ptr<KvmWindow> window_;  // where memory is managed
-  Hva memory_;
+  std::vector<VcpuState> frozen_;  // by vCPU: where it ended, each written by its thread
   WiredRegion wired_region_;
   WiredRegion scratch_;
   std::optional<WiredMemory> wired_;
-  std::unique_ptr<KvmVm> vm_;  // after what its memslots point at: it goes first
   std::vector<std::unique_ptr<KvmVcpu>> vcpus_;
 };
 

@@ -89,6 +89,8 @@ class Machine {
   virtual void KickVcpus() = 0;
   virtual quire_progress ReadProgressOf(int vcpu) const = 0;
 
+  // Null where the host kernel has it.
+  GuestMemory* memory() const { return memory_; }
   // A vCPU ends at the freeze point.
   void NoteFrozen() { frozen_.fetch_add(1, std::memory_order_release); }
   bool killed() const { return killed_.load(std::memory_order_acquire); }

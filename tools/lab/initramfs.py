@@ -1,4 +1,4 @@
-"""Builds the machine's initial file system: a cpio archive ("newc") that the kernel unpacks into memory."""
+"""Builds initial file systems, the machine's and its guests': cpio archives ("newc") that kernels unpack into memory."""
 
 import glob
 import os
@@ -8,6 +8,7 @@ from packages import module_dependencies
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FOLDERS = "/proc /sys /dev /tmp /run /mnt /out /root /lab /sbin /usr/bin /usr/sbin".split()
+GUEST_FOLDERS = "/proc /sys /dev /tmp /run /root /sbin /usr/bin /usr/sbin".split()
 
 # What a command may call to have /out sent at once, so that no later accident loses it; /init calls it at the end.
 SEND_OUT = b"#!/bin/sh\ntar -C /out -cf /dev/vport0p4 . && rm -rf /out/*\n"
@@ -58,17 +59,30 @@ def build(kernel):
     archive.add_content("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/tmp:/bin/sh\n")
     archive.add_content("/etc/group", b"root:x:0:\nnogroup:x:65534:\n")
     archive.add_content("/bin/send_out", SEND_OUT, mode=0o755)
-    add_modules(archive, kernel)
+    add_modules(archive, kernel.modules, kernel.release)
     return archive.finish()
 
 
-def add_modules(archive, kernel):
+def build_for_guest(kernel, programs):
+    """What a Linux guest of Quire boots with: guest/init, busybox, its modules, and static programs of the host's."""
+    archive = Archive()
+    for folder in GUEST_FOLDERS:
+        archive.add_folder(folder)
+    archive.add_file(kernel.busybox, "/bin/busybox")
+    archive.add_file(os.path.join(HERE, "guest", "init"), "/init")
+    for program in programs:
+        archive.add_file(program, "/bin/" + os.path.basename(program))
+    add_modules(archive, kernel.guest_modules, kernel.release)
+    return archive.finish()
+
+
+def add_modules(archive, modules, release):
     """Adds the modules and, for modprobe, each one's dependencies in the order from the nearest to the farthest."""
     contents = {}
-    for path in glob.glob(os.path.join(kernel.modules, "*.ko")):
+    for path in glob.glob(os.path.join(modules, "*.ko")):
         with open(path, "rb") as file:
             contents[os.path.basename(path)[:-3]] = file.read()
-    folder = "/lib/modules/" + kernel.release
+    folder = "/lib/modules/" + release
     lines = []
     for name, content in sorted(contents.items()):
         archive.add_content(f"{folder}/{name}.ko", content)

@@ -24,10 +24,14 @@ KERNELS = {
 }
 # Everything the machine may load; what these depend on is found in the modules themselves.
 MODULES = ["kvm-amd", "virtio_pci", "virtio_console", "virtio_blk", "zram", "lz4", "loop", "nbd"]
+# What a guest of Quire may load.
+GUEST_MODULES = ["virtio_mmio", "virtio_balloon", "virtio_blk", "virtio_console", "virtio-rng"]
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-# image: a file for qemu -kernel. busybox: a static program. modules: a folder of *.ko. release: as uname -r says.
-Kernel = collections.namedtuple("Kernel", "image busybox modules release")
+# image: a file for qemu -kernel. vmlinuz: the bzImage as packaged. busybox: a static program. modules and guest_modules:
+# folders of *.ko. release: as uname -r says.
+PARTS = ["image", "vmlinuz", "busybox", "modules", "guest_modules"]
+Kernel = collections.namedtuple("Kernel", PARTS + ["release"])
 
 
 def cache_root():
@@ -41,12 +45,13 @@ def kernel(series, update=False):
     os.makedirs(root, exist_ok=True)
     with open(os.path.join(root, "lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = os.path.join(root, f"kernel-{series}-{zlib.crc32(' '.join(MODULES).encode()):08x}")
+        contents = " ".join(PARTS + MODULES + GUEST_MODULES)
+        folder = os.path.join(root, f"kernel-{series}-{zlib.crc32(contents.encode()):08x}")
         if update or not os.path.isdir(folder):
             fetch(series, folder)
     with open(os.path.join(folder, "release")) as file:
         release = file.read().strip()
-    return Kernel(*(os.path.join(folder, name) for name in ("image", "busybox", "modules")), release)
+    return Kernel(*(os.path.join(folder, part) for part in PARTS), release)
 
 
 def fetch(series, folder):
@@ -126,10 +131,13 @@ def newest(apt, series):
 
 def prepare(files, prepared):
     """Lays out what an unpacked kernel package holds as kernel() returns it."""
-    os.makedirs(os.path.join(prepared, "modules"))
+    os.makedirs(prepared)
     (image,) = glob.glob(os.path.join(files, "boot", "vmlinuz-*"))
     release = os.path.basename(image).partition("-")[2]
-    copy_modules(os.path.join(files, "lib", "modules", release), os.path.join(prepared, "modules"))
+    modules = os.path.join(files, "lib", "modules", release)
+    copy_modules(modules, os.path.join(prepared, "modules"), MODULES)
+    copy_modules(modules, os.path.join(prepared, "guest_modules"), GUEST_MODULES)
+    shutil.copy(image, os.path.join(prepared, "vmlinuz"))
     shutil.copy(os.path.join(files, "bin", "busybox"), prepared)
     with open(image, "rb") as source, open(os.path.join(prepared, "image"), "wb") as destination:
         destination.write(unpacked_image(source.read()))
@@ -137,11 +145,13 @@ def prepare(files, prepared):
         file.write(release + "\n")
 
 
-def copy_modules(source, destination):
+def copy_modules(source, destination, names):
+    """Copies modules by their names, unpacked, and all that they depend on."""
+    os.makedirs(destination)
     files = {}
     for path in glob.glob(os.path.join(source, "**", "*.ko*"), recursive=True):
         files[os.path.basename(path).partition(".")[0].replace("-", "_")] = path
-    wanted = [name.replace("-", "_") for name in MODULES]
+    wanted = [name.replace("-", "_") for name in names]
     while wanted:
         name = wanted.pop()
         target = os.path.join(destination, name + ".ko")

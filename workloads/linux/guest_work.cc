@@ -1,0 +1,159 @@
+// What a Linux guest runs to test the memory under it (tools/lab/guest/init), with content that it knows.
+//
+//   guest_work SEED hog MIB ROUNDS       a program that uses all of its memory
+//   guest_work SEED forks N              N times fork and exec, while the parent's pages are copied on write
+//   guest_work SEED free MIB             fills so much memory, checks it, gives it back
+//   guest_work SEED pages FIRST COUNT    writes pages of content to standard output
+//
+// SEED is the key of the content. Except of `pages`, the last line of standard output is "CHECKED WRONG", in pages and
+// children; what is wrong is said on standard error. The exit status is 1 where something could not be done.
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "workloads/content.h"
+#include "workloads/linux/known_memory.h"
+#include "workloads/linux/say.h"
+#include "workloads/random.h"
+
+namespace quire {
+namespace {
+
+typedef unsigned long long ull;  // what printf takes
+
+constexpr uint64_t kPagesPerMib = (uint64_t{1} << 20) / KnownMemory::kPageBytes;
+constexpr uint64_t kMostMib = uint64_t{1} << 20;
+// Copied on write by the children: enough for huge pages, and soon written.
+constexpr uint64_t kForkedPages = 4 * kPagesPerMib;
+// Of them, pages that a child writes, and its parent meanwhile.
+constexpr uint64_t kWrittenPages = 64;
+constexpr uint64_t kForksPerProgress = 50;
+
+[[noreturn]] void Refuse(const char* why) {
+  Say("failure why=%s", why);
+  _exit(1);
+}
+
+uint64_t Number(const char* text, uint64_t least, uint64_t most) {
+  char* end = nullptr;
+  const ull value = strtoull(text, &end, 10);
+  if (*text < '0' || *text > '9' || *end != '\0' || value < least || value > most) {
+    Say("failure why=guest_work takes a number from %llu to %llu, not '%.40s'", static_cast<ull>(least),
+        static_cast<ull>(most), text);
+    _exit(1);
+  }
+  return value;
+}
+
+// The first quarter is written once and only read from then on. In each round, of the others: as many reads and writes
+// as there are pages, at random; an eighth is offered to the kernel, and an eighth given back. In the end all is
+// checked.
+Tally Hog(uint64_t seed, uint64_t mib, uint64_t rounds) {
+  KnownMemory memory(seed, mib * kPagesPerMib);
+  Random random(seed);
+  memory.WriteAll();
+  const uint64_t kept = memory.pages() / 4;
+  const uint64_t changing = memory.pages() - kept;
+  const uint64_t run = changing / 8;
+  for (uint64_t round = 1; round <= rounds; ++round) {
+    for (uint64_t i = 0; i < memory.pages(); ++i) {
+      memory.Check(random.Below(memory.pages()));
+      const uint64_t page = kept + random.Below(changing);
+      memory.Check(page);
+      memory.Write(page);
+    }
+    memory.OfferAndRewrite(kept + random.Below(changing - run), run);
+    memory.ReplaceAndRewrite(kept + random.Below(changing - run), run);
+    Say("progress=%llu of=hog", static_cast<ull>(round));
+  }
+  memory.CheckAll();
+  return memory.tally();
+}
+
+// A forked child finds what its parent wrote, writes some of it, and becomes another program: this one, with nothing to
+// do.
+[[noreturn]] void BeChild(KnownMemory& memory, uint64_t number) {
+  Random random(number);
+  const uint64_t wrong_before = memory.tally().wrong;
+  for (uint64_t i = 0; i < kWrittenPages; ++i) {
+    const uint64_t page = random.Below(memory.pages());
+    memory.Check(page);
+    memory.Write(page);
+    memory.Check(page);
+  }
+  if (memory.tally().wrong != wrong_before) _exit(2);
+  execl("/proc/self/exe", "guest_work", "0", "pages", "0", "0", nullptr);
+  _exit(1);
+}
+
+// Returns whether the child found everything right.
+bool ForkOnce(KnownMemory& memory, uint64_t number) {
+  const pid_t child = fork();
+  if (child < 0) Fail("a process could not be forked");
+  if (child == 0) BeChild(memory, number);
+  for (uint64_t i = 0; i < kWrittenPages; ++i) memory.Write((number * kWrittenPages + i) % memory.pages());
+  int status = 0;
+  if (waitpid(child, &status, 0) != child) Fail("a child is gone");
+  if (status != 0) Say("wrong_child=%llu status=%d", static_cast<ull>(number), status);
+  return status == 0;
+}
+
+Tally Forks(uint64_t seed, uint64_t count) {
+  KnownMemory memory(seed, kForkedPages);
+  memory.WriteAll();
+  uint64_t wrong_children = 0;
+  for (uint64_t number = 1; number <= count; ++number) {
+    if (!ForkOnce(memory, number)) ++wrong_children;
+    if (number % kForksPerProgress == 0) Say("progress=%llu of=forks", static_cast<ull>(number));
+  }
+  memory.CheckAll();
+  return {memory.tally().checked + count, memory.tally().wrong + wrong_children};
+}
+
+Tally FillAndFree(uint64_t seed, uint64_t mib) {
+  KnownMemory memory(seed, mib * kPagesPerMib);
+  memory.WriteAll();
+  memory.CheckAll();
+  return memory.tally();
+}
+
+void WritePages(uint64_t seed, uint64_t first, uint64_t count) {
+  Content content;
+  content.key = seed;
+  alignas(16) uint64_t words[kWordsPerPage];
+  for (uint64_t page = first; page < first + count; ++page) {
+    GeneratePage(words, content, page, 1);
+    if (fwrite(words, sizeof words, 1, stdout) != 1) Fail("pages could not be written");
+  }
+  if (fflush(stdout) != 0) Fail("pages could not be written");
+}
+
+void Run(int argc, char** argv) {
+  const auto is = [&](const char* command, int words) { return argc == words && strcmp(argv[2], command) == 0; };
+  if (argc < 3) Refuse("guest_work needs a seed and a command");
+  const uint64_t seed = Number(argv[1], 0, UINT64_MAX);
+  Tally tally;
+  if (is("hog", 5)) {
+    tally = Hog(seed, Number(argv[3], 1, kMostMib), Number(argv[4], 0, UINT32_MAX));
+  } else if (is("forks", 4)) {
+    tally = Forks(seed, Number(argv[3], 0, UINT32_MAX));
+  } else if (is("free", 4)) {
+    tally = FillAndFree(seed, Number(argv[3], 1, kMostMib));
+  } else if (is("pages", 5)) {
+    return WritePages(seed, Number(argv[3], 0, UINT32_MAX), Number(argv[4], 0, UINT32_MAX));
+  } else {
+    Refuse("guest_work has no such command, or not with so many numbers");
+  }
+  printf("%llu %llu\n", static_cast<ull>(tally.checked), static_cast<ull>(tally.wrong));
+}
+
+}  // namespace
+}  // namespace quire
+
+int main(int argc, char** argv) {
+  quire::Run(argc, argv);
+  return 0;
+}

@@ -1,13 +1,15 @@
-// What becomes of the entries of KVM's own page tables, where it has two-dimensional paging, when the manager
-// invalidates: they are seen going in the kernel's trace, and coming back in KVM's statistics.
+// What becomes of the entries of KVM's own page tables when the manager invalidates: the kernel's trace says which of
+// them go, where KVM has two-dimensional paging, and KVM's statistics whether large ones come back.
 //
-// The guest stands still while its memory is changed: its vCPU runs on the test's thread, between two freeze points.
+// The guest stands still while its memory is changed: its vCPU runs on the test's thread, from freeze point to freeze
+// point.
 
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <memory>
 #include <optional>
@@ -19,8 +21,6 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
-#include "absl/strings/string_view.h"
 #include "absl/types/span.h"
 #include "base/mapping.h"
 #include "base/units.h"
@@ -42,6 +42,8 @@
 namespace quire {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
 using ::testing::Each;
 using ::testing::ElementsAre;
 
@@ -50,20 +52,21 @@ constexpr PageCount kGuest = PageCount::OfBlocks(kBlocks);
 
 enum class MappedBy { kBlocks, kPages };
 
-// --- Entries of KVM's tables.
+// --- What the kernel's trace says.
 
-// "kvm_tdp_mmu_spte_changed", of which the kernel prints one for each entry of the TDP MMU that changes.
+// "kvm_tdp_mmu_spte_changed": an entry of the TDP MMU changes.
 struct EntryChange {
   Gfn gfn;
-  int level = 0;  // 1: maps a page, or nothing; above: a table, or a large page
-  uint64_t before = 0, after = 0;
+  int level = 0;  // 1: of a page; above: of a table, or of a large page
+  uint64_t before = 0;
+  uint64_t after = 0;
 
-  // SPTE_MMU_PRESENT_MASK and PT_PAGE_SIZE_MASK of Linux 5.12 and later (arch/x86/kvm/mmu/spte.h), the same for Intel's
-  // and AMD's tables.
+  // SPTE_MMU_PRESENT_MASK and PT_PAGE_SIZE_MASK, the same in Intel's and in AMD's tables (Linux 5.12 and later,
+  // arch/x86/kvm/mmu/spte.h).
   static bool IsPresent(uint64_t entry) { return (entry >> 11 & 1) != 0; }
   static bool IsLarge(uint64_t entry) { return (entry >> 7 & 1) != 0; }
 
-  // From mapping memory to nothing.
+  // It mapped memory, and maps none any more.
   bool is_zap() const { return IsPresent(before) && !IsPresent(after) && (level == 1 || IsLarge(before)); }
   GfnRange pages() const { return GfnRange(gfn, PageCount::OfOrder(kBlockOrder * (level - 1))); }
 };
@@ -77,6 +80,29 @@ std::optional<EntryChange> ParseEntryChange(const std::string& event) {
   }
   change.gfn = Gfn(gfn);
   return change;
+}
+
+// "kvm_unmap_hva_range": KVM is told that a part of this process's memory is no longer what it was.
+struct Notice {
+  uint64_t begin = 0;  // addresses
+  uint64_t end = 0;
+
+  // Of a guest whose memory is at `base`.
+  GfnRange PagesOf(Hva base, PageCount size) const {
+    const uint64_t first = base.value();
+    const uint64_t last = first + size.in_bytes();
+    const auto page = [&](uint64_t address) { return Gfn((std::clamp(address, first, last) - first) >> kPageShift); };
+    return GfnRange(page(begin), page(end));
+  }
+};
+
+std::optional<Notice> ParseNotice(const std::string& event) {
+  Notice notice;
+  if (std::sscanf(event.c_str(), "kvm_unmap_hva_range: mmu notifier unmap range: %lx -- %lx", &notice.begin,
+                  &notice.end) != 2) {
+    return std::nullopt;
+  }
+  return notice;
 }
 
 // In ascending order, neighbours joined. What is there twice stays apart.
@@ -110,10 +136,29 @@ std::string WhyNoTdpMmu() {
 
 class KvmEptTest : public ::testing::Test {
  protected:
+  explicit KvmEptTest(MappedBy mapped_by) : mapped_by_(mapped_by) {}
+
+  // All of the guest's memory is mapped. Nobody reclaims but the test.
   void SetUp() override {
     absl::StatusOr<KvmSystem> system = KvmSystem::Open();
     if (!system.ok()) GTEST_SKIP() << system.status().message();
     system_.emplace(*std::move(system));
+    MemoryManagerOptions options;
+    options.limit = options.reservations = kGuest * 4;
+    options.granularity.blocks = mapped_by_ == MappedBy::kBlocks;
+    manager_ = MemoryManager::Create(std::move(options)).value();
+    if (mapped_by_ == MappedBy::kBlocks && !manager_->pool().reservations_have_blocks()) {
+      GTEST_SKIP() << "no whole blocks in reservations on this host";
+    }
+    guest_ = manager_->AddGuest(kGuest, Placement::kReservation).value();
+    window_ = KvmWindow::Create(*guest_, manager_->pool().file().fd(), guest_->reservation()).value();
+    Assemble();
+    if (vm_->stats() == nullptr || !vm_->stats()->Read("pages_2m").ok()) {
+      GTEST_SKIP() << "this kernel's KVM does not count its pages";
+    }
+    ASSERT_NO_FATAL_FAILURE(TouchAll());
+    if (mapped_by_ == MappedBy::kBlocks && BlocksMappedWhole() == 0) GTEST_SKIP() << "this KVM maps no whole blocks";
+    ASSERT_EQ(BlocksMappedWhole(), mapped_by_ == MappedBy::kBlocks ? kBlocks : 0);
   }
   void TearDown() override {
     vcpu_.reset();
@@ -124,27 +169,7 @@ class KvmEptTest : public ::testing::Test {
     }
   }
 
-  // A VM whose memory is managed, and all of it mapped. Nobody reclaims but the test. Skips the test where blocks are
-  // wanted and cannot be had.
-  void Start(MappedBy mapped_by) {
-    MemoryManagerOptions options;
-    options.limit = options.reservations = kGuest * 4;
-    options.granularity.blocks = mapped_by == MappedBy::kBlocks;
-    manager_ = MemoryManager::Create(std::move(options)).value();
-    if (mapped_by == MappedBy::kBlocks && !manager_->pool().reservations_have_blocks()) {
-      GTEST_SKIP() << "no whole blocks in reservations on this host";
-    }
-    guest_ = manager_->AddGuest(kGuest, Placement::kReservation).value();
-    window_ = KvmWindow::Create(*guest_, manager_->pool().file().fd(), guest_->reservation()).value();
-    Assemble();
-    if (vm_->stats() == nullptr || !vm_->stats()->Read("pages_2m").ok()) {
-      GTEST_SKIP() << "this kernel's KVM does not count its pages";
-    }
-    TouchAll();
-    if (mapped_by == MappedBy::kBlocks && Statistic("pages_2m") == 0) GTEST_SKIP() << "this KVM maps no whole blocks";
-    ASSERT_EQ(Statistic("pages_2m"), mapped_by == MappedBy::kBlocks ? kBlocks : 0);
-  }
-
+  // A VM whose memory is the window.
   void Assemble() {
     const ElfImage image = ParseElf("the touch guest", TouchGuestProgram(), ByteCount::MiB(1)).value();
     const WiredLayout layout = PlanWiredMemory({.image = image,
@@ -153,8 +178,7 @@ class KvmEptTest : public ::testing::Test {
                                                 .aux = {},
                                                 .physical_address_bits = system_->physical_address_bits()})
                                    .value();
-    wired_bytes_ =
-        Mapping::Map(layout.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0).value();
+    wired_bytes_ = Mapping::Map(layout.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0).value();
     wired_.emplace(layout, absl::Span<std::byte>(wired_bytes_.data(), layout.size.in_bytes()));
     wired_->Load(image, 0);
     vm_ = KvmVm::Create(*system_).value();
@@ -165,19 +189,27 @@ class KvmEptTest : public ::testing::Test {
     vcpu_ = KvmVcpu::Create(*vm_, *wired_, 0).value();
   }
 
-  // The guest writes to each of its pages, twice: the host kernel itself may unmap what was mapped early in a pass.
+  // The guest adds one to a counter in each of its pages, kPasses times: the host kernel may have unmapped by itself
+  // what was mapped at the beginning of a pass.
+  static constexpr uint64_t kPasses = 2;
   void TouchAll() {
-    for (int pass = 0; pass < 2; ++pass) {
+    for (uint64_t pass = 0; pass < kPasses; ++pass) {
       VcpuExit exit = vcpu_->Run();
       while (std::holds_alternative<Interrupted>(exit)) exit = vcpu_->Run();
       if (const auto* death = std::get_if<Death>(&exit)) FAIL() << death->sentence;
       ASSERT_TRUE(std::holds_alternative<FreezePoint>(exit));
     }
   }
+  uint64_t CounterIn(Gfn gfn) {
+    uint64_t value;
+    std::memcpy(&value, window_->base().pointer() + (gfn - Gfn(0)).in_bytes(), sizeof value);
+    return value;
+  }
 
-  uint64_t Statistic(absl::string_view name) { return vm_->stats()->Read(name).value(); }
-  uint64_t MappedPages() { return Statistic("pages_4k") + kPagesPerBlock * Statistic("pages_2m"); }
+  // By one entry of KVM's. Wired memory, of less than a block, has none.
+  uint64_t BlocksMappedWhole() { return vm_->stats()->Read("pages_2m").value(); }
 
+  const MappedBy mapped_by_;
   std::optional<KvmSystem> system_;
   std::unique_ptr<MemoryManager> manager_;
   GuestMemory* guest_ = nullptr;
@@ -188,96 +220,140 @@ class KvmEptTest : public ::testing::Test {
   std::unique_ptr<KvmVcpu> vcpu_;
 };
 
-// --- What invalidations zap.
+// --- What an invalidation zaps.
 
-class KvmZapTest : public KvmEptTest {
+class KvmZapTest : public KvmEptTest, public ::testing::WithParamInterface<MappedBy> {
  protected:
+  KvmZapTest() : KvmEptTest(GetParam()) {}
   void SetUp() override {
-    KvmEptTest::SetUp();
-    if (IsSkipped()) return;
     if (const std::string why = WhyNoTdpMmu(); !why.empty()) GTEST_SKIP() << why;
     absl::StatusOr<std::unique_ptr<TraceInstance>> trace = TraceInstance::Create("quire-kvm-ept-test");
     if (!trace.ok()) GTEST_SKIP() << trace.status().message();
     trace_ = *std::move(trace);
+    ASSERT_EQ(trace_->Enable("kvm/kvm_unmap_hva_range"), absl::OkStatus());
     ASSERT_EQ(trace_->Enable("kvmmmu/kvm_tdp_mmu_spte_changed"), absl::OkStatus());
+    KvmEptTest::SetUp();
   }
 
-  // The pages that KVM had mapped and does not any more, because of `action` on this thread.
-  std::vector<GfnRange> ZappedBy(absl::FunctionRef<void()> action) {
+  // What happened to the guest's memory. The calls that bring it about are this thread's, and return when it is done.
+  struct Trace {
+    std::vector<GfnRange> told;    // what KVM was told of, in that order
+    std::vector<GfnRange> zapped;  // what it had mapped and does not any more, joined
+  };
+  Trace TraceOf(absl::FunctionRef<void()> action) {
+    Trace trace;
     const absl::StatusOr<std::vector<std::string>> events = trace_->Record(action);
     if (!events.ok()) {
       ADD_FAILURE() << events.status();
-      return {};
+      return trace;
     }
-    std::vector<GfnRange> zapped;
-    for (const std::string& event : *events) {
-      const std::optional<EntryChange> change = ParseEntryChange(event);
-      EXPECT_TRUE(change.has_value() && change->is_zap()) << event;
-      if (change.has_value()) zapped.push_back(change->pages());
+    for (const std::string& event : *events) Note(event, trace);
+    trace.zapped = Joined(std::move(trace.zapped));
+    return trace;
+  }
+  void Note(const std::string& event, Trace& trace) {
+    if (const std::optional<Notice> notice = ParseNotice(event)) {
+      const GfnRange pages = notice->PagesOf(window_->base(), kGuest);
+      if (!pages.empty()) trace.told.push_back(pages);  // else it is about the manager's own mappings of the pool
+    } else if (const std::optional<EntryChange> change = ParseEntryChange(event)) {
+      EXPECT_TRUE(change->is_zap()) << event;
+      trace.zapped.push_back(change->pages());
+    } else {
+      ADD_FAILURE() << "not understood: " << event;
     }
-    return Joined(std::move(zapped));
   }
 
   std::unique_ptr<TraceInstance> trace_;
 };
 
-class KvmZapBothWaysTest : public KvmZapTest, public ::testing::WithParamInterface<MappedBy> {};
-INSTANTIATE_TEST_SUITE_P(MappedBy, KvmZapBothWaysTest, ::testing::Values(MappedBy::kBlocks, MappedBy::kPages),
-                         [](const auto& info) { return info.param == MappedBy::kBlocks ? "Blocks" : "Pages"; });
+INSTANTIATE_TEST_SUITE_P(Blocks, KvmZapTest, ::testing::Values(MappedBy::kBlocks));
+INSTANTIATE_TEST_SUITE_P(Pages, KvmZapTest, ::testing::Values(MappedBy::kPages));
 
-TEST_P(KvmZapBothWaysTest, AgingABlockZapsItsPagesAndNoOthers) {
-  Start(GetParam());
-  if (IsSkipped() || HasFatalFailure()) return;
-  EXPECT_THAT(ZappedBy([&] { guest_->Age(guest_->BlockAt(BlockNumber(1))); }), ElementsAre(PagesOf(BlockNumber(1))));
+TEST_P(KvmZapTest, AgingABlockZapsItsPagesAndNoOthers) {
+  const Trace trace = TraceOf([&] { EXPECT_EQ(guest_->Age(guest_->BlockAt(BlockNumber(1))), kOneBlock); });
+  EXPECT_THAT(trace.told, ElementsAre(PagesOf(BlockNumber(1))));
+  EXPECT_THAT(trace.zapped, ElementsAre(PagesOf(BlockNumber(1))));
 }
 
-TEST_P(KvmZapBothWaysTest, AgingBlocksTogetherZapsTheirPagesAndNoOthers) {
-  Start(GetParam());
-  if (IsSkipped() || HasFatalFailure()) return;
-  EXPECT_THAT(ZappedBy([&] { guest_->AgeBlocks(BlockNumber(1), 2); }),
-              ElementsAre(GfnRange(FirstGfn(BlockNumber(1)), PageCount::OfBlocks(2))));
-}
-
-TEST_F(KvmZapTest, DiscardingPagesZapsThemAndNoneOfTheirNeighbours) {
-  Start(MappedBy::kPages);
-  if (IsSkipped() || HasFatalFailure()) return;
-  const GfnRange one(Gfn(kPagesPerBlock + 100), kOnePage);
-  EXPECT_THAT(ZappedBy([&] { guest_->Discard(one); }), ElementsAre(one));
-  const GfnRange across_blocks(Gfn(2 * kPagesPerBlock - 3), PageCount(10));
-  EXPECT_THAT(ZappedBy([&] { guest_->Discard(across_blocks); }), ElementsAre(across_blocks));
-}
-
-TEST_F(KvmZapTest, DiscardingPagesOfABlockMappedWholeZapsAllOfIt) {
-  Start(MappedBy::kBlocks);
-  if (IsSkipped() || HasFatalFailure()) return;
-  const GfnRange part(Gfn(kPagesPerBlock + 100), PageCount(10));
-  EXPECT_THAT(ZappedBy([&] { guest_->Discard(part); }), ElementsAre(PagesOf(BlockNumber(1))));
-  TouchAll();
-}
-
-// --- 2 MiB entries come back.
-
-TEST_F(KvmEptTest, BlocksAreMappedWholeAgainAfterASecondChance) {
-  Start(MappedBy::kBlocks);
-  if (IsSkipped() || HasFatalFailure()) return;
-  EXPECT_EQ(guest_->AgeBlocks(BlockNumber(1), 2), PageCount::OfBlocks(2));
-  EXPECT_EQ(Statistic("pages_2m"), kBlocks - 2);
-  TouchAll();
-  EXPECT_EQ(Statistic("pages_2m"), kBlocks);
-}
-
-TEST_F(KvmEptTest, BlocksAreMappedWholeAgainAfterTheyWereStored) {
-  Start(MappedBy::kBlocks);
-  if (IsSkipped() || HasFatalFailure()) return;
-  EvictionScratch scratch;
-  for (uint64_t block = 0; block < kBlocks; ++block) {
-    guest_->Age(guest_->BlockAt(BlockNumber(block)));
-    EXPECT_EQ(Statistic("pages_2m"), kBlocks - block - 1);
-    EXPECT_EQ(guest_->Evict(guest_->BlockAt(BlockNumber(block)), scratch), kOneBlock);
+TEST_P(KvmZapTest, AgingBlocksSideBySideZapsTheirPagesAndNoOthers) {
+  const GfnRange both(FirstGfn(BlockNumber(1)), PageCount::OfBlocks(2));
+  const Trace trace = TraceOf([&] { EXPECT_EQ(guest_->AgeBlocks(BlockNumber(1), 2), both.size()); });
+  EXPECT_THAT(trace.zapped, ElementsAre(both));
+  if (mapped_by_ == MappedBy::kBlocks) {
+    EXPECT_THAT(trace.told, ElementsAre(both));  // one interrupt of the CPUs that run the guest, not two
+  } else {
+    EXPECT_THAT(Joined(trace.told), ElementsAre(both));
   }
-  EXPECT_EQ(guest_->frames_held(), PageCount());
-  TouchAll();
-  EXPECT_EQ(Statistic("pages_2m"), kBlocks);
+}
+
+class KvmZapOfPagesTest : public KvmZapTest {};
+INSTANTIATE_TEST_SUITE_P(Pages, KvmZapOfPagesTest, ::testing::Values(MappedBy::kPages));
+
+TEST_P(KvmZapOfPagesTest, DiscardingAPageZapsItAndNoneOfItsNeighbours) {
+  const GfnRange page(FirstGfn(BlockNumber(1)) + PageCount(100), kOnePage);
+  const Trace trace = TraceOf([&] { guest_->Discard(page); });
+  // By the window, and by the hole in the file, which finds nothing left to unmap.
+  EXPECT_THAT(trace.told, Each(page));
+  EXPECT_THAT(trace.zapped, ElementsAre(page));
+}
+
+TEST_P(KvmZapOfPagesTest, DiscardingPagesOfTwoBlocksZapsThemAndNoneOfTheirNeighbours) {
+  const GfnRange pages(FirstGfn(BlockNumber(2)) - PageCount(3), PageCount(10));
+  EXPECT_THAT(TraceOf([&] { guest_->Discard(pages); }).zapped, ElementsAre(pages));
+}
+
+class KvmZapOfBlocksTest : public KvmZapTest {};
+INSTANTIATE_TEST_SUITE_P(Blocks, KvmZapOfBlocksTest, ::testing::Values(MappedBy::kBlocks));
+
+// KVM is told of the discarded pages only, and takes the whole entry that maps them: it splits entries only to log
+// writes (tdp_mmu_zap_leafs in arch/x86/kvm/mmu/tdp_mmu.c). It could not keep the rest of the block anyway, for the
+// host kernel then drops its own 2 MiB entry of the window, which it does not split for files either
+// (__split_huge_pmd_locked in mm/huge_memory.c), and tells KVM of the whole block.
+TEST_P(KvmZapOfBlocksTest, DiscardingPagesOfABlockZapsAllOfItAndNoOthers) {
+  const GfnRange block = PagesOf(BlockNumber(1));
+  const GfnRange pages(block.begin() + PageCount(100), PageCount(10));
+  const Trace trace = TraceOf([&] { guest_->Discard(pages); });
+  EXPECT_THAT(trace.told, AllOf(Contains(pages), Contains(block)));
+  EXPECT_THAT(trace.zapped, ElementsAre(block));
+  // The neighbours have lost their entries and nothing else.
+  ASSERT_NO_FATAL_FAILURE(TouchAll());
+  for (Gfn gfn = block.begin(); gfn < block.end(); ++gfn) {
+    ASSERT_EQ(CounterIn(gfn), pages.contains(gfn) ? kPasses : 2 * kPasses) << gfn;
+  }
+}
+
+// --- Blocks are mapped whole again.
+
+class KvmWholeBlocksTest : public KvmEptTest {
+ protected:
+  KvmWholeBlocksTest() : KvmEptTest(MappedBy::kBlocks) {}
+};
+
+TEST_F(KvmWholeBlocksTest, TheyAreMappedWholeAgainAfterASecondChance) {
+  EXPECT_EQ(guest_->AgeBlocks(BlockNumber(1), 2), PageCount::OfBlocks(2));
+  EXPECT_EQ(BlocksMappedWhole(), kBlocks - 2);
+  ASSERT_NO_FATAL_FAILURE(TouchAll());
+  EXPECT_EQ(BlocksMappedWhole(), kBlocks);
+}
+
+TEST_F(KvmWholeBlocksTest, TheyAreMappedWholeAgainAfterTheyWereStored) {
+  EvictionScratch scratch;
+  for (uint64_t i = 0; i < kBlocks; ++i) {
+    Block& block = guest_->BlockAt(BlockNumber(i));
+    EXPECT_EQ(guest_->Age(block), kOneBlock);
+    EXPECT_EQ(BlocksMappedWhole(), kBlocks - i - 1);
+    EXPECT_EQ(guest_->Evict(block, scratch), kOneBlock);
+  }
+  ASSERT_EQ(manager_->PagesIn(PageState::kSwapped), kGuest);
+  ASSERT_NO_FATAL_FAILURE(TouchAll());
+  EXPECT_EQ(BlocksMappedWhole(), kBlocks);
+}
+
+TEST_F(KvmWholeBlocksTest, TheyAreMappedWholeAgainAfterPagesOfThemWereDiscarded) {
+  guest_->Discard(GfnRange(FirstGfn(BlockNumber(2)) - PageCount(3), PageCount(10)));
+  EXPECT_EQ(BlocksMappedWhole(), kBlocks - 2);
+  ASSERT_NO_FATAL_FAILURE(TouchAll());
+  EXPECT_EQ(BlocksMappedWhole(), kBlocks);
 }
 
 }  // namespace

@@ -24,24 +24,25 @@ absl::Status Cannot(absl::string_view what, const std::string& path) {
   return absl::UnavailableError(absl::StrCat("cannot ", what, " ", path, ": ", std::strerror(errno)));
 }
 
-// "  name-123   [001] .....  45.678901: event: fields": the thread, by name and number, and the event.
+// "  name-123   [001] .....  45.678901: event: fields": the thread's number, perhaps with spaces, and the event. The
+// name is no good: the kernel may come to know it between one line and the next, and prints "<...>" until then.
 struct Line {
   absl::string_view thread;
   absl::string_view event;
 };
 Line Split(absl::string_view line) {
   const size_t cpu = line.find(" [");
-  if (cpu == absl::string_view::npos) return {};
   const size_t time = line.find(": ", cpu);
   if (time == absl::string_view::npos) return {};
-  return {.thread = line.substr(0, cpu), .event = line.substr(time + 2)};
+  const absl::string_view name_and_number = line.substr(0, cpu);
+  return {.thread = name_and_number.substr(name_and_number.rfind('-') + 1), .event = line.substr(time + 2)};
 }
 
-// The events of the thread that wrote the two marks, between them. Numbers of threads are those that the kernel gives,
-// which a process in a namespace of its own does not know.
+// The events of the thread that wrote the two marks, between them. What the kernel prints is its own number of a
+// thread, which one in a namespace does not know.
 absl::StatusOr<std::vector<std::string>> BetweenMarks(std::ifstream trace) {
   std::vector<std::string> events;
-  std::string thread;  // whose they are; empty before the first mark
+  std::string thread;  // whose they are; empty before the mark at the beginning
   for (std::string text; std::getline(trace, text);) {
     const Line line = Split(text);
     if (thread.empty()) {

@@ -107,6 +107,9 @@ struct GuestServices {
   std::function<void(GuestMemory&, const absl::Status&)> on_stopped;
 };
 
+// Frames of pages that follow each other, neighbours in one range.
+using FrameRanges = std::vector<FrameRange>;
+
 // What a thread that evicts keeps between blocks.
 class EvictionScratch {
  public:
@@ -162,7 +165,7 @@ class GuestMemory final : public FaultHandler {
   PageCount size() const override { return map_->size(); }
 
   // --- The guest gives pages up: they read as zero from now on, and their memory is free. Those that are wired keep
-  // their frames, unless the guest has been stopped: then it has nothing wired any more.
+  // their frames. Once the guest has been stopped, only those do that are wired for a device.
   void Discard(GfnRange range);
 
   // --- Pages that stay (mlock, FreeBSD's vm_page_wire).
@@ -172,9 +175,12 @@ class GuestMemory final : public FaultHandler {
   // brings pages in and counts them as faults do. Errors, which leave wired what was wired before: OutOfRange, the
   // guest has no such pages; ResourceExhausted, a limit, with what to do; FailedPrecondition, a page is wired
   // WiredPages::kMostTimes already; or the guest has been stopped, and why.
-  absl::Status Wire(GfnRange range);
-  // Of pages that the caller has wired. The guest may have been stopped meanwhile.
-  void Unwire(GfnRange range);
+  absl::Status Wire(GfnRange range, WiredBy by = WiredBy::kGuest);
+  // Of pages that the caller has wired. The guest may have been stopped meanwhile; what was wired for a device then is
+  // discarded now.
+  void Unwire(GfnRange range, WiredBy by = WiredBy::kGuest);
+  // Where pages lie that the caller has wired for a device, in order. DataLoss: the memory of one has failed.
+  absl::StatusOr<FrameRanges> WiredFrames(GfnRange range);
   // Pages that are wired, once or more.
   PageCount wired() const { return wired_limit_.charged(); }
 
@@ -594,16 +600,18 @@ class GuestMemory final : public FaultHandler {
   // Pages of the range that are not wired now.
   PageCount CountUnwired(GfnRange range);
   // Wires the pages from `end` on, which follows, up to `last`. What has been charged already is used up first.
-  absl::Status WireUpTo(Gfn last, Gfn& end, PageCount& charged);
+  absl::Status WireUpTo(Gfn last, WiredBy by, Gfn& end, PageCount& charged);
   // Wires pages from the beginning of the range on, up to one that is not resident or the end of their block; returns
   // how many.
-  absl::StatusOr<PageCount> WireResident(GfnRange range, PageCount& charged);
-  absl::Status WirePage(Block& block, Gfn gfn, PageCount& charged) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
-  void UnwireInBlock(Block& block, GfnRange range);
+  absl::StatusOr<PageCount> WireResident(GfnRange range, WiredBy by, PageCount& charged);
+  absl::Status WirePage(Block& block, Gfn gfn, WiredBy by, PageCount& charged)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void UnwireInBlock(Block& block, GfnRange range, WiredBy by);
   // A page has just been unwired for the last time.
   void NoteUnwired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // However often it is wired, it is not any more.
   void ForgetWired(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  void ForgetWired(Block& block, Gfn gfn, WiredBy by) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   void UnwireAll(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // A block that had no frames, or none but of wired pages, is on no queue.
   void EnqueueIfNeeded(Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);

@@ -14,7 +14,7 @@
 
 namespace quire {
 
-absl::Status GuestMemory::Wire(GfnRange range) {
+absl::Status GuestMemory::Wire(GfnRange range, WiredBy by) {
   if (range.empty()) return absl::OkStatus();
   if (!GfnRange(Gfn(0), size()).contains(range)) {
     return absl::OutOfRangeError(absl::StrCat("guest-", id(), " has no pages ", range.begin().value(), " to ",
@@ -25,15 +25,15 @@ absl::Status GuestMemory::Wire(GfnRange range) {
   PageCount charged = CountUnwired(range);
   if (absl::Status status = ChargeWired(charged); !status.ok()) return status;
   Gfn end = range.begin();
-  const absl::Status status = WireUpTo(range.end(), end, charged);
+  const absl::Status status = WireUpTo(range.end(), by, end, charged);
   UnchargeWired(charged);
-  if (!status.ok()) Unwire(GfnRange(range.begin(), end));
+  if (!status.ok()) Unwire(GfnRange(range.begin(), end), by);
   return status;
 }
 
-absl::Status GuestMemory::WireUpTo(Gfn last, Gfn& end, PageCount& charged) {
+absl::Status GuestMemory::WireUpTo(Gfn last, WiredBy by, Gfn& end, PageCount& charged) {
   while (end < last) {
-    const absl::StatusOr<PageCount> wired = WireResident(GfnRange(end, last), charged);
+    const absl::StatusOr<PageCount> wired = WireResident(GfnRange(end, last), by, charged);
     if (!wired.ok()) return wired.status();
     end = end + *wired;
     if (*wired > PageCount()) continue;
@@ -57,7 +57,7 @@ PageCount GuestMemory::CountUnwired(GfnRange range) {
   return unwired;
 }
 
-absl::StatusOr<PageCount> GuestMemory::WireResident(GfnRange range, PageCount& charged) {
+absl::StatusOr<PageCount> GuestMemory::WireResident(GfnRange range, WiredBy by, PageCount& charged) {
   Block& block = map_->block(BlockOf(range.begin()));
   const GfnRange part = map_->Pages(block).Intersect(range);
   absl::MutexLock lock(&block.lock);
@@ -65,14 +65,14 @@ absl::StatusOr<PageCount> GuestMemory::WireResident(GfnRange range, PageCount& c
   if (stopped()) return status();
   Gfn gfn = part.begin();
   for (; gfn < part.end() && map_->Get(block, gfn).state() == PageState::kResident; ++gfn) {
-    const absl::Status status = WirePage(block, gfn, charged);
+    const absl::Status status = WirePage(block, gfn, by, charged);
     if (!status.ok() && gfn == part.begin()) return status;
     if (!status.ok()) break;  // the next call meets it again
   }
   return gfn - part.begin();
 }
 
-absl::Status GuestMemory::WirePage(Block& block, Gfn gfn, PageCount& charged) {
+absl::Status GuestMemory::WirePage(Block& block, Gfn gfn, WiredBy by, PageCount& charged) {
   const uint64_t index = IndexInBlock(gfn);
   if (!block.IsWired(gfn)) {
     if (charged > PageCount()) {
@@ -81,7 +81,7 @@ absl::Status GuestMemory::WirePage(Block& block, Gfn gfn, PageCount& charged) {
       return status;  // others have unwired it since it was counted, and wired more
     }
     frames_->SetWired(gfn, map_->Get(block, gfn).frame(), true);
-  } else if (block.wired->times(index) == WiredPages::kMostTimes) {
+  } else if (block.wired->times(index, by) == WiredPages::kMostTimes) {
     return absl::FailedPreconditionError(absl::StrCat("page ", gfn.value(), " of guest-", id(), " is wired ",
                                                       WiredPages::kMostTimes,
                                                       " times already, which is the most: unwire it first"));
@@ -90,8 +90,26 @@ absl::Status GuestMemory::WirePage(Block& block, Gfn gfn, PageCount& charged) {
     block.wired = std::make_unique<WiredPages>();
     wired_blocks_.Add();
   }
-  block.wired->Add(index);
+  block.wired->Add(index, by);
   return absl::OkStatus();
+}
+
+absl::StatusOr<FrameRanges> GuestMemory::WiredFrames(GfnRange range) {
+  FrameRanges frames;
+  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+    const PageEntry entry = EntryOf(gfn);
+    if (entry.state() != PageState::kResident) {
+      return absl::DataLossError(
+          absl::StrCat("page ", gfn.value(), " of guest-", id(), " is lost: the memory that it was in has failed"));
+    }
+    const FrameRange frame(entry.frame(), kOnePage);
+    if (frames.empty() || frames.back().end() != frame.begin()) {
+      frames.push_back(frame);
+    } else {
+      frames.back() = frames.back().Hull(frame);
+    }
+  }
+  return frames;
 }
 
 // --- The limits.
@@ -122,17 +140,20 @@ void GuestMemory::UnchargeWired(PageCount pages) {
 
 // --- Pages that are wired no longer.
 
-void GuestMemory::Unwire(GfnRange range) {
+void GuestMemory::Unwire(GfnRange range, WiredBy by) {
   for (BlockNumber number = BlockOf(range.begin()); FirstGfn(number) < range.end(); ++number) {
-    UnwireInBlock(map_->block(number), PagesOf(number).Intersect(range));
+    UnwireInBlock(map_->block(number), PagesOf(number).Intersect(range), by);
   }
+  // Who stopped the guest has left them for this. If it is stopped after this look, its Discard() finds them unwired.
+  if (by == WiredBy::kDevice && stopped()) Discard(range);
 }
 
-void GuestMemory::UnwireInBlock(Block& block, GfnRange range) {
+void GuestMemory::UnwireInBlock(Block& block, GfnRange range, WiredBy by) {
   absl::MutexLock lock(&block.lock);
-  for (Gfn gfn = range.begin(); gfn < range.end(); ++gfn) {
+  for (Gfn gfn = range.begin(); gfn < range.end() && block.wired != nullptr; ++gfn) {
+    const uint64_t index = IndexInBlock(gfn);
     // If it is not any more, the guest has been stopped, or the page's memory has failed.
-    if (block.IsWired(gfn) && block.wired->Remove(IndexInBlock(gfn))) NoteUnwired(block, gfn);
+    if (block.wired->times(index, by) > 0 && block.wired->Remove(index, by)) NoteUnwired(block, gfn);
   }
   EnqueueIfNeeded(block);
 }
@@ -152,17 +173,16 @@ void GuestMemory::NoteUnwired(Block& block, Gfn gfn) {
 }
 
 void GuestMemory::ForgetWired(Block& block, Gfn gfn) {
-  if (!block.IsWired(gfn)) return;
-  block.wired->Forget(IndexInBlock(gfn));
-  NoteUnwired(block, gfn);
+  for (WiredBy by : {WiredBy::kGuest, WiredBy::kDevice}) ForgetWired(block, gfn, by);
+}
+
+void GuestMemory::ForgetWired(Block& block, Gfn gfn, WiredBy by) {
+  if (block.wired != nullptr && block.wired->Forget(IndexInBlock(gfn), by)) NoteUnwired(block, gfn);
 }
 
 bool GuestMemory::ZeroIfWired(Block& block, Gfn gfn) {
+  if (stopped()) ForgetWired(block, gfn, WiredBy::kGuest);
   if (!block.IsWired(gfn)) return false;
-  if (stopped()) {
-    ForgetWired(block, gfn);
-    return false;
-  }
   const PageEntry entry = map_->Get(block, gfn);
   std::memset(FrameAddress(block, entry.frame()), 0, kPageSize);
   FreeKept(entry);

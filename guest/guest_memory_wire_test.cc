@@ -235,6 +235,41 @@ TEST_P(WireTest, AStoppedGuestHasNothingWired) {
   ExpectOk();
 }
 
+// A transfer may be under way that nobody can call back: the frames must not be another guest's before it has ended.
+TEST_P(WireTest, WhatADeviceHasWiredOfAStoppedGuestStaysUntilItIsUnwired) {
+  WriteAll(Pages(0, 100));
+  ASSERT_EQ(guest_->Wire(Pages(0, 100)), absl::OkStatus());
+  ASSERT_EQ(guest_->Wire(Pages(10, 20), WiredBy::kDevice), absl::OkStatus());
+  ASSERT_EQ(guest_->Wire(Pages(20, 20), WiredBy::kDevice), absl::OkStatus());
+  const FrameRanges frames = guest_->WiredFrames(Pages(10, 30)).value();
+  guest_->Stop(absl::CancelledError("enough"));
+  guest_->Discard(GfnRange(Gfn(0), kSize));
+  EXPECT_EQ(guest_->wired(), PageCount(30));
+  EXPECT_EQ(guest_->frames_held(), PageCount(30));
+  EXPECT_EQ(guest_->WiredFrames(Pages(10, 30)).value(), frames);
+  ExpectOk();
+  guest_->Unwire(Pages(10, 20), WiredBy::kDevice);
+  EXPECT_EQ(guest_->frames_held(), PageCount(20)) << "half of the first range is wired by the second, too";
+  guest_->Unwire(Pages(20, 20), WiredBy::kDevice);
+  EXPECT_EQ(guest_->frames_held(), PageCount());
+  EXPECT_EQ(guest_->wired(), PageCount());
+  ExpectOk();
+}
+
+TEST_P(WireTest, WiredFramesAreThoseThatThePagesHave) {
+  WriteAll(Pages(0, 40));
+  ASSERT_EQ(guest_->Wire(Pages(3, 20), WiredBy::kDevice), absl::OkStatus());
+  const FrameRanges frames = guest_->WiredFrames(Pages(3, 20)).value();
+  Gfn gfn(3);
+  for (const FrameRange& range : frames) {
+    for (FrameNumber frame = range.begin(); frame < range.end(); ++frame, ++gfn) {
+      EXPECT_EQ(EntryOf(gfn.value()).frame(), frame) << gfn;
+    }
+  }
+  EXPECT_EQ(gfn, Gfn(23));
+  guest_->Unwire(Pages(3, 20), WiredBy::kDevice);
+}
+
 TEST_P(WireTest, ABlockWithNothingButWiredFramesIsOffTheQueue) {
   ASSERT_EQ(guest_->Wire(Pages(512, 100)), absl::OkStatus());
   EXPECT_TRUE(IsQueued(1));
@@ -432,6 +467,18 @@ TEST(WiredPagesTest, CountsPagesAndTimes) {
   EXPECT_FALSE(pages.contains(511));
   pages.Forget(0);
   pages.Forget(0);
+  EXPECT_EQ(pages.count(), 0u);
+}
+
+TEST(WiredPagesTest, APageIsWiredForAsLongAsItIsForAnybody) {
+  WiredPages pages;
+  EXPECT_TRUE(pages.Add(7, WiredBy::kDevice));
+  EXPECT_FALSE(pages.Add(7, WiredBy::kGuest));
+  EXPECT_FALSE(pages.Forget(7, WiredBy::kGuest));
+  EXPECT_FALSE(pages.Forget(7, WiredBy::kGuest));
+  EXPECT_TRUE(pages.contains(7));
+  EXPECT_EQ(pages.count(), 1u);
+  EXPECT_TRUE(pages.Remove(7, WiredBy::kDevice));
   EXPECT_EQ(pages.count(), 0u);
 }
 

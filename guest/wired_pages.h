@@ -4,6 +4,7 @@
 #define QUIRE_GUEST_WIRED_PAGES_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -15,6 +16,10 @@
 
 namespace quire {
 
+// For whom. What the guest itself has wired it has no use for once it has been stopped. A device may be in the middle
+// of a transfer that nobody can call back: its pages keep their frames until it is done.
+enum class WiredBy : uint8_t { kGuest, kDevice };
+
 // How often each page of one block is wired, by its index in the block. A block has one only while a page of it is
 // wired: page entries have no bit left, and other blocks pay a pointer for it. Not thread safe.
 class WiredPages {
@@ -22,33 +27,40 @@ class WiredPages {
   // More would be a mistake of whoever wires.
   static constexpr uint8_t kMostTimes = 255;
 
-  bool contains(uint64_t index) const { return times_[index] > 0; }
-  uint8_t times(uint64_t index) const { return times_[index]; }
+  bool contains(uint64_t index) const {
+    return times(index, WiredBy::kGuest) > 0 || times(index, WiredBy::kDevice) > 0;
+  }
+  uint8_t times(uint64_t index, WiredBy by = WiredBy::kGuest) const { return times_[static_cast<size_t>(by)][index]; }
   // Pages that are wired, once or more.
   uint16_t count() const { return count_; }
 
   // Not beyond kMostTimes. True: the page was not wired before.
-  bool Add(uint64_t index) {
-    QUIRE_CHECK(times_[index] < kMostTimes);
-    if (times_[index]++ > 0) return false;
-    ++count_;
-    return true;
+  bool Add(uint64_t index, WiredBy by = WiredBy::kGuest) {
+    QUIRE_CHECK(times(index, by) < kMostTimes);
+    const bool first = !contains(index);
+    ++Times(index, by);
+    if (first) ++count_;
+    return first;
   }
-  // Of a page that is wired. True: it is not any more.
-  bool Remove(uint64_t index) {
-    QUIRE_CHECK(times_[index] > 0);
-    if (--times_[index] > 0) return false;
+  // Of a page that is wired for it. True: it is not any more, for anybody.
+  bool Remove(uint64_t index, WiredBy by = WiredBy::kGuest) {
+    QUIRE_CHECK(times(index, by) > 0);
+    --Times(index, by);
+    if (contains(index)) return false;
     --count_;
     return true;
   }
-  // However often it is wired.
-  void Forget(uint64_t index) {
-    if (times_[index] > 0) --count_;
-    times_[index] = 0;
+  // However often it is wired. True: it was, and is not any more, for anybody.
+  bool Forget(uint64_t index, WiredBy by = WiredBy::kGuest) {
+    if (std::exchange(Times(index, by), 0) == 0 || contains(index)) return false;
+    --count_;
+    return true;
   }
 
  private:
-  std::array<uint8_t, kPagesPerBlock> times_ = {};
+  uint8_t& Times(uint64_t index, WiredBy by) { return times_[static_cast<size_t>(by)][index]; }
+
+  std::array<std::array<uint8_t, kPagesPerBlock>, 2> times_ = {};  // by WiredBy
   uint16_t count_ = 0;
 };
 

@@ -2,31 +2,37 @@
 #ifndef QUIRE_MMU_FAKE_DEVICE_MEMORY_H_
 #define QUIRE_MMU_FAKE_DEVICE_MEMORY_H_
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "base/units.h"
 #include "mmu/device_memory.h"
 
 namespace quire {
 
+// Its calls are thread safe, as those of any; who looks at bytes by their address does so while no device works.
 class FakeDeviceMemory : public DeviceMemory {
  public:
   explicit FakeDeviceMemory(ByteCount size) : bytes_(size.in_bytes()) {}
 
   absl::Status Read(Gpa from, absl::Span<std::byte> to) override {
     if (!Has(from, to.size())) return OutOfRange();
+    absl::MutexLock lock(&lock_);
     std::memcpy(to.data(), At(from), to.size());
     return absl::OkStatus();
   }
   absl::Status Write(Gpa to, absl::Span<const std::byte> from) override {
     if (!Has(to, from.size())) return OutOfRange();
+    absl::MutexLock lock(&lock_);
     std::memcpy(At(to), from.data(), from.size());
     return absl::OkStatus();
   }
@@ -36,6 +42,7 @@ class FakeDeviceMemory : public DeviceMemory {
   }
   absl::Status Discard(Gpa begin, PageCount size) override {
     if (!Has(begin, size.in_bytes())) return OutOfRange();
+    absl::MutexLock lock(&lock_);
     std::memset(At(begin), 0, size.in_bytes());
     discarded_ += size;
     return absl::OkStatus();
@@ -43,8 +50,13 @@ class FakeDeviceMemory : public DeviceMemory {
 
   std::byte* At(Gpa gpa) { return bytes_.data() + gpa.value(); }
   ByteCount size() const { return ByteCount::Bytes(bytes_.size()); }
-  int wired() const { return wired_; }                // buffers that live
-  PageCount discarded() const { return discarded_; }  // in all
+  // Buffers that live.
+  int wired() const { return wired_; }
+  // In all.
+  PageCount discarded() const {
+    absl::MutexLock lock(&lock_);
+    return discarded_;
+  }
 
  private:
   class Whole : public Buffer {
@@ -65,8 +77,9 @@ class FakeDeviceMemory : public DeviceMemory {
   static absl::Status OutOfRange() { return absl::OutOfRangeError("that is not memory of the guest"); }
 
   std::vector<std::byte> bytes_;
-  int wired_ = 0;
-  PageCount discarded_;
+  std::atomic<int> wired_ = 0;
+  mutable absl::Mutex lock_;  // one copy at a time
+  PageCount discarded_ ABSL_GUARDED_BY(lock_);
 };
 
 }  // namespace quire

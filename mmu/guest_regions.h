@@ -3,9 +3,10 @@
 #ifndef QUIRE_MMU_GUEST_REGIONS_H_
 #define QUIRE_MMU_GUEST_REGIONS_H_
 
-#include <optional>
 #include <vector>
 
+#include "absl/container/inlined_vector.h"
+#include "absl/status/statusor.h"
 #include "base/units.h"
 
 namespace quire {
@@ -19,6 +20,24 @@ struct GuestRegion {
 
 // Regions in ascending order of both, none empty, none overlapping.
 using GuestRegions = std::vector<GuestRegion>;
+
+// A part of a guest's memory, without a hole: `size` bytes, not 0, from byte `offset` of the memory on.
+struct MemoryPart {
+  ByteCount offset;
+  ByteCount size;
+
+  Gfn first_page() const { return Gfn(offset.in_bytes() >> kPageShift); }
+  // All pages that it touches.
+  GfnRange pages() const { return GfnRange(first_page(), Gfn(0) + PageCount::Ceil(offset + size)); }
+};
+// Mostly one; two where regions meet.
+using MemoryParts = absl::InlinedVector<MemoryPart, 2>;
+
+// What `size` bytes of guest physical addresses from `begin` on are, in order; nothing, if `size` is 0. The arguments
+// may be anything. Error: OutOfRange, an address among them is not memory.
+absl::StatusOr<MemoryParts> PartsOf(const GuestRegions& regions, Gpa begin, ByteCount size);
+// The same of whole pages. InvalidArgument: `begin` is not the beginning of one.
+absl::StatusOr<MemoryParts> PartsOfPages(const GuestRegions& regions, Gpa begin, PageCount size);
 
 }  // namespace quire
 

@@ -62,7 +62,9 @@ class IntervalSubscription {
   GfnRange range() const { return range_; }
 
  protected:
-  // Only from Invalidate, under the device's lock. Pairs with the read in ReadBegin.
+  // Only from Invalidate, under the device's lock; or before something that orders it as the lock would, towards a
+  // ReadRetry of which this invalidation would have to wait for the use that follows (Iotlb has such a thing). Pairs
+  // with the read in ReadBegin.
   void SetSequence(uint64_t sequence) { sequence_.store(sequence, std::memory_order_relaxed); }
 
  private:

@@ -99,10 +99,11 @@ absl::StatusOr<AccelDecision> DecideAccel(const AccelRequest& request, const Hos
   if (!obstacle) {
     return AccelDecision{Accel::kKvm, request.accel == Accel::kKvm ? "it was asked for" : "KVM works here"};
   }
-  if (request.accel == Accel::kAuto && !request.payload) return AccelDecision{Accel::kSoft, obstacle->found};
-  return absl::FailedPreconditionError(absl::StrCat(request.payload ? "--payload" : "--accel=kvm", " needs KVM, but ",
+  if (request.accel == Accel::kAuto && request.own_program.empty()) return AccelDecision{Accel::kSoft, obstacle->found};
+  const bool own = !request.own_program.empty();
+  return absl::FailedPreconditionError(absl::StrCat(own ? request.own_program : "--accel=kvm", " needs KVM, but ",
                                                     FullText(*obstacle), ": ", obstacle->fix,
-                                                    request.payload ? "" : ", or use --accel=soft"));
+                                                    own ? "" : ", or use --accel=soft"));
 }
 
 }  // namespace quire

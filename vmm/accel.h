@@ -36,7 +36,8 @@ inline constexpr uint64_t kUffdMinorShmem = uint64_t{1} << 10;
 struct AccelRequest {
   Accel accel = Accel::kAuto;
   Engine engine = Engine::kQuire;
-  bool payload = false;  // a program of the user's own, which only KVM can run
+  // The flag that names a program or kernel of the user's own, which only KVM can run; empty: there is none.
+  absl::string_view own_program = {};
 };
 
 struct AccelDecision {

@@ -46,7 +46,7 @@ TEST(DecideAccelTest, KvmThatIsAskedForAndMissingIsAnError) {
 }
 
 TEST(DecideAccelTest, APayloadNeedsKvmWhateverIsAskedFor) {
-  const absl::Status status = DecideAccel({.payload = true}, WithoutKvm()).status();
+  const absl::Status status = DecideAccel({.own_program = "--payload"}, WithoutKvm()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(status.message(),
             "--payload needs KVM, but /dev/kvm does not exist, for the KVM module is not loaded: load the module as "

@@ -1,5 +1,7 @@
 #include "vmm/command_line.h"
 
+#include <unistd.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -28,6 +30,7 @@
 #include "vmm/host_facts.h"
 #include "vmm/interrupt.h"
 #include "vmm/options.h"
+#include "vmm/pc_options.h"
 #include "vmm/progress.h"
 #include "vmm/report.h"
 #include "vmm/run.h"
@@ -42,6 +45,8 @@ ABSL_FLAG(std::optional<std::string>, guest, std::nullopt, "which guest: its num
 ABSL_FLAG(std::optional<uint64_t>, gfn, std::nullopt, "which of its pages: the guest frame number, address / 4096");
 ABSL_FLAG(std::optional<uint64_t>, frame, std::nullopt,
           "instead of a guest's page: which frame of the pool, as `quire explain` names it");
+ABSL_FLAG(std::optional<quire::ByteCount>, size, std::nullopt,
+          "how large the balloon is to be (default: as it is; only look)");
 ABSL_FLAG(
     std::optional<std::string>, socket, std::nullopt,
     "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
@@ -67,6 +72,10 @@ constexpr absl::string_view kRunExamples =
     "      eight guests of 1 GiB in 3 GiB, with less of a hot set\n"
     "  quire run --engine=kernel --json=kernel.json\n"
     "      the same guests with the host's own memory management, for comparison\n"
+    "  quire run --kernel=auto --memory=1G --pool=256M\n"
+    "      the host's own kernel as a guest of 1 GiB in 256 MiB, which says what it sees and powers off\n"
+    "  quire run --kernel=vmlinuz --initrd=initrd.img --cmdline='console=ttyS0' --disk=root.img\n"
+    "      a Linux guest on this terminal; Ctrl-A x quits\n"
     "  quire run --json=- | jq .pool\n"
     "      the report on standard output, all else on standard error\n";
 
@@ -121,24 +130,52 @@ std::string Opening(const RunOptions& options, const AccelDecision& accel) {
   const std::string where = options.engine == Engine::kKernel
                                 ? " in memory that the host manages"
                                 : absl::StrCat(" in a pool of ", FormatSize(options.pool));
-  const std::string what =
-      options.payload ? absl::StrCat("payload ", *options.payload) : absl::StrCat("workload ", options.workload);
+  const std::string what = options.pc        ? absl::StrCat("kernel ", options.pc->kernel)
+                           : options.payload ? absl::StrCat("payload ", *options.payload)
+                                             : absl::StrCat("workload ", options.workload);
   return absl::StrCat(guests, where, ", ", what, ", accel=", Name(accel.accel), " because ", accel.because, ".\n");
 }
+
+absl::string_view OwnProgram(const RunOptions& options) {
+  return options.pc ? "--kernel" : options.payload ? "--payload" : "";
+}
+
+// Where a guest's console leads if the user does not say: to the terminal, where that is one and there is one guest.
+ConsoleTarget DefaultConsole(const RunOptions& options, const Terminal& terminal) {
+  const bool shown = options.guests == 1 && terminal.interactive && isatty(STDIN_FILENO) == 1;
+  return {.kind = shown ? ConsoleTarget::Kind::kTerminal : ConsoleTarget::Kind::kLines};
+}
+
+// What a run shows of itself while a guest has the terminal.
+class NoProgress : public ProgressSink {
+ public:
+  explicit NoProgress(std::function<bool()> interrupted) : interrupted_(std::move(interrupted)) {}
+  void Update(const Snapshot&) override {}
+  void ShowLine(absl::string_view) override {}
+  bool interrupted() const override { return interrupted_(); }
+
+ private:
+  const std::function<bool()> interrupted_;
+};
 
 // Decides what executes the guests, runs them and shows how it goes on `out`.
 absl::StatusOr<Report> RunVisibly(RunOptions options, std::ostream& out, const std::function<Terminal()>& terminal,
                                   const Host& host) {
   const absl::StatusOr<AccelDecision> accel =
-      DecideAccel({.accel = options.accel, .engine = options.engine, .payload = options.payload.has_value()}, host);
+      DecideAccel({.accel = options.accel, .engine = options.engine, .own_program = OwnProgram(options)}, host);
   if (!accel.ok()) return accel.status();
   options.accel = accel->accel;
+  if (options.pc && !options.pc->console) options.pc->console = DefaultConsole(options, terminal());
   out << Opening(options, *accel);
   for (const std::string& note : Notes(options)) out << note << "\n";
   out << "\n" << std::flush;
   CatchInterrupts();
-  ProgressPrinter progress(out, terminal, [] { return CaughtInterrupt() != 0; });
-  absl::StatusOr<Report> report = RunGuests(options, progress);
+  const auto interrupted = [] { return CaughtInterrupt() != 0; };
+  ProgressPrinter progress(out, terminal, interrupted);
+  NoProgress no_progress(interrupted);
+  const bool guest_has_terminal = options.pc && options.pc->console->kind == ConsoleTarget::Kind::kTerminal;
+  absl::StatusOr<Report> report =
+      RunGuests(options, guest_has_terminal ? static_cast<ProgressSink&>(no_progress) : progress);
   progress.Clear();
   if (report.ok()) out << Summary(*report, terminal()) << std::flush;
   return report;
@@ -411,6 +448,44 @@ ExitStatus Poison(Args args, Console& console) {
   return parsed.ok() ? Ask(PoisonRequest(), console) : Fail(parsed, console);
 }
 
+const std::vector<FlagGroup>& BalloonFlags() {
+  static const auto* groups = new std::vector<FlagGroup>{
+      {"Whose balloon",
+       {{"guest", "ID", "write a number such as 0, or a name such as guest-0"},
+        {"size", "SIZE", "write a size such as 256M, or 0"}}},
+      {"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
+      {"Output", {{"json", "FILE", "write the path of a file, or - for standard output", "-"}}}};
+  return *groups;
+}
+
+std::string BalloonHelp() {
+  return absl::StrCat(
+      "Usage: quire balloon --guest=ID [--size=SIZE] [flags]\n\n",
+      "Takes memory from a guest of `quire run --kernel`, or gives it back: its balloon is to hold so much, none with\n"
+      "--size=0. Without --size, says how things are. The guest's driver does what it can, in its own time.\n\n",
+      FlagsHelp(BalloonFlags()),
+      "Examples\n"
+      "  quire balloon --guest=0 --size=256M\n"
+      "      the guest keeps what is above 256 MiB, and the pool gets the rest\n"
+      "  quire balloon --guest=0 --json | jq .actual_bytes\n"
+      "      how large the balloon is\n\n",
+      kExitStatuses);
+}
+
+absl::StatusOr<ControlRequest> BalloonRequest() {
+  absl::StatusOr<ControlRequest> request = RequestOfFlags(ControlRequest::Command::kBalloon);
+  if (!request.ok()) return request;
+  if (request->guest.empty())
+    return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
+  if (const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size)) request->bytes = size->in_bytes();
+  return request;
+}
+
+ExitStatus AskBalloon(Args args, Console& console) {
+  const absl::Status parsed = ParseFlags("quire balloon", args, BalloonFlags());
+  return parsed.ok() ? Ask(BalloonRequest(), console) : Fail(parsed, console);
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // The version
 // ---------------------------------------------------------------------------------------------------------------------
@@ -440,6 +515,7 @@ constexpr Command kCommands[] = {
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
     {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
+    {"balloon", "take memory from a guest with a kernel of its own, or give it back", AskBalloon, BalloonHelp},
     {"version", "print the version", Version, VersionHelp},
 };
 

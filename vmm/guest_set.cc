@@ -1,6 +1,7 @@
 #include "vmm/guest_set.h"
 
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "guest/guest_limits.h"
 #include "guest/island_budget.h"
 #include "guest/swap/swap_area.h"
+#include "vmm/boot/test_initramfs.h"
 #include "vmm/files.h"
 #include "vmm/swap_spec.h"
 #include "workloads/content_ratio.h"
@@ -25,6 +27,8 @@ namespace quire {
 namespace {
 
 constexpr ByteCount kLargestPayload = ByteCount::MiB(256);
+constexpr ByteCount kLargestKernel = ByteCount::GiB(1);
+constexpr ByteCount kLargestInitrd = ByteCount::GiB(2);
 
 // How many pages of content are sampled to measure its compression ratio.
 constexpr PageCount kRatioSample(1024);
@@ -40,6 +44,10 @@ void RaiseFileLimit() {
   if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
   setrlimit(RLIMIT_NOFILE, &limit);  // where it is refused, a guest that cannot be made says why
+}
+
+absl::Span<const std::byte> BytesOf(const std::string& file) {
+  return absl::MakeSpan(reinterpret_cast<const std::byte*>(file.data()), file.size());
 }
 
 AnonymousBlocks AnonymousBlocksOf(const RunOptions& options) {
@@ -63,6 +71,7 @@ absl::StatusOr<std::unique_ptr<GuestSet>> GuestSet::Create(const RunOptions& opt
 
 GuestSet::~GuestSet() {
   if (manager_ != nullptr) manager_->CancelSwap();
+  terminal_.reset();
   // A secondary MMU leaves before the memory that it maps.
   for (Guest& guest : guests_) guest.machine.reset();
 }
@@ -72,7 +81,8 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   // Before anything that starts threads: making the pool's file forks.
   if (absl::Status status = PrepareManager(); !status.ok()) return status;
   if (options_.accel == Accel::kKvm) {
-    if (absl::Status status = PrepareProgram(); !status.ok()) return status;
+    if (absl::Status status = OpenKvm(); !status.ok()) return status;
+    if (absl::Status status = options_.pc ? PrepareKernel() : PrepareProgram(); !status.ok()) return status;
   }
   guests_.reserve(static_cast<size_t>(options_.machines()));
   RaiseFileLimit();
@@ -96,7 +106,7 @@ absl::Status GuestSet::CheckMemoryOffer() {
 }
 
 absl::Status GuestSet::PrepareContent(const WorkloadSpec& workload) {
-  if (options_.payload.has_value()) return absl::OkStatus();
+  if (!options_.has_workload()) return absl::OkStatus();
   work_.spec = workload;
   work_.common_key = options_.seed;
   Content content{.key = options_.seed};
@@ -142,16 +152,34 @@ absl::Status GuestSet::PrepareManager() {
   return absl::OkStatus();
 }
 
-absl::Status GuestSet::PrepareProgram() {
+absl::Status GuestSet::OpenKvm() {
   absl::StatusOr<KvmSystem> kvm = KvmSystem::Open();
   if (!kvm.ok()) return kvm.status();
   kvm_ = *std::move(kvm);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::PrepareKernel() {
+  absl::StatusOr<std::string> file = ReadWhole("kernel", options_.pc->kernel, kLargestKernel);
+  if (!file.ok()) return file.status();
+  kernel_file_ = *std::move(file);
+  absl::StatusOr<KernelImage> kernel = ParseKernel(options_.pc->kernel, BytesOf(kernel_file_));
+  if (!kernel.ok()) return kernel.status();
+  kernel_ = *std::move(kernel);
+  if (!options_.pc->initrd) return absl::OkStatus();
+  file = ReadWhole("initrd", *options_.pc->initrd, kLargestInitrd);
+  if (!file.ok()) return file.status();
+  initrd_file_ = *std::move(file);
+  return absl::OkStatus();
+}
+
+absl::Status GuestSet::PrepareProgram() {
   absl::Span<const std::byte> bytes = WorkloadPayload();
   if (options_.payload.has_value()) {
     absl::StatusOr<std::string> file = ReadWhole("payload", *options_.payload, kLargestPayload);
     if (!file.ok()) return file.status();
     payload_ = *std::move(file);
-    bytes = absl::MakeSpan(reinterpret_cast<const std::byte*>(payload_.data()), payload_.size());
+    bytes = BytesOf(payload_);
   }
   absl::StatusOr<ElfImage> program =
       ParseElf(options_.payload.value_or("the built-in payload"), bytes, options_.memory);
@@ -171,9 +199,58 @@ absl::Status GuestSet::AddGuest(int number) {
   }
   // Guests differ, and a seed makes each of them repeat.
   const uint64_t seed = options_.seed * 1000 + static_cast<uint64_t>(number);
-  if (absl::Status status = AddMachine(guest, seed, /*clone=*/0); !status.ok()) return status;
+  absl::Status status = options_.pc ? AddPcMachine(guest, number) : AddMachine(guest, seed, /*clone=*/0);
+  if (!status.ok()) return status;
   Publish(std::move(guest));
   return absl::OkStatus();
+}
+
+absl::Status GuestSet::AddPcMachine(Guest& guest, int number) {
+  absl::StatusOr<std::function<void(absl::string_view)>> console = OpenConsole(guest, number);
+  if (!console.ok()) return console.status();
+  listeners_.push_back(std::make_unique<ConsoleListener>(*std::move(console)));
+  ConsoleListener* const listener = listeners_.back().get();
+  guest.console = listener;
+  absl::StatusOr<std::unique_ptr<PcMachine>> machine =
+      PcMachine::Create(*kvm_,
+                        {.name = guest.name,
+                         .memory = options_.memory,
+                         .vcpus = options_.vcpus,
+                         .kernel = &*kernel_,
+                         .initrd = options_.pc->own_initramfs ? TestInitramfs() : BytesOf(initrd_file_),
+                         .command_line = options_.pc->command_line,
+                         .devices = {.disks = options_.pc->disks,
+                                     .balloon = options_.pc->balloon,
+                                     .console = [listener](absl::string_view bytes) { listener->Write(bytes); }},
+                         .window = {.spin = HasSpareCpu()},
+                         .anonymous_blocks = AnonymousBlocksOf(options_)},
+                        managed() ? &manager_->pool() : nullptr, guest.memory);
+  if (!machine.ok()) return machine.status();
+  guest.vm = guest.pc = machine->get();
+  guest.machine = *std::move(machine);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::function<void(absl::string_view)>> GuestSet::OpenConsole(const Guest& guest, int number) {
+  const ConsoleTarget target = options_.pc->console.value_or(ConsoleTarget{});
+  if (target.kind == ConsoleTarget::Kind::kLines) return console_.For(guest.name);
+  if (target.kind == ConsoleTarget::Kind::kFile) {
+    absl::StatusOr<std::unique_ptr<ConsoleFile>> file = ConsoleFile::Create(target.PathOf(number));
+    if (!file.ok()) return file.status();
+    console_files_.push_back(*std::move(file));
+    return [to = console_files_.back().get()](absl::string_view bytes) { to->Write(bytes); };
+  }
+  // There is one guest, whose devices are there before a key arrives that means anything to it.
+  absl::StatusOr<std::unique_ptr<TerminalConsole>> terminal =
+      TerminalConsole::Open(STDIN_FILENO, STDOUT_FILENO, [this](absl::string_view keys) { Type(keys); });
+  if (!terminal.ok()) return terminal.status();
+  terminal_ = *std::move(terminal);
+  return [this](absl::string_view bytes) { terminal_->Write(bytes); };
+}
+
+void GuestSet::Type(absl::string_view keys) {
+  absl::MutexLock lock(&publish_lock_);
+  if (!guests_.empty()) guests_.front().pc->devices().TypeOnConsole(keys);
 }
 
 void GuestSet::Publish(Guest guest) {
@@ -238,7 +315,7 @@ absl::Status GuestSet::AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone
                           .console = console_.For(guest.name)},
                          managed() ? &manager_->pool() : nullptr, guest.memory);
   if (!machine.ok()) return machine.status();
-  guest.kvm = machine->get();
+  guest.vm = guest.kvm = machine->get();
   guest.machine = *std::move(machine);
   return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #define QUIRE_VMM_GUEST_SET_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,17 +12,24 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "guest/guest_limits.h"
 #include "guest/memory_manager.h"
+#include "vmm/boot/kernel_image.h"
+#include "vmm/console_file.h"
+#include "vmm/console_listener.h"
 #include "vmm/guest_consoles.h"
 #include "vmm/kvm/elf_loader.h"
 #include "vmm/kvm/kvm_system.h"
 #include "vmm/machine/kvm_machine.h"
+#include "vmm/machine/pc_machine.h"
 #include "vmm/machine/soft_machine.h"
+#include "vmm/machine/vm_machine.h"
 #include "vmm/machine/work.h"
 #include "vmm/options.h"
+#include "vmm/terminal_console.h"
 #include "workloads/content_file.h"
 #include "workloads/workload_spec.h"
 
@@ -40,8 +48,11 @@ class GuestSet {
     std::string name;
     GuestMemory* memory = nullptr;  // null: the host kernel has it
     std::unique_ptr<Machine> machine;
-    KvmMachine* kvm = nullptr;    // the machine, if it is one
-    SoftMachine* soft = nullptr;  // or if it is the other
+    VmMachine* vm = nullptr;                   // the machine, if KVM runs it, and ...
+    KvmMachine* kvm = nullptr;                 // ... if that is a program's, ...
+    PcMachine* pc = nullptr;                   // ... or a PC
+    SoftMachine* soft = nullptr;               // the machine, if the processor runs it
+    const ConsoleListener* console = nullptr;  // of a PC
   };
 
   // `options` outlives the set, and passed Validate and CheckFiles; options.accel is kKvm or kSoft. `workload` is what
@@ -64,6 +75,8 @@ class GuestSet {
   absl::StatusOr<CloneTimes> StartClones();
   void RequestStop();
   bool AllFinished() const;
+  // Whether the user has asked, at a guest's console, for an end of it all.
+  bool UserWantsToQuit() const { return terminal_ != nullptr && terminal_->wants_to_quit(); }
   void Join();
 
   // In the order of GuestMemory::id().
@@ -92,6 +105,13 @@ class GuestSet {
   absl::Status AddMachine(Guest& guest, uint64_t seed, uint64_t clone);
   absl::Status AddSoftMachine(Guest& guest, uint64_t seed, uint64_t clone);
   absl::Status AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone);
+  absl::Status AddPcMachine(Guest& guest, int number);
+  absl::Status OpenKvm();
+  absl::Status PrepareKernel();
+  // Keys of the user's terminal.
+  void Type(absl::string_view keys) ABSL_LOCKS_EXCLUDED(publish_lock_);
+  // Where the guest's console leads for the user.
+  absl::StatusOr<std::function<void(absl::string_view)>> OpenConsole(const Guest& guest, int number);
   GuestLimits LimitsOfGuest() const;
   // Whether this process may use more CPUs than the guests have vCPUs.
   bool HasSpareCpu() const;
@@ -103,9 +123,14 @@ class GuestSet {
   double content_ratio_ = 0;
   std::string payload_;  // the user's program
   ElfImage program_;
+  std::string kernel_file_, initrd_file_;  // the user's
+  std::optional<KernelImage> kernel_;
   std::optional<KvmSystem> kvm_;
   std::unique_ptr<MemoryManager> manager_;
   GuestConsoles console_;
+  std::vector<std::unique_ptr<ConsoleFile>> console_files_;
+  std::vector<std::unique_ptr<ConsoleListener>> listeners_;
+  std::unique_ptr<TerminalConsole> terminal_;
   absl::Mutex publish_lock_;   // held while guests_ grows, and while others than this thread look at it
   std::vector<Guest> guests_;  // which never moves
 };

@@ -11,7 +11,7 @@
 #include "vmm/text.h"
 #include "workloads/guest_abi.h"
 
-ABSL_FLAG(std::optional<int>, guests, std::nullopt, "number of guests (default 4, and 1 with --clones)");
+ABSL_FLAG(std::optional<int>, guests, std::nullopt, "number of guests (default 4, and 1 with --clones or --kernel)");
 ABSL_FLAG(quire::ByteCount, memory, quire::ByteCount::MiB(256), "memory of each guest");
 ABSL_FLAG(std::optional<quire::ByteCount>, pool, std::nullopt,
           "host memory for all guests together, with everything that is kept for them (default: half of their memory)");
@@ -60,7 +60,8 @@ ABSL_FLAG(std::optional<std::string>, content, std::nullopt,
           "fill the guests' pages from the bytes of this file, a third of them with zeros");
 ABSL_FLAG(double, compressibility, 3, "LZ4 ratio of the pages' content, where it is generated");
 ABSL_FLAG(uint64_t, seed, 1, "what the pseudo-random choices start from: the same seed repeats a run");
-ABSL_FLAG(double, seconds, 10, "how long to run, filling the guests' memory included");
+ABSL_FLAG(std::optional<double>, seconds, std::nullopt,
+          "how long to run, filling the guests' memory included (default 10; with --kernel: until the guests end)");
 ABSL_FLAG(std::optional<std::string>, json, std::nullopt,
           "write the report to this file, or to standard output for -, with all else on standard error");
 
@@ -112,7 +113,7 @@ absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount e
 absl::Status CheckMemory(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status whole = CheckWholePages("memory", options.memory, ByteCount::MiB(256)); !whole.ok()) return whole;
   const std::string spelled = Spelled("memory", options.memory);
-  if (options.memory > limits.guest_address_space) {
+  if (!options.pc && options.memory > limits.guest_address_space) {
     return Bad(spelled, " is larger than a guest's address space: write ", SizeToFlag(limits.guest_address_space),
                " or less");
   }
@@ -170,6 +171,7 @@ std::string LimitedTo(absl::string_view flag, ByteCount there_is, ByteCount usab
 }
 
 absl::Status CheckDuration(absl::Duration duration) {
+  if (duration == RunOptions::kNoTimeLimit) return absl::OkStatus();
   const double seconds = absl::ToDoubleSeconds(duration);
   if (seconds > 0 && seconds <= kMaxSeconds) return absl::OkStatus();
   return Bad("--seconds=", seconds, " is out of range: write a number above 0 and up to ", FormatCount(kMaxSeconds),
@@ -216,6 +218,19 @@ absl::Status CheckPayload(const RunOptions& options) {
         "--content fills the pages of the built-in workloads and a --payload fills its own: give only one of them");
   }
   return absl::OkStatus();
+}
+
+// Of two ways to say what guests run.
+absl::Status CheckKernel(const RunOptions& options) {
+  if (!options.pc) return absl::OkStatus();
+  if (options.accel == Accel::kSoft) {
+    return Bad("--kernel needs KVM and --accel=soft has none: use --accel=kvm, or leave it out");
+  }
+  if (options.clones > 0) return Bad("--clones are of guests that run a workload or a --payload: leave --kernel out");
+  if (options.content) {
+    return Bad("--content fills the pages of the built-in workloads, and a kernel has its own: leave it out");
+  }
+  return Validate(*options.pc, options.memory, options.guests);
 }
 
 template <typename Enum>
@@ -299,6 +314,7 @@ const std::vector<FlagGroup>& RunFlags() {
         {"payload", "FILE", "write the path of a guest program"},
         {"seconds", "N", "write a number of seconds such as 10"},
         {"seed", "N", "write a whole number such as 1"}}},
+      PcFlags(),
       {"What their pages hold",
        {{"content", "FILE", "write the path of a file"}, {"compressibility", "RATIO", "write a ratio such as 3"}}},
       {"What comes out",
@@ -317,7 +333,10 @@ ByteCount RunOptions::default_pool() const {
 absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   RunOptions options;
   options.clones = absl::GetFlag(FLAGS_clones);
-  options.guests = absl::GetFlag(FLAGS_guests).value_or(options.clones > 0 ? 1 : options.guests);
+  absl::StatusOr<std::optional<PcOptions>> pc = PcOptionsFromFlags();
+  if (!pc.ok()) return pc.status();
+  options.pc = *std::move(pc);
+  options.guests = absl::GetFlag(FLAGS_guests).value_or(options.clones > 0 || options.pc ? 1 : options.guests);
   options.memory = absl::GetFlag(FLAGS_memory);
   options.vcpus = absl::GetFlag(FLAGS_vcpus);
   options.guest_pool_limit = absl::GetFlag(FLAGS_guest_pool_limit);
@@ -342,7 +361,11 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
   options.seed = absl::GetFlag(FLAGS_seed);
-  options.duration = absl::Seconds(absl::GetFlag(FLAGS_seconds));
+  if (const std::optional<double> seconds = absl::GetFlag(FLAGS_seconds)) {
+    options.duration = absl::Seconds(*seconds);
+  } else if (options.pc) {
+    options.duration = RunOptions::kNoTimeLimit;
+  }
   options.json = absl::GetFlag(FLAGS_json);
   if (options.json == "/dev/stdout") options.json = "-";
   options.control = absl::GetFlag(FLAGS_control).value_or("");
@@ -350,6 +373,10 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   const std::optional<std::string> workload = absl::GetFlag(FLAGS_workload);
   if (workload && options.payload) {
     return absl::InvalidArgumentError("--workload and --payload both say what the guests run: give only one of them");
+  }
+  if (options.pc && (workload || options.payload)) {
+    return Bad("--kernel and --", workload ? "workload" : "payload",
+               " both say what the guests run: give only one of them");
   }
   options.workload = workload.value_or(options.workload);
   options.pool = absl::GetFlag(FLAGS_pool).value_or(options.default_pool());
@@ -371,7 +398,8 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;
-  return options.payload ? absl::OkStatus() : limits.check_workload(options.workload);
+  if (absl::Status s = CheckKernel(options); !s.ok()) return s;
+  return options.has_workload() ? limits.check_workload(options.workload) : absl::OkStatus();
 }
 
 absl::Status CheckOvercommit(const RunOptions& options, const MemoryOffer& offer) {
@@ -390,6 +418,9 @@ absl::Status CheckOvercommit(const RunOptions& options, const MemoryOffer& offer
 }
 
 absl::Status CheckFiles(const RunOptions& options) {
+  if (options.pc) {
+    if (absl::Status s = CheckFiles(*options.pc); !s.ok()) return s;
+  }
   if (options.payload) {
     if (absl::Status s = CheckReadable("payload", *options.payload); !s.ok()) return s;
   }
@@ -411,13 +442,6 @@ std::vector<std::string> Notes(const RunOptions& options) {
   }
   return notes;
 }
-
-bool AbslParseFlag(absl::string_view text, ByteCount* size, std::string*) {
-  const std::optional<ByteCount> parsed = ParseSize(text);
-  *size = parsed.value_or(*size);
-  return parsed.has_value();
-}
-std::string AbslUnparseFlag(ByteCount size) { return SizeToFlag(size); }
 
 bool AbslParseFlag(absl::string_view text, Accel* accel, std::string*) {
   return ParseName(text, {Accel::kAuto, Accel::kKvm, Accel::kSoft}, accel);

@@ -15,6 +15,8 @@
 #include "base/units.h"
 #include "guest/huge/compaction_mode.h"
 #include "vmm/flags.h"
+#include "vmm/pc_options.h"
+#include "vmm/size_flag.h"
 #include "vmm/swap_spec.h"
 
 namespace quire {
@@ -67,14 +69,19 @@ struct RunOptions {
   absl::Duration swap_retry = absl::Seconds(60);  // how long a lost NBD server is waited for
   std::string workload = "zipf";                  // a spec of workloads/, unless there is a payload
   std::optional<std::string> payload;             // path of the user's own guest program
+  std::optional<PcOptions> pc;                    // a kernel instead of both
   std::optional<std::string> content;             // path of the file whose bytes fill the guests' pages
   double compressibility = 3;                     // LZ4 ratio of generated content
   uint64_t seed = 1;
+  // Longer than any flag can ask for: until the guests end.
+  static constexpr absl::Duration kNoTimeLimit = absl::Hours(100 * 366 * 24);
   absl::Duration duration = absl::Seconds(10);
   std::optional<std::string> json;  // path of the report, "-" for standard output
   // Path of the control socket; empty: where `quire explain` looks for it. Without a value there is none.
   std::optional<std::string> control = {};
 
+  // Whether the guests run one of the project's workloads.
+  bool has_workload() const { return !payload.has_value() && !pc.has_value(); }
   // The template, if there are clones, included.
   int machines() const { return guests + clones; }
   ByteCount all_memory() const { return ByteCount::Bytes(memory.in_bytes() * static_cast<uint64_t>(machines())); }
@@ -118,8 +125,6 @@ absl::Status CheckFiles(const RunOptions& options);
 std::vector<std::string> Notes(const RunOptions& options);
 
 // For Abseil's flags, which find these by their argument's namespace.
-bool AbslParseFlag(absl::string_view text, ByteCount* size, std::string* error);
-std::string AbslUnparseFlag(ByteCount size);
 bool AbslParseFlag(absl::string_view text, Accel* accel, std::string* error);
 std::string AbslUnparseFlag(Accel accel);
 bool AbslParseFlag(absl::string_view text, Engine* engine, std::string* error);

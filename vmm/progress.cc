@@ -33,6 +33,9 @@ std::string Columns(absl::string_view name, absl::string_view state, absl::strin
 }
 
 std::string Times(const Snapshot& snapshot) {
+  if (snapshot.duration == absl::ZeroDuration()) {
+    return absl::StrFormat("%.1f s", absl::ToDoubleSeconds(snapshot.elapsed));
+  }
   return absl::StrFormat("%.1f of %g s", absl::ToDoubleSeconds(snapshot.elapsed),
                          absl::ToDoubleSeconds(snapshot.duration));
 }

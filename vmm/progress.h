@@ -32,7 +32,7 @@ struct GuestSnapshot {
 
 struct Snapshot {
   absl::Duration elapsed = {};             // since the start of the run
-  absl::Duration duration = {};            // that the run is to take
+  absl::Duration duration = {};            // that the run is to take; zero: nobody knows
   std::vector<GuestSnapshot> guests = {};  // always as many and in the same order
   ByteCount pool_used = {};
   ByteCount pool_limit = {};  // zero where there is no pool

@@ -12,20 +12,30 @@ using Json = nlohmann::ordered_json;
 
 uint64_t Bytes(ByteCount size) { return size.in_bytes(); }
 
+Json PcJson(const PcReport& pc) {
+  return Json{{"ended", pc.ended},
+              {"console", pc.console},
+              {"failed_devices", pc.failed_devices},
+              {"balloon_bytes", Bytes(pc.balloon_bytes)},
+              {"reported_bytes", Bytes(pc.reported_bytes)}};
+}
+
 Json GuestJson(const GuestReport& guest) {
-  return Json{{"id", guest.id},
-              {"name", guest.name},
-              {"memory_bytes", Bytes(guest.memory_bytes)},
-              {"vcpus", guest.vcpus},
-              {"exit", guest.exit.ok() ? "ok" : std::string(guest.exit.message())},
-              {"operations", guest.operations},
-              {"operations_per_second", guest.operations_per_second},
-              {"verified_pages", guest.verified_pages},
-              {"mismatched_pages", guest.mismatched_pages},
-              {"peak_resident_bytes", Bytes(guest.peak_resident_bytes)},
-              {"peak_swapped_bytes", Bytes(guest.peak_swapped_bytes)},
-              {"pool_limit_bytes", Bytes(guest.pool_limit_bytes)},
-              {"swap_limit_bytes", Bytes(guest.swap_limit_bytes)}};
+  Json json{{"id", guest.id},
+            {"name", guest.name},
+            {"memory_bytes", Bytes(guest.memory_bytes)},
+            {"vcpus", guest.vcpus},
+            {"exit", guest.exit.ok() ? "ok" : std::string(guest.exit.message())},
+            {"operations", guest.operations},
+            {"operations_per_second", guest.operations_per_second},
+            {"verified_pages", guest.verified_pages},
+            {"mismatched_pages", guest.mismatched_pages},
+            {"peak_resident_bytes", Bytes(guest.peak_resident_bytes)},
+            {"peak_swapped_bytes", Bytes(guest.peak_swapped_bytes)},
+            {"pool_limit_bytes", Bytes(guest.pool_limit_bytes)},
+            {"swap_limit_bytes", Bytes(guest.swap_limit_bytes)}};
+  if (guest.pc) json.update(PcJson(*guest.pc));
+  return json;
 }
 
 Json GuestsJson(const std::vector<GuestReport>& guests) {

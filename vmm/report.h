@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,15 @@
 #include "vmm/version.h"
 
 namespace quire {
+
+// What is known of a PC guest, which runs no workload.
+struct PcReport {
+  std::string ended = {};                           // power off, reset, or time: it was switched off
+  std::map<std::string, std::string> console = {};  // what it reported there, by key
+  std::vector<std::string> failed_devices = {};     // a sentence for each
+  ByteCount balloon_bytes = {};                     // that the guest has given back, and not taken again
+  ByteCount reported_bytes = {};                    // that it said were free, over the run
+};
 
 struct GuestReport {
   int id = 0;
@@ -31,6 +41,7 @@ struct GuestReport {
   ByteCount peak_swapped_bytes = {};   // as it was before compression
   ByteCount pool_limit_bytes = {};     // 0: no limit of its own
   ByteCount swap_limit_bytes = {};
+  std::optional<PcReport> pc = {};
 };
 
 struct PoolReport {

@@ -18,11 +18,15 @@
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
 #include "guest/swap/zone.h"
+#include "vmm/console_listener.h"
 #include "vmm/control/commands.h"
 #include "vmm/control/server.h"
 #include "vmm/control/socket_place.h"
 #include "vmm/guest_set.h"
+#include "vmm/machine/pc_devices.h"
+#include "vmm/machine/pc_machine.h"
 #include "vmm/memory_failure.h"
+#include "vmm/virtio/balloon.h"
 #include "workloads/spec.h"
 
 namespace quire {
@@ -66,6 +70,7 @@ class GuestRun {
   void FreeMemoryOfFinished();
 
   GuestReport ReportGuest(size_t number) const;
+  PcReport ReportPc(const Guest& guest) const;
   void ReportManager(Report& report);
   void ReportMerging(Report& report);
   void ReportCompaction(Report& report);
@@ -91,7 +96,7 @@ absl::Status GuestRun::Start(ProgressSink& progress) {
 
 void GuestRun::Execute(ProgressSink& progress) {
   const MonotonicTime end = RealClock().Now() + options_.duration;
-  while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted()) {
+  while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted() && !set_.UserWantsToQuit()) {
     absl::SleepFor(std::min(kSampleInterval, end - RealClock().Now()));
     Look(progress);
     FreeMemoryOfFinished();
@@ -160,24 +165,26 @@ void GuestRun::Finish(ProgressSink& progress) {
 }
 
 void GuestRun::FreeMemoryOfFinished() {
-  std::vector<GuestMemory*> finished;
+  std::vector<const Guest*> finished;
   size_t at_work = set_.guests().size();
   for (const Guest& guest : set_.guests()) {
     if (!guest.machine->finished()) continue;
     --at_work;
     const bool has_memory = guest.memory != nullptr && !guest.memory->stopped() && !guest.memory->frozen();
-    if (has_memory) finished.push_back(guest.memory);
+    if (has_memory) finished.push_back(&guest);
   }
   // The last ones keep what they had for the report, also those that end while this is done.
   if (at_work == 0) return;
-  for (GuestMemory* const memory : finished) {
-    memory->Stop(absl::CancelledError("the guest has ended"));
-    memory->Discard(GfnRange(Gfn(0), memory->size()));
+  for (const Guest* const guest : finished) {
+    guest->machine->Quiesce();
+    guest->memory->Stop(absl::CancelledError("the guest has ended"));
+    guest->memory->Discard(GfnRange(Gfn(0), guest->memory->size()));
   }
 }
 
 Snapshot GuestRun::Sample() {
-  Snapshot snapshot{.elapsed = RealClock().Now() - start_, .duration = options_.duration};
+  Snapshot snapshot{.elapsed = RealClock().Now() - start_};
+  if (options_.duration < RunOptions::kNoTimeLimit) snapshot.duration = options_.duration;
   for (size_t i = 0; i < started_.size(); ++i) {
     snapshot.guests.push_back(SampleGuest(set_.guests()[i], started_[i]));
   }
@@ -231,6 +238,17 @@ Report GuestRun::MakeReport() {
   return report;
 }
 
+PcReport GuestRun::ReportPc(const Guest& guest) const {
+  PcReport report{
+      .ended = "time", .console = guest.console->values(), .failed_devices = guest.pc->devices().Failures()};
+  if (guest.pc->end() == PcMachine::End::kPowerOff) report.ended = "power off";
+  if (guest.pc->end() == PcMachine::End::kReset) report.ended = "reset";
+  const Balloon& balloon = guest.pc->devices().balloon();
+  report.balloon_bytes = balloon.actual().bytes();
+  report.reported_bytes = PageCount(balloon.counters().reported.value()).bytes();
+  return report;
+}
+
 GuestReport GuestRun::ReportGuest(size_t number) const {
   const Guest& guest = set_.guests()[number];
   const Started& started = started_[number];
@@ -249,6 +267,7 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
     r.pool_limit_bytes = guest.memory->limits().frames.bytes();
     r.swap_limit_bytes = guest.memory->limits().swapped.bytes();
   }
+  if (guest.pc != nullptr) r.pc = ReportPc(guest);
   if (r.exit.ok() && !p.first_mismatch.empty()) r.exit = absl::DataLossError(p.first_mismatch);
   // A guest that was never seen to run is measured from its start, filling included.
   const MonotonicTime since = started.running_since.value_or(start_);
@@ -393,13 +412,13 @@ void GuestRun::ReportCompaction(Report& report) {
 void GuestRun::ReportTranslations(Report& report) {
   LatencyHistogram latency;
   for (const Guest& guest : set_.guests()) {
-    if (guest.kvm != nullptr) report.huge.blocks_mapped += guest.kvm->KvmStatistic("pages_2m");
+    if (guest.vm != nullptr) report.huge.blocks_mapped += guest.vm->KvmStatistic("pages_2m");
     if (guest.memory == nullptr) continue;
     report.notifier.invalidations += guest.memory->notifiers().invalidations();
     report.notifier.pages += guest.memory->notifiers().pages();
     if (guest.memory->frozen()) continue;  // its MMU has gone
-    if (guest.kvm != nullptr) {
-      KvmWindow& window = *guest.kvm->window();
+    if (guest.vm != nullptr) {
+      KvmWindow& window = *guest.vm->window();
       report.notifier.views_left += window.counters().views_left.value();
       report.faults.slow += window.counters().slow.value();
       report.notifier.retries += window.counters().retries.value();
@@ -444,8 +463,8 @@ std::unique_ptr<MemoryFailureWatch> WatchFailures(GuestSet& set) {
   if (set.manager() == nullptr) return nullptr;
   std::vector<MemoryFailureWatch::Window> windows;
   for (const GuestSet::Guest& guest : set.guests()) {
-    if (guest.kvm != nullptr && guest.kvm->window() != nullptr)
-      windows.push_back({.begin = guest.kvm->window()->base(), .guest = guest.memory});
+    if (guest.vm != nullptr && guest.vm->window() != nullptr)
+      windows.push_back({.begin = guest.vm->window()->base(), .guest = guest.memory});
   }
   const auto tell = [](const absl::StatusOr<MemoryManager::Poisoned>& poisoned) {
     if (!poisoned.ok()) return void(std::cerr << "quire: memory has failed: " << poisoned.status().message() << "\n");
@@ -459,7 +478,7 @@ std::unique_ptr<MemoryFailureWatch> WatchFailures(GuestSet& set) {
 
 absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progress) {
   WorkloadSpec workload;
-  if (!options.payload.has_value()) {
+  if (options.has_workload()) {
     absl::StatusOr<WorkloadSpec> parsed = ParseWorkload(options.workload);
     if (!parsed.ok()) return parsed.status();
     workload = *parsed;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "vmm/text.h"
 
 namespace quire {
@@ -139,10 +140,24 @@ std::string ContentLine(double ratio) {
 std::string Failures(const Report& report) {
   std::string text;
   for (const GuestReport& guest : report.guests) {
-    if (guest.exit.ok()) continue;
-    absl::StrAppend(&text, guest.name, " was stopped: ", Sentence(guest.exit.message()), "\n");
+    if (!guest.exit.ok()) absl::StrAppend(&text, guest.name, " was stopped: ", Sentence(guest.exit.message()), "\n");
+    if (!guest.pc) continue;
+    for (const std::string& failure : guest.pc->failed_devices) {
+      absl::StrAppend(&text, "a device of ", guest.name, " stopped: ", Sentence(failure), "\n");
+    }
   }
   return text;
+}
+
+// How PCs ended, whose kernels check nothing: "guest-0 powered off, guest-1 reset itself".
+std::string Ends(const Report& report) {
+  return absl::StrJoin(report.guests, ", ", [](std::string* text, const GuestReport& guest) {
+    const absl::string_view how = !guest.exit.ok()                 ? " was stopped"
+                                  : guest.pc->ended == "power off" ? " powered off"
+                                  : guest.pc->ended == "reset"     ? " reset itself"
+                                                                   : " was switched off";
+    absl::StrAppend(text, guest.name, how);
+  });
 }
 
 std::string Who(const Report& report, const Totals& totals) {
@@ -158,6 +173,9 @@ std::string Who(const Report& report, const Totals& totals) {
 std::string Meaning(const Report& report, const Totals& totals) {
   const std::string where =
       report.engine == Engine::kKernel ? "memory that the host manages" : FormatSize(report.pool.limit_bytes);
+  if (!report.guests.empty() && report.guests[0].pc) {
+    return absl::StrCat(Who(report, totals), " ran in ", where, ": ", Ends(report), ".\n");
+  }
   const std::string checks =
       totals.mismatched == 0
           ? absl::StrCat("0 wrong bytes in ", Plural(totals.verified, "check"))

@@ -60,6 +60,23 @@ std::unique_ptr<SoftwareMmu> MakeMmu(GuestMemory& memory, Mmu mmu) {
   return std::make_unique<FakeSoftwareMmu>(memory, mmu == Mmu::kFakeWithAccessBits);
 }
 
+// In two regions that meet: a device's ranges cross from one to the other.
+std::unique_ptr<GuestDeviceMemory> MakeDevice(GuestMemory& memory) {
+  const Gfn middle = Gfn(0) + memory.size() / 2, end = Gfn(0) + memory.size();
+  GuestRegions regions;
+  for (const GfnRange pages : {GfnRange(Gfn(0), middle), GfnRange(middle, end)}) {
+    if (!pages.empty()) regions.push_back({.gpa = ToGpa(pages.begin()), .pages = pages});
+  }
+  return std::make_unique<GuestDeviceMemory>(memory, std::move(regions));
+}
+
+std::vector<std::byte> DeviceBytes(uint64_t size, uint32_t seed) {
+  std::vector<std::byte> bytes((size + kPageSize - 1) / kPageSize * kPageSize);
+  for (uint64_t at = 0; at < bytes.size(); at += kPageSize) FillPage(&bytes[at], Content::kCompressible, seed);
+  bytes.resize(size);
+  return bytes;
+}
+
 bool IsZero(const std::byte* page) {
   return page[0] == std::byte{0} && std::memcmp(page, page + 1, kPageSize - 1) == 0;
 }
@@ -208,6 +225,89 @@ absl::Status Machine::Do(const Advise& op) {
   if (guest == nullptr) return absl::OkStatus();
   guest->memory->AdviseHuge(GfnRange(Gfn(op.page), PageCount(op.count)), op.huge);
   return absl::OkStatus();
+}
+
+// --- What a guest's device does.
+
+Machine::DeviceRange Machine::Locate(uint32_t guest, uint32_t page, uint32_t byte, uint32_t size) {
+  DeviceRange range{.guest = Find(guest), .begin = 0, .size = 0};
+  if (range.guest != nullptr && range.guest->device == nullptr) range.guest = nullptr;
+  if (range.guest == nullptr) return range;
+  const uint64_t end = range.guest->memory->size().in_bytes();
+  range.begin = (uint64_t{page} * kPageSize + byte % kPageSize) % end;
+  range.size = std::min<uint64_t>((size - 1) % 8192 + 1, end - range.begin);
+  return range;
+}
+
+std::vector<std::byte> Machine::Expected(const DeviceRange& range) {
+  std::vector<std::byte> bytes(range.size);
+  for (uint64_t i = 0; i < range.size; ++i) {
+    const Gpa at(range.begin + i);
+    const auto page = range.guest->pages.find(at.gfn());
+    if (page != range.guest->pages.end()) bytes[i] = page->second[at.offset_in_page()];
+  }
+  return bytes;
+}
+
+void Machine::Expect(const DeviceRange& range, absl::Span<const std::byte> bytes) {
+  std::map<Gfn, Page>& pages = range.guest->pages;
+  for (uint64_t i = 0; i < range.size; ++i) {
+    const Gpa at(range.begin + i);
+    pages.try_emplace(at.gfn(), Page()).first->second[at.offset_in_page()] = bytes[i];
+  }
+  for (Gfn gfn = range.pages().begin(); gfn < range.pages().end(); ++gfn) {
+    if (IsZero(pages[gfn].data())) pages.erase(gfn);
+  }
+}
+
+absl::Status Machine::JudgeDevice(const DeviceRange& range, const absl::Status& status,
+                                  absl::Span<const std::byte> read) {
+  Guest& guest = *range.guest;
+  const GfnRange pages = range.pages();
+  if (!status.ok()) return Judge(guest, pages.begin(), status);
+  if (const auto lost = guest.lost.lower_bound(pages.begin()); lost != guest.lost.end() && pages.contains(*lost)) {
+    return Wrong(*guest.memory, *lost, "was had by a device although its memory has failed");
+  }
+  if (read.empty() || absl::MakeConstSpan(Expected(range)) == read) return absl::OkStatus();
+  return Wrong(*guest.memory, pages.begin(), "or the next does not read by a device as it was written (invariant 10)");
+}
+
+absl::Status Machine::Do(const DeviceRead& op) {
+  const DeviceRange range = Locate(op.guest, op.page, op.byte, op.size);
+  if (range.guest == nullptr) return absl::OkStatus();
+  std::vector<std::byte> bytes(range.size);
+  return JudgeDevice(range, range.guest->device->Read(range.gpa(), absl::MakeSpan(bytes)), bytes);
+}
+
+absl::Status Machine::Do(const DeviceWrite& op) {
+  const DeviceRange range = Locate(op.guest, op.page, op.byte, op.size);
+  if (range.guest == nullptr) return absl::OkStatus();
+  const std::vector<std::byte> bytes = DeviceBytes(range.size, op.seed);
+  const absl::Status status = range.guest->device->Write(range.gpa(), bytes);
+  if (status.ok()) Expect(range, bytes);
+  return JudgeDevice(range, status, bytes);
+}
+
+absl::Status Machine::Do(const DeviceTransfer& op) {
+  const DeviceRange range = Locate(op.guest, op.page, op.byte, op.size);
+  if (range.guest == nullptr) return absl::OkStatus();
+  const auto buffer = range.guest->device->Wire(range.gpa(), ByteCount::Bytes(range.size));
+  if (absl::IsResourceExhausted(buffer.status()) && !range.guest->memory->stopped())
+    return absl::OkStatus();  // the limit
+  if (!buffer.ok()) return JudgeDevice(range, buffer.status(), {});
+  std::vector<std::byte> bytes = DeviceBytes(range.size, op.seed);
+  uint64_t done = 0;
+  for (const absl::Span<std::byte> piece : (*buffer)->pieces()) {
+    if (op.into_memory) {
+      std::memcpy(piece.data(), &bytes[done], piece.size());
+    } else {
+      std::memcpy(&bytes[done], piece.data(), piece.size());
+    }
+    done += piece.size();
+  }
+  if (done != range.size) return Wrong(*range.guest->memory, range.pages().begin(), "begins a buffer of another size");
+  if (op.into_memory) Expect(range, bytes);
+  return JudgeDevice(range, absl::OkStatus(), bytes);
 }
 
 absl::Status Machine::Do(const WirePages& op) {
@@ -361,7 +461,7 @@ absl::Status Machine::Do(const AddGuest& op) {
   if (absl::IsInvalidArgument(memory.status())) memory = manager_->AddGuest(size, Placement::kArena, limits);
   if (!memory.ok()) return memory.status();
   (*memory)->AdviseHuge(GfnRange(Gfn(0), size), true);
-  guests_.push_back({.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = {}});
+  guests_.push_back({.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .device = MakeDevice(**memory)});
   return absl::OkStatus();
 }
 
@@ -378,6 +478,7 @@ absl::Status Machine::Do(const Clone& op) {
   Guest* guest = Find(op.guest);
   if (guest == nullptr || guest->stopped || guests_.size() == kMaxGuests) return absl::OkStatus();
   if (guest->mmu != nullptr) {
+    RemoveDevice(*guest);
     guest->mmu.reset();
     guest->memory->Freeze();
     guest->wired.clear();
@@ -385,14 +486,26 @@ absl::Status Machine::Do(const Clone& op) {
   const absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guest->memory, guest->memory->limits());
   if (absl::IsInvalidArgument(memory.status())) return absl::OkStatus();  // no more places for reservations
   if (!memory.ok()) return memory.status();
-  guests_.push_back(
-      {.memory = *memory, .mmu = MakeMmu(**memory, op.mmu), .pages = guest->pages, .wired = {}, .lost = guest->lost});
+  guests_.push_back({.memory = *memory,
+                     .mmu = MakeMmu(**memory, op.mmu),
+                     .device = MakeDevice(**memory),
+                     .pages = guest->pages,
+                     .wired = {},
+                     .lost = guest->lost});
   return absl::OkStatus();
+}
+
+void Machine::RemoveDevice(Guest& guest) {
+  if (guest.device == nullptr) return;
+  device_hits_ += guest.device->counters().hits.value();
+  translations_dropped_ += guest.device->counters().dropped.value();
+  guest.device.reset();
 }
 
 void Machine::Remove(Guest& guest) {
   GuestMemory* const memory = guest.memory;
   if (memory->has_clones()) orphans_.push_back(NeedsOf(guest));
+  RemoveDevice(guest);
   guest.mmu.reset();
   const auto is_it = [&](const Guest& g) { return g.memory == memory; };
   guests_.erase(std::find_if(guests_.begin(), guests_.end(), is_it));
@@ -549,12 +662,13 @@ absl::Status Machine::Check() {
 absl::Status Machine::CheckMmu(Guest& guest) {
   if (guest.mmu == nullptr) return absl::OkStatus();
   for (Gfn gfn; gfn < Gfn(0) + guest.memory->size(); ++gfn) {
-    const std::optional<FrameNumber> mapped = guest.mmu->Lookup(gfn);
-    if (!mapped.has_value()) continue;
-    const PageEntry entry = EntryBehind(*guest.memory, gfn);
-    if (entry.state() != PageState::kResident && entry.state() != PageState::kShared)
-      return Wrong(*guest.memory, gfn, "is mapped but not resident (invariant 3)");
-    if (entry.frame() != *mapped) return Wrong(*guest.memory, gfn, "is mapped to another frame (invariant 3)");
+    for (const std::optional<FrameNumber> mapped : {guest.mmu->Lookup(gfn), guest.device->iotlb().Lookup(gfn)}) {
+      if (!mapped.has_value()) continue;
+      const PageEntry entry = EntryBehind(*guest.memory, gfn);
+      if (entry.state() != PageState::kResident && entry.state() != PageState::kShared)
+        return Wrong(*guest.memory, gfn, "is mapped but not resident (invariant 3)");
+      if (entry.frame() != *mapped) return Wrong(*guest.memory, gfn, "is mapped to another frame (invariant 3)");
+    }
   }
   return absl::OkStatus();
 }

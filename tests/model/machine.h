@@ -16,6 +16,7 @@
 #include "absl/status/status.h"
 #include "base/units.h"
 #include "guest/memory_manager.h"
+#include "mmu/guest_device_memory.h"
 #include "tests/model/op_program.h"
 
 namespace quire::model {
@@ -57,6 +58,9 @@ class Machine {
   absl::Status CompareAll();
 
   MemoryManager& manager() { return *manager_; }
+  // Of the devices of guests that are gone, or frozen.
+  uint64_t device_hits() const { return device_hits_; }
+  uint64_t translations_dropped() const { return translations_dropped_; }
 
  private:
   using Page = std::array<std::byte, kPageSize>;
@@ -66,8 +70,9 @@ class Machine {
   };
   struct Guest {
     GuestMemory* memory;
-    std::unique_ptr<SoftwareMmu> mmu;  // none of a frozen one
-    std::map<Gfn, Page> pages = {};    // those that are not zero
+    std::unique_ptr<SoftwareMmu> mmu;           // none of a frozen one
+    std::unique_ptr<GuestDeviceMemory> device;  // nor of that
+    std::map<Gfn, Page> pages = {};             // those that are not zero
     std::deque<WiredRange> wired = {};
     std::set<Gfn> lost = {};  // by memory that failed
     bool stopped = false;
@@ -79,6 +84,9 @@ class Machine {
   absl::Status Do(const Probe& op);
   absl::Status Do(const Discard& op);
   absl::Status Do(const Advise& op);
+  absl::Status Do(const DeviceRead& op);
+  absl::Status Do(const DeviceWrite& op);
+  absl::Status Do(const DeviceTransfer& op);
   absl::Status Do(const WirePages& op);
   absl::Status Do(const UnwirePages& op);
   absl::Status Do(const Age& op);
@@ -105,6 +113,22 @@ class Machine {
   absl::Status ReadPage(Guest& guest, Gfn gfn);
   // Changes a page in the guest and in the map.
   absl::Status Change(Guest& guest, Gfn gfn, absl::FunctionRef<void(std::byte*)> change);
+  // The part of a guest's memory that a device's operation is about. It may reach from one region into the next.
+  struct DeviceRange {
+    Guest* guest;  // none, if it has no device
+    uint64_t begin;
+    uint64_t size;
+    Gpa gpa() const { return Gpa(begin); }
+    GfnRange pages() const {
+      return GfnRange(Gfn(begin >> kPageShift), Gfn((begin + size - 1) >> kPageShift) + kOnePage);
+    }
+  };
+  DeviceRange Locate(uint32_t guest, uint32_t page, uint32_t byte, uint32_t size);
+  // What the naive map has there, and what is to be there from now on.
+  static std::vector<std::byte> Expected(const DeviceRange& range);
+  static void Expect(const DeviceRange& range, absl::Span<const std::byte> bytes);
+  // After an operation of a device with this status: it was to fail, and did; or what it read, if anything, is right.
+  absl::Status JudgeDevice(const DeviceRange& range, const absl::Status& status, absl::Span<const std::byte> read);
   // Whether an error of an access is as it should be.
   absl::Status Judge(Guest& guest, Gfn gfn, const absl::Status& status);
   // About how many frames a guest has to hold to keep its pages, and how many of the others compress.
@@ -121,6 +145,7 @@ class Machine {
   static std::set<Gfn> WiredPagesOf(const Guest& guest);
   absl::Status NoticeStops();
   void Remove(Guest& guest);
+  void RemoveDevice(Guest& guest);
   absl::Status CheckMmu(Guest& guest);
 
   // Arena frames that are free, but not in whole blocks: no reservation can use them.
@@ -133,6 +158,8 @@ class Machine {
   std::vector<Needs> orphans_;  // of guests that were removed, but are kept as long as there may be clones
   std::deque<FrameRange> wired_;
   EvictionScratch scratch_;
+  uint64_t device_hits_ = 0;
+  uint64_t translations_dropped_ = 0;
 };
 
 // What went wrong, and after how many operations.

@@ -59,6 +59,19 @@ struct Printer {
     return absl::StrFormat("Advise{.guest = %u, .page = %u, .count = %u, .huge = %s}", op.guest, op.page, op.count,
                            op.huge ? "true" : "false");
   }
+  std::string operator()(const DeviceRead& op) const {
+    return absl::StrFormat("DeviceRead{.guest = %u, .page = %u, .byte = %u, .size = %u}", op.guest, op.page, op.byte,
+                           op.size);
+  }
+  std::string operator()(const DeviceWrite& op) const {
+    return absl::StrFormat("DeviceWrite{.guest = %u, .page = %u, .byte = %u, .size = %u, .seed = %u}", op.guest,
+                           op.page, op.byte, op.size, op.seed);
+  }
+  std::string operator()(const DeviceTransfer& op) const {
+    return absl::StrFormat(
+        "DeviceTransfer{.guest = %u, .page = %u, .byte = %u, .size = %u, .seed = %u, .into_memory = %s}", op.guest,
+        op.page, op.byte, op.size, op.seed, op.into_memory ? "true" : "false");
+  }
   std::string operator()(const WirePages& op) const {
     return absl::StrFormat("WirePages{.guest = %u, .page = %u, .count = %u}", op.guest, op.page, op.count);
   }
@@ -132,6 +145,24 @@ uint32_t BytesDice::Below(uint32_t n) {
   return value % n;
 }
 
+// Mostly of small things, as a ring's are.
+uint32_t RandomSize(Dice& dice) { return dice.Below(4) == 0 ? 1 + dice.Below(8192) : 1 + dice.Below(32); }
+
+Op RandomDeviceOp(Dice& dice, uint32_t guest) {
+  const uint32_t kind = dice.Below(8);
+  const uint32_t page = RandomPage(dice), byte = dice.Below(kPageSize), size = RandomSize(dice);
+  if (kind < 4) return DeviceRead{.guest = guest, .page = page, .byte = byte, .size = size};
+  if (kind < 7) {
+    return DeviceWrite{.guest = guest, .page = page, .byte = byte, .size = size, .seed = RandomSeed(dice)};
+  }
+  return DeviceTransfer{.guest = guest,
+                        .page = page,
+                        .byte = byte,
+                        .size = size,
+                        .seed = RandomSeed(dice),
+                        .into_memory = dice.Below(2) == 0};
+}
+
 Op RandomOp(Dice& dice) {
   // In 1024ths. Accesses are most of it; an eviction of a block costs as much as hundreds of them.
   const uint32_t kind = dice.Below(1024);
@@ -149,6 +180,7 @@ Op RandomOp(Dice& dice) {
   if (kind < 700) {
     return Write{.guest = guest, .page = RandomPage(dice), .content = RandomContent(dice), .seed = RandomSeed(dice)};
   }
+  if (kind < 800) return RandomDeviceOp(dice, guest);
   if (kind < 900) {
     return Poke{.guest = guest, .page = RandomPage(dice), .word = dice.Below(512), .value = dice.Below(3)};
   }

@@ -50,6 +50,19 @@ struct Advise {
   bool huge;
 };
 
+// Of a device of the guest's, which sees the memory by its own translations: reads `size` bytes, 1 to 8192, from byte
+// `byte` of a page on, writes such a range, or does one of both by a transfer, as a disk would: wired, copied, unwired.
+struct DeviceRead {
+  uint32_t guest, page, byte, size;
+};
+struct DeviceWrite {
+  uint32_t guest, page, byte, size, seed;
+};
+struct DeviceTransfer {
+  uint32_t guest, page, byte, size, seed;
+  bool into_memory;
+};
+
 // Wires `count` pages; does nothing while the guest has kMostWired ranges wired. And unwires the range that was wired
 // first.
 struct WirePages {
@@ -129,9 +142,9 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, WirePages, UnwirePages, Age, AgeBlocks, Evict,
-                        Prefetch, Reclaim, WriteOut, Recompress, MergePass, ReclaimShared, Poison, Compact, AddGuest,
-                        RemoveGuest, Clone, Wire, Unwire>;
+using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, DeviceRead, DeviceWrite, DeviceTransfer, WirePages,
+                        UnwirePages, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut, Recompress, MergePass,
+                        ReclaimShared, Poison, Compact, AddGuest, RemoveGuest, Clone, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -129,7 +129,7 @@ TEST(MachineTest, PagesAreReallyCompressedOnceMoreInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
   for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
-  EXPECT_GT(machine.manager().store().statistics().recompressed, 200u);
+  EXPECT_GT(machine.manager().store().statistics().recompressed, 100u);
 }
 
 TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
@@ -140,6 +140,14 @@ TEST(MachineTest, WiredPagesReallyAreInTheWayInRandomPrograms) {
   EXPECT_GT(wiring.refused_reclaim.value(), 1'000u);
   EXPECT_GT(wiring.limit.peak(), PageCount(50));
   EXPECT_GT(machine.manager().merger().counters().Refused(MergeRefusal::kWired), 5u);
+}
+
+TEST(MachineTest, DevicesReallyHaveTranslationsAndLoseThemInRandomPrograms) {
+  Machine machine;
+  RandomDice dice(7);
+  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_GT(machine.device_hits(), 100u);
+  EXPECT_GT(machine.translations_dropped(), 100u);
 }
 
 TEST(MachineTest, EqualPagesAreReallyStoredOnceInRandomPrograms) {
@@ -161,7 +169,7 @@ TEST(MachineTest, ClonesReallyInheritAndCopyInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
   for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
-  EXPECT_GT(machine.manager().faults().inherited.value(), 1'000u);
+  EXPECT_GT(machine.manager().faults().inherited.value(), 300u);
   EXPECT_GT(machine.manager().faults().unshare.value(), 100u);
   EXPECT_EQ(machine.Check(), absl::OkStatus());
 }

@@ -1,8 +1,11 @@
-// Everything at the same time: software vCPUs that fault, write and give pages up; the daemons of reclaim and
-// compaction; a second reclaimer; a thread that compacts and one that merges all the time; and one that invalidates,
-// ages and wires memory. Meant for ThreadSanitizer above all.
+// Everything at the same time: software vCPUs that fault, write and give pages up; devices that do the same by their
+// own translations and by transfers; the daemons of reclaim and compaction; a second reclaimer; a thread that compacts
+// and one that merges all the time; and one that invalidates, ages and wires memory. Meant for ThreadSanitizer above
+// all.
 
+#include <array>
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -13,6 +16,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "guest/guest_memory.h"
@@ -22,6 +26,9 @@
 #include "guest/swap/testing/fake_backing_store.h"
 #include "guest/testing/page_content.h"
 #include "mmu/ept.h"
+#include "mmu/guest_device_memory.h"
+#include "mmu/guest_regions.h"
+#include "mmu/iotlb.h"
 #include "notifiers/mmu_notifier.h"
 #include "notifiers/notifier_chain.h"
 
@@ -31,24 +38,102 @@ namespace {
 // 3968 pages above the min watermark, for guests of 6500.
 constexpr PageCount kPool = PageCount::OfBlocks(10);
 constexpr int kOperationsOfAVcpu = 20'000;
+constexpr int kOperationsOfADevice = 8'000;
 
-// One vCPU, and the pages that are its own: every n-th of the guest's. What they hold is known here only by their
-// version, 0 for zero.
-class Vcpu {
+// The pages that a vCPU or device has for its own: every n-th of the guest's. What they hold is known here only by
+// their version, 0 for zero.
+class OwnPages {
  public:
-  Vcpu(GuestMemory& memory, Ept& ept, uint64_t number, uint64_t of)
-      : memory_(memory),
-        ept_(ept),
-        number_(number),
-        of_(of),
-        versions_((memory.size().in_pages() - number - 1) / of + 1) {}
+  OwnPages(GuestMemory& memory, uint64_t number, uint64_t of)
+      : memory_(memory), number_(number), of_(of), versions_((memory.size().in_pages() - number - 1) / of + 1) {}
+
+ protected:
+  Gfn GfnOf(uint64_t page) const { return Gfn(page * of_ + number_); }
+  static Content ContentOf(uint64_t version) {
+    if (version == 0) return Content::kZero;
+    if (version % 16 == 0) return Content::kNoise;
+    return version % 8 == 0 ? Content::kSameFilled : Content::kCompressible;
+  }
+  uint64_t SeedOf(uint64_t page) const { return GfnOf(page).value() << 32 | versions_[page]; }
+  // Half of the time one of a warm eighth.
+  uint64_t RandomPage(std::mt19937& random) const {
+    return random() % (random() % 2 == 0 ? versions_.size() / 8 : versions_.size());
+  }
+
+  GuestMemory& memory_;
+  const uint64_t number_;
+  const uint64_t of_;
+  std::vector<uint64_t> versions_;
+};
+
+// A disk, say: single words and whole pages by the IOTLB, and transfers to and from wired pages.
+class Device : private OwnPages {
+ public:
+  Device(GuestMemory& memory, GuestDeviceMemory& device, uint64_t number, uint64_t of)
+      : OwnPages(memory, number, of), device_(device) {}
+
+  void Run() {
+    std::mt19937 random(300);
+    for (int i = 0; i < kOperationsOfADevice && !testing::Test::HasFailure(); ++i) {
+      const uint64_t page = RandomPage(random);
+      switch (random() % 4) {
+        case 0:
+          WriteNext(page);
+          break;
+        case 1:
+          Transfer(page);
+          break;
+        case 2:
+          if (random() % 8 == 0) Discard(page);
+          break;
+        default:
+          ExpectVersion(page);
+      }
+    }
+    for (uint64_t page = 0; page < versions_.size(); ++page) ExpectVersion(page);
+  }
+
+ private:
+  void ExpectVersion(uint64_t page) {
+    std::array<std::byte, kPageSize> bytes;
+    ASSERT_EQ(device_.Read(ToGpa(GfnOf(page)), absl::MakeSpan(bytes)), absl::OkStatus());
+    ExpectContent(page, bytes.data());
+  }
+  void ExpectContent(uint64_t page, const std::byte* bytes) {
+    ASSERT_TRUE(HasContent(bytes, ContentOf(versions_[page]), SeedOf(page)))
+        << "page " << GfnOf(page).value() << " of guest " << memory_.id() << " is not at the device's version "
+        << versions_[page];
+  }
+  void WriteNext(uint64_t page) {
+    ++versions_[page];
+    const auto bytes = MakePage(ContentOf(versions_[page]), SeedOf(page));
+    ASSERT_EQ(device_.Write(ToGpa(GfnOf(page)), bytes), absl::OkStatus());
+  }
+  void Transfer(uint64_t page) {
+    const auto buffer = device_.Wire(ToGpa(GfnOf(page)), kOnePage.bytes());
+    ASSERT_EQ(buffer.status(), absl::OkStatus());
+    std::byte* const bytes = (*buffer)->pieces()[0].data();
+    ExpectContent(page, bytes);
+    ++versions_[page];
+    FillPage(bytes, ContentOf(versions_[page]), SeedOf(page));
+  }
+  void Discard(uint64_t page) {
+    ASSERT_EQ(device_.Discard(ToGpa(GfnOf(page)), kOnePage), absl::OkStatus());
+    versions_[page] = 0;
+  }
+
+  GuestDeviceMemory& device_;
+};
+
+class Vcpu : private OwnPages {
+ public:
+  Vcpu(GuestMemory& memory, Ept& ept, uint64_t number, uint64_t of) : OwnPages(memory, number, of), ept_(ept) {}
 
   void Run() {
     EptVcpu vcpu(ept_);
     std::mt19937 random(static_cast<uint32_t>(number_ + 1));
     for (int i = 0; i < kOperationsOfAVcpu && !testing::Test::HasFailure(); ++i) {
-      // Half of them in a warm eighth.
-      const uint64_t page = random() % (random() % 2 == 0 ? versions_.size() / 8 : versions_.size());
+      const uint64_t page = RandomPage(random);
       const uint32_t kind = random() % 100;
       if (kind < 2) {
         DiscardFrom(page, 1 + random() % 8);
@@ -62,14 +147,6 @@ class Vcpu {
   }
 
  private:
-  Gfn GfnOf(uint64_t page) const { return Gfn(page * of_ + number_); }
-  static Content ContentOf(uint64_t version) {
-    if (version == 0) return Content::kZero;
-    if (version % 16 == 0) return Content::kNoise;
-    return version % 8 == 0 ? Content::kSameFilled : Content::kCompressible;
-  }
-  uint64_t SeedOf(uint64_t page) const { return GfnOf(page).value() << 32 | versions_[page]; }
-
   void ExpectVersion(EptVcpu& vcpu, uint64_t page) {
     bool equal = false;
     const absl::Status status = vcpu.WithPage(GfnOf(page), Access::kRead, [&](std::byte* bytes) {
@@ -95,33 +172,39 @@ class Vcpu {
     }
   }
 
-  GuestMemory& memory_;
   Ept& ept_;
-  const uint64_t number_;
-  const uint64_t of_;
-  std::vector<uint64_t> versions_;
 };
 
 class Guest {
  public:
   Guest(MemoryManager& manager, PageCount size, Placement placement, uint64_t vcpus)
-      : manager_(manager), memory_(*manager.AddGuest(size, placement).value()), ept_(std::make_unique<Ept>(memory_)) {
-    for (uint64_t v = 0; v < vcpus; ++v) vcpus_.emplace_back(memory_, *ept_, v, vcpus);
+      : manager_(manager),
+        memory_(*manager.AddGuest(size, placement).value()),
+        ept_(std::make_unique<Ept>(memory_)),
+        devices_memory_(std::make_unique<GuestDeviceMemory>(
+            memory_, GuestRegions{{.gpa = Gpa(0), .pages = GfnRange(Gfn(0), size)}})),
+        device_(memory_, *devices_memory_, vcpus, vcpus + 1) {
+    for (uint64_t v = 0; v < vcpus; ++v) vcpus_.emplace_back(memory_, *ept_, v, vcpus + 1);
   }
   ~Guest() {
+    devices_memory_.reset();
     ept_.reset();
     manager_.RemoveGuest(&memory_);
   }
 
   GuestMemory& memory() { return memory_; }
+  const IotlbCounters& translations() const { return devices_memory_->counters(); }
   void Start(std::vector<std::thread>& threads) {
     for (Vcpu& vcpu : vcpus_) threads.emplace_back([&vcpu] { vcpu.Run(); });
+    threads.emplace_back([this] { device_.Run(); });
   }
 
  private:
   MemoryManager& manager_;
   GuestMemory& memory_;
   std::unique_ptr<Ept> ept_;
+  std::unique_ptr<GuestDeviceMemory> devices_memory_;
+  Device device_;
   std::deque<Vcpu> vcpus_;
 };
 
@@ -248,7 +331,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
       }
     });
     std::thread disturber([&] { Disturb(*manager, {&smp, &other}, done); });
-    std::thread device([&] { WireAndUnwire({&smp, &other}, done); });
+    std::thread wirer([&] { WireAndUnwire({&smp, &other}, done); });
     std::vector<std::thread> vcpus;
     smp.Start(vcpus);
     other.Start(vcpus);
@@ -258,7 +341,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
     compactor.join();
     merger.join();
     disturber.join();
-    device.join();
+    wirer.join();
     manager->StopReclaim();
 
     EXPECT_EQ(manager->Check(), absl::OkStatus());
@@ -272,6 +355,7 @@ TEST_P(ReclaimStressTest, EveryPageHoldsWhatItsVcpuWroteLast) {
       EXPECT_GT(manager->store().areas()[0]->counters().bytes_read.value(), uint64_t{1} << 20);
     }
     EXPECT_GT(manager->faults().second_chance.value(), 100u);
+    EXPECT_GT(smp.translations().dropped.value(), 100u);
     // In a reservation only compressed pages move.
     EXPECT_GT(manager->pool().compaction()->counters().migrated_pages.value(), 100u);
   }

@@ -7,6 +7,8 @@ Each is the native rule of that name plus the project's warnings (as errors) and
   quire_cc_test       adds GoogleTest and its main. Tags: none   unprivileged, runs in Bazel's sandbox
                                                       "host"  needs userfaultfd or mounts: outside the sandbox
                                                       "kvm"   needs /dev/kvm: outside the sandbox, one at a time
+                                                      "lab"   needs the laboratory and what `tools/dev test lab` brings
+                                                              there (Linux guests); skips itself elsewhere
   quire_cc_benchmark  adds Google Benchmark and its main; named *_benchmark, run by `tools/dev bench`
   quire_cc_fuzz_test  a file with LLVMFuzzerTestOneInput; named *_fuzz, run by `tools/dev fuzz`
   quire_cc_binary     linkopts get the C++ runtime linked in, so the program needs only the C library
@@ -37,7 +39,7 @@ def quire_cc_library(name, copts = [], features = [], **kwargs):
 def quire_cc_test(name, copts = [], deps = [], features = [], tags = [], size = "small", **kwargs):
     # In the sandbox the userfaultfd system call fails. What such a test finds depends on the host, so that its result is
     # not kept (`external`).
-    if "kvm" in tags:
+    if "kvm" in tags or "lab" in tags:
         tags = tags + ["exclusive", "external", "local"]
     elif "host" in tags:
         tags = tags + ["external", "local"]

@@ -7,19 +7,24 @@ import shlex
 import subprocess
 import tarfile
 
+import initramfs
 from failure import Failure
 
 # Named in LD_LIBRARY_PATH by /init.
 LIBRARY_FOLDER = "lib/lab"
 
 
-def write(path, options):
-    """Writes a tar archive to be unpacked over the machine's root folder."""
+def write(path, options, guest_kernels):
+    """Writes a tar archive to be unpacked over the machine's root folder. guest_kernels are packages.Kernel by series."""
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         payload = Payload(archive)
         for addition in options.add:
             source, _, destination = addition.partition(":")
             payload.add(source, destination or os.path.basename(os.path.abspath(source)))
+        for series, kernel in guest_kernels.items():
+            payload.add_guest_kernel(series, kernel, options.guest_program)
+            if series == options.kernel:
+                payload.add_link(f"boot/vmlinuz-{kernel.release}", f"/lab/guest/{series}/vmlinuz")
         command = list(options.command)
         if command and is_program_from_here(command[0]):
             name = os.path.basename(command[0])
@@ -55,6 +60,21 @@ class Payload:
         else:
             raise Failure(f"there is no file or folder '{source}' to bring along")
 
+    def add_guest_kernel(self, series, kernel, programs):
+        """Adds what a Linux guest boots from: the kernel as packaged, unpacked too if it could be, modules, initrd."""
+        folder = f"guest/{series}/"
+        self.add(kernel.vmlinuz, folder + "vmlinuz")
+        self.add(kernel.guest_modules, folder + "modules")
+        with open(kernel.image, "rb") as image:
+            if image.read(4) == b"\x7fELF":
+                self.add(kernel.image, folder + "vmlinux")
+        self._add_content(f"lab/{folder}initrd", initramfs.build_for_guest(kernel, programs))
+
+    def add_link(self, path, target):
+        entry = tarfile.TarInfo(path)
+        entry.type, entry.linkname = tarfile.SYMTYPE, target
+        self._archive.addfile(entry)
+
     def _add_file(self, source, path):
         with open(source, "rb") as file:
             entry = self._archive.gettarinfo(arcname=path.lstrip("/"), fileobj=file)
@@ -87,11 +107,14 @@ class Payload:
 
     def add_settings(self, command, environment):
         """What /init reads: the command, its environment, and whether there is one."""
-        self._add_text("environment", "".join(f"export {shlex.quote(setting)}\n" for setting in environment))
-        self._add_text("command", "exec " + " ".join(shlex.quote(word) for word in command) + "\n")
-        self._add_text("mode", "command\n" if command else "shell\n")
+        self._add_setting("environment", "".join(f"export {shlex.quote(setting)}\n" for setting in environment))
+        self._add_setting("command", "exec " + " ".join(shlex.quote(word) for word in command) + "\n")
+        self._add_setting("mode", "command\n" if command else "shell\n")
 
-    def _add_text(self, name, text):
-        entry = tarfile.TarInfo("etc/lab/" + name)
-        entry.size = len(text.encode())
-        self._archive.addfile(entry, io.BytesIO(text.encode()))
+    def _add_setting(self, name, text):
+        self._add_content("etc/lab/" + name, text.encode())
+
+    def _add_content(self, path, content):
+        entry = tarfile.TarInfo(path)
+        entry.size = len(content)
+        self._archive.addfile(entry, io.BytesIO(content))

@@ -1,12 +1,17 @@
 #include "vmm/control/commands.h"
 
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "base/units.h"
 #include "guest/explain.h"
 #include "guest/memory_manager.h"
@@ -14,6 +19,9 @@
 #include "guest/swap/swap_space.h"
 #include "nlohmann/json.hpp"
 #include "vmm/control/request.h"
+#include "vmm/machine/pc_devices.h"
+#include "vmm/machine/pc_machine.h"
+#include "vmm/virtio/balloon.h"
 
 namespace quire {
 namespace {
@@ -148,13 +156,82 @@ absl::StatusOr<Json> PoisonedFor(GuestSet& set, const ControlRequest& request) {
   return PoisonedJson(set, *poisoned);
 }
 
+// How long a guest's driver may take to answer; a guest that has none never does.
+constexpr absl::Duration kStatisticsPatience = absl::Seconds(1);
+constexpr absl::Duration kStatisticsPoll = absl::Milliseconds(5);
+
+void AwaitStatistics(Balloon& balloon) {
+  const absl::Time asked = absl::Now();
+  balloon.RequestStatistics();
+  while (balloon.statistics().at < asked && absl::Now() < asked + kStatisticsPatience) absl::SleepFor(kStatisticsPoll);
+}
+
+Json StatisticsJson(const Balloon::Statistics& s) {
+  Json json = Json::object();
+  const auto add = [&](const char* key, std::optional<ByteCount> size) {
+    if (size.has_value()) json[key] = size->in_bytes();
+  };
+  add("free_bytes", s.free);
+  add("available_bytes", s.available);
+  add("total_bytes", s.total);
+  add("cache_bytes", s.caches);
+  if (s.major_faults.has_value()) json["major_faults"] = *s.major_faults;
+  if (s.minor_faults.has_value()) json["minor_faults"] = *s.minor_faults;
+  return json;
+}
+
+Json BalloonJson(const std::string& name, const Balloon& balloon) {
+  const Balloon::Statistics statistics = balloon.statistics();
+  const std::string memory =
+      statistics.available.has_value() && statistics.total.has_value()
+          ? absl::StrFormat("Of the %.0f MiB that the guest has left, %.0f MiB are available.",
+                            statistics.total->in_mib(), statistics.available->in_mib())
+          : "The guest has told nothing of its memory: it has no driver for the balloon, or had no time.";
+  return Json{{"title", absl::StrCat("Balloon of ", name)},
+              {"guest", name},
+              {"target_bytes", balloon.target().in_bytes()},
+              {"actual_bytes", balloon.actual().in_bytes()},
+              {"reported_bytes", PageCount(balloon.counters().reported.value()).in_bytes()},
+              {"statistics", StatisticsJson(statistics)},
+              {"sentences",
+               {absl::StrFormat("It has %.0f MiB and is to have %.0f MiB.", balloon.actual().bytes().in_mib(),
+                                balloon.target().bytes().in_mib()),
+                memory}}};
+}
+
+absl::StatusOr<Json> Ballooned(GuestSet& set, const ControlRequest& request) {
+  const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
+  if (!guest.ok()) return guest.status();
+  const std::string& name = (*guest)->name;
+  if ((*guest)->pc == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat(name, " has no balloon: only guests of --kernel have one"));
+  }
+  if (request.bytes.value_or(0) >= (*guest)->memory->size().in_bytes()) {
+    return absl::InvalidArgumentError(absl::StrCat("a balloon of ", *request.bytes,
+                                                   " bytes would leave nothing of the ",
+                                                   (*guest)->memory->size().in_bytes(), " that ", name, " has"));
+  }
+  Balloon& balloon = (*guest)->pc->devices().balloon();
+  if (request.bytes.has_value()) balloon.SetTarget(PageCount(*request.bytes / kPageSize));
+  AwaitStatistics(balloon);
+  return BalloonJson(name, balloon);
+}
+
 absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {
   const absl::StatusOr<ControlRequest> request = ParseRequest(line);
   if (!request.ok()) return request.status();
   if (set.manager() == nullptr) {
     return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
   }
-  return request->command == ControlRequest::Command::kExplain ? Explained(set, *request) : PoisonedFor(set, *request);
+  switch (request->command) {
+    case ControlRequest::Command::kExplain:
+      return Explained(set, *request);
+    case ControlRequest::Command::kPoison:
+      return PoisonedFor(set, *request);
+    case ControlRequest::Command::kBalloon:
+      break;
+  }
+  return Ballooned(set, *request);
 }
 
 }  // namespace

@@ -22,10 +22,22 @@ absl::Status Bad(const Args&... args) {
 // What came may be anything; so much of it is shown.
 std::string Shown(absl::string_view word) { return absl::StrCat("\"", absl::CHexEscape(word.substr(0, 40)), "\""); }
 
+absl::string_view Name(ControlRequest::Command command) {
+  switch (command) {
+    case ControlRequest::Command::kExplain:
+      return "explain";
+    case ControlRequest::Command::kPoison:
+      return "poison";
+    case ControlRequest::Command::kBalloon:
+      break;
+  }
+  return "balloon";
+}
+
 absl::Status SetNumber(absl::string_view key, absl::string_view value, std::optional<uint64_t>& number) {
   uint64_t parsed;
   if (!absl::SimpleAtoi(value, &parsed)) {
-    return Bad(key, "=", Shown(value), " is not a page number: write a whole number such as 4711");
+    return Bad(key, "=", Shown(value), " is not a number: write a whole one such as 4711");
   }
   number = parsed;
   return absl::OkStatus();
@@ -34,7 +46,8 @@ absl::Status SetNumber(absl::string_view key, absl::string_view value, std::opti
 absl::Status SetKey(absl::string_view key, absl::string_view value, ControlRequest& request) {
   if (key == "gfn") return SetNumber(key, value, request.gfn);
   if (key == "frame") return SetNumber(key, value, request.frame);
-  if (key != "guest") return Bad(Shown(key), " is not a key of a request: guest, gfn and frame are");
+  if (key == "bytes") return SetNumber(key, value, request.bytes);
+  if (key != "guest") return Bad(Shown(key), " is not a key of a request: guest, gfn, frame and bytes are");
   if (!IsGuestName(value)) return Bad(Shown(value), " is no guest: write its number or name, such as guest-0");
   request.guest = std::string(value);
   return absl::OkStatus();
@@ -43,6 +56,11 @@ absl::Status SetKey(absl::string_view key, absl::string_view value, ControlReque
 absl::Status CheckComplete(const ControlRequest& request) {
   const bool page = !request.guest.empty() && request.gfn.has_value();
   const bool part_of_page = !request.guest.empty() || request.gfn.has_value();
+  if (request.command == ControlRequest::Command::kBalloon) {
+    if (!request.guest.empty() && !request.gfn && !request.frame) return absl::OkStatus();
+    return Bad("balloon needs a guest: write balloon guest=NAME bytes=N, or balloon guest=NAME");
+  }
+  if (request.bytes.has_value()) return Bad("bytes are for balloon: leave them out");
   if (request.command == ControlRequest::Command::kExplain) {
     if (page && !request.frame.has_value()) return absl::OkStatus();
     return Bad("explain needs a guest and a page: write explain guest=NAME gfn=N");
@@ -67,8 +85,10 @@ absl::StatusOr<ControlRequest> ParseRequest(absl::string_view line) {
   ControlRequest request;
   if (command == "poison") {
     request.command = ControlRequest::Command::kPoison;
+  } else if (command == "balloon") {
+    request.command = ControlRequest::Command::kBalloon;
   } else if (command != "explain") {
-    return Bad(Shown(command), " is not a request: explain and poison are");
+    return Bad(Shown(command), " is not a request: explain, poison and balloon are");
   }
   std::vector<absl::string_view> given;
   for (size_t i = 1; i < words.size(); ++i) {
@@ -84,10 +104,11 @@ absl::StatusOr<ControlRequest> ParseRequest(absl::string_view line) {
 }
 
 std::string FormatRequest(const ControlRequest& request) {
-  std::string line = request.command == ControlRequest::Command::kExplain ? "explain" : "poison";
+  std::string line = std::string(Name(request.command));
   if (!request.guest.empty()) absl::StrAppend(&line, " guest=", request.guest);
   if (request.gfn.has_value()) absl::StrAppend(&line, " gfn=", *request.gfn);
   if (request.frame.has_value()) absl::StrAppend(&line, " frame=", *request.frame);
+  if (request.bytes.has_value()) absl::StrAppend(&line, " bytes=", *request.bytes);
   return line;
 }
 

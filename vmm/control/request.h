@@ -3,6 +3,8 @@
 //     explain guest=guest-0 gfn=4711
 //     poison guest=guest-0 gfn=4711
 //     poison frame=1303
+//     balloon guest=guest-0 bytes=268435456
+//     balloon guest=guest-0
 //
 // The answer is one line of JSON: {"error": "..."}, or what the command says.
 #ifndef QUIRE_VMM_CONTROL_REQUEST_H_
@@ -22,11 +24,12 @@ namespace quire {
 inline constexpr size_t kLongestRequest = 1024;
 
 struct ControlRequest {
-  // What to do to a page, or for kPoison to a frame of the pool.
-  enum class Command : uint8_t { kExplain, kPoison } command = Command::kExplain;
+  // What to do to a page, for kPoison to a frame of the pool as well, and for kBalloon to a guest.
+  enum class Command : uint8_t { kExplain, kPoison, kBalloon } command = Command::kExplain;
   std::string guest = {};  // a number or a name; words of letters, digits, '-', '_' and '.'
   std::optional<uint64_t> gfn = {};
   std::optional<uint64_t> frame = {};  // instead of a guest's page
+  std::optional<uint64_t> bytes = {};  // that the balloon is to take; without them it is only asked about
 
   friend bool operator==(const ControlRequest&, const ControlRequest&) = default;
 };

@@ -38,10 +38,21 @@ TEST(ControlRequestTest, AFrameStandsForAPage) {
   EXPECT_THAT(WhyNot("explain frame=1"), HasSubstr("explain needs a guest and a page"));
 }
 
+TEST(ControlRequestTest, ABalloonIsOfAGuestAndMayBeAskedAboutOnly) {
+  const ControlRequest set{.command = ControlRequest::Command::kBalloon, .guest = "0", .bytes = 4096};
+  EXPECT_EQ(FormatRequest(set), "balloon guest=0 bytes=4096");
+  EXPECT_EQ(*ParseRequest(FormatRequest(set)), set);
+  const ControlRequest ask{.command = ControlRequest::Command::kBalloon, .guest = "guest-1"};
+  EXPECT_EQ(*ParseRequest(FormatRequest(ask)), ask);
+  for (const char* line : {"balloon", "balloon bytes=1", "balloon guest=0 gfn=1", "balloon guest=0 frame=1"}) {
+    EXPECT_THAT(WhyNot(line), HasSubstr("balloon needs a guest")) << line;
+  }
+  EXPECT_THAT(WhyNot("explain guest=0 gfn=1 bytes=1"), HasSubstr("bytes are for balloon"));
+}
+
 TEST(ControlRequestTest, WordsMayComeInAnyOrderAndApart) {
-  const ControlRequest request = *ParseRequest("  explain   gfn=18446744073709551615 guest=3 ");
-  EXPECT_EQ(request.guest, "3");
-  EXPECT_EQ(request.gfn, UINT64_MAX);
+  const ControlRequest request{.guest = "3", .gfn = UINT64_MAX};
+  EXPECT_EQ(*ParseRequest("  explain   gfn=18446744073709551615 guest=3 "), request);
 }
 
 TEST(ControlRequestTest, WhatIsWrongIsSaid) {
@@ -49,9 +60,9 @@ TEST(ControlRequestTest, WhatIsWrongIsSaid) {
   EXPECT_THAT(WhyNot("stop guest=1 gfn=1"), HasSubstr("\"stop\" is not a request"));
   EXPECT_THAT(WhyNot("explain"), HasSubstr("needs a guest and a page"));
   EXPECT_THAT(WhyNot("explain guest=1"), HasSubstr("needs a guest and a page"));
-  EXPECT_THAT(WhyNot("explain guest=1 gfn=x"), HasSubstr("\"x\" is not a page number"));
-  EXPECT_THAT(WhyNot("explain guest=1 gfn=-1"), HasSubstr("is not a page number"));
-  EXPECT_THAT(WhyNot("explain guest=1 gfn=18446744073709551616"), HasSubstr("is not a page number"));
+  EXPECT_THAT(WhyNot("explain guest=1 gfn=x"), HasSubstr("\"x\" is not a number"));
+  EXPECT_THAT(WhyNot("explain guest=1 gfn=-1"), HasSubstr("is not a number"));
+  EXPECT_THAT(WhyNot("explain guest=1 gfn=18446744073709551616"), HasSubstr("is not a number"));
   EXPECT_THAT(WhyNot("explain guest= gfn=1"), HasSubstr("is no guest"));
   EXPECT_THAT(WhyNot("explain guest=a/b gfn=1"), HasSubstr("\"a/b\" is no guest"));
   EXPECT_THAT(WhyNot("explain guest=1 gfn=1 page=1"), HasSubstr("\"page\" is not a key"));

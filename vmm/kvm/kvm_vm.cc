@@ -4,8 +4,12 @@
 #include <sys/ioctl.h>
 
 #include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
@@ -41,6 +45,42 @@ std::string Describe(const kvm_userspace_memory_region& region) {
                          region.guest_phys_addr, region.memory_size, region.userspace_addr);
 }
 
+// What comes before the entries of a table of routes. <linux/kvm.h> has struct kvm_irq_routing for it, which C++ lays
+// out differently from C (see CpuidTable).
+struct RoutingHeader {
+  uint32_t size = 0;
+  uint32_t flags = 0;
+};
+constexpr unsigned long kKvmSetGsiRouting = _IOC(_IOC_WRITE, KVMIO, 0x6a, sizeof(RoutingHeader));
+static_assert(sizeof(RoutingHeader) == 8 && sizeof(kvm_irq_routing_entry) == 48);
+
+// As on a PC: an ISA interrupt goes to its pin of the PICs and of the I/O APIC, where the timer has pin 2. (By itself
+// KVM has it on pin 0, which no firmware table says.)
+absl::Status RouteInterrupts(int vm_fd) {
+  constexpr uint32_t kIoApicPins = 24, kPicPins = 8, kIsaInterrupts = 16, kTimer = 0, kTimerPin = 2;
+  std::vector<kvm_irq_routing_entry> entries;
+  const auto route = [&](uint32_t gsi, uint32_t chip, uint32_t pin) {
+    kvm_irq_routing_entry entry = {};
+    entry.gsi = gsi;
+    entry.type = KVM_IRQ_ROUTING_IRQCHIP;
+    entry.u.irqchip.irqchip = chip;
+    entry.u.irqchip.pin = pin;
+    entries.push_back(entry);
+  };
+  for (uint32_t gsi = 0; gsi < kIoApicPins; ++gsi) {
+    if (gsi < kIsaInterrupts)
+      route(gsi, gsi < kPicPins ? KVM_IRQCHIP_PIC_MASTER : KVM_IRQCHIP_PIC_SLAVE, gsi % kPicPins);
+    if (gsi != kTimerPin) route(gsi, KVM_IRQCHIP_IOAPIC, gsi == kTimer ? kTimerPin : gsi);
+  }
+  RoutingHeader header;
+  header.size = static_cast<uint32_t>(entries.size());
+  std::vector<std::byte> table(sizeof header + entries.size() * sizeof entries[0]);
+  std::memcpy(table.data(), &header, sizeof header);
+  std::memcpy(table.data() + sizeof header, entries.data(), entries.size() * sizeof entries[0]);
+  if (ioctl(vm_fd, kKvmSetGsiRouting, table.data()) == 0) return absl::OkStatus();
+  return KvmCallError("routing interrupts", errno);
+}
+
 }  // namespace
 
 std::optional<KvmStats> OpenKvmStats(const KvmSystem& system, int fd) {
@@ -71,10 +111,18 @@ absl::Status KvmVm::AddPcChips() {
   }
   if (ioctl(fd_.get(), KVM_SET_TSS_ADDR, kTaskStates.value()) != 0) return KvmCallError("placing KVM's own TSS", errno);
   if (ioctl(fd_.get(), KVM_CREATE_IRQCHIP, 0) != 0) return KvmCallError("making interrupt controllers", errno);
+  if (absl::Status status = RouteInterrupts(fd_.get()); !status.ok()) return status;
   kvm_pit_config timer = {};
   timer.flags = KVM_PIT_SPEAKER_DUMMY;  // the port by which a PC calibrates its clock
   if (ioctl(fd_.get(), KVM_CREATE_PIT2, &timer) != 0) return KvmCallError("making the timer", errno);
   return absl::OkStatus();
+}
+
+void KvmVm::SetInterrupt(int gsi, bool up) const {
+  kvm_irq_level line = {};
+  line.irq = static_cast<uint32_t>(gsi);
+  line.level = up ? 1 : 0;
+  (void)ioctl(fd_.get(), KVM_IRQ_LINE, &line);
 }
 
 absl::Status KvmVm::SetMemslot(Memslot slot, Gpa gpa, ByteCount size, Hva hva, Protection protection) {

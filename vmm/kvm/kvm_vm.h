@@ -30,6 +30,9 @@ class KvmVm {
   // the timer of old. Before vCPUs are made. Errors: those of KvmCallError.
   absl::Status AddPcChips();
 
+  // Sets a level-triggered interrupt line of the chips, by its global system interrupt. Does not fail with chips there.
+  void SetInterrupt(int gsi, bool up) const;
+
   // Makes `size` bytes of this process's memory at `hva` the guest's at `gpa`; replaces what the slot was before. All
   // three are multiples of 4 KiB. For 2 MiB pages, `gpa` and `hva` must be equal modulo 2 MiB. A write to a read-only
   // slot kills the guest.

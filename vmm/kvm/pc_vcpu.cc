@@ -18,10 +18,6 @@ constexpr uint64_t kCr0Long = 0x8000'0011;  // PG ET PE
 constexpr uint64_t kCr4Long = 0x20;         // PAE
 constexpr uint64_t kEferLong = 0x500;       // LMA LME
 constexpr uint64_t kRflags = 2;             // nothing: interrupts off
-constexpr uint16_t kCodeSelector = 0x10;    // Linux's __BOOT_CS
-constexpr uint16_t kDataSelector = 0x18;    // and __BOOT_DS
-constexpr uint16_t kTaskSelector = 0x20;    // of a segment that nobody loads
-constexpr uint16_t kDescriptorsLimit = 4 * 8 - 1;
 
 kvm_segment FlatSegment(uint16_t selector, uint8_t type) {
   kvm_segment segment = {};
@@ -32,24 +28,24 @@ kvm_segment FlatSegment(uint16_t selector, uint8_t type) {
   return segment;
 }
 
-void SetSegments(PcVcpu::Start::Mode mode, kvm_sregs& sregs) {
-  sregs.cs = FlatSegment(kCodeSelector, 11);  // code, readable, accessed
-  if (mode == PcVcpu::Start::Mode::kLong) {
+void SetSegments(const PcVcpu::Start& start, kvm_sregs& sregs) {
+  sregs.cs = FlatSegment(start.code, 11);  // code, readable, accessed
+  if (start.mode == PcVcpu::Start::Mode::kLong) {
     sregs.cs.l = 1;
     sregs.cs.db = 0;
   }
-  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = FlatSegment(kDataSelector, 3);  // data, writable, accessed
+  sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = FlatSegment(start.data, 3);  // data, writable, accessed
   sregs.tr = {};
-  sregs.tr.selector = kTaskSelector;
+  sregs.tr.selector = start.task;
   sregs.tr.limit = 0x67;
   sregs.tr.type = 11;  // task state, busy
   sregs.tr.present = 1;
 }
 
 void SetMode(const PcVcpu::Start& start, kvm_sregs& sregs) {
-  SetSegments(start.mode, sregs);
-  sregs.gdt.base = start.descriptors.value();
-  sregs.gdt.limit = kDescriptorsLimit;
+  SetSegments(start, sregs);
+  sregs.gdt.base = start.gdt.value();
+  sregs.gdt.limit = start.gdt_limit;
   sregs.idt = {};
   if (start.mode == PcVcpu::Start::Mode::kProtected) {
     sregs.cr0 = kCr0Protected;

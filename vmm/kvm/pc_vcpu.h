@@ -45,8 +45,10 @@ class PcVcpu {
       kProtected,  // 32 bit, flat segments, without paging
     } mode;
     uint64_t rip, rsp, rax, rbx, rsi;
-    Gpa page_tables;
-    Gpa descriptors;  // kLong: 4 of 8 bytes, code at 0x10, data at 0x18
+    Gpa page_tables;  // of kLong
+    Gpa gdt;
+    uint16_t gdt_limit;
+    uint16_t code, data, task;  // selectors
   };
 
   // Makes processor `vcpu` of `vcpus` of `vm`, which has its chips and outlives it. All but the first wait for the

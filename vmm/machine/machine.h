@@ -65,6 +65,8 @@ class Machine {
   // Every vCPU has ended at the guest's freeze point: see BecomeTemplate of the subclasses.
   bool at_freeze_point() const { return finished() && frozen_.load(std::memory_order_acquire) == vcpus(); }
   void Join();
+  // Once every vCPU has ended: nothing of the machine touches its memory any more.
+  virtual void Quiesce() {}
 
   const std::string& name() const { return name_; }
   int vcpus() const { return static_cast<int>(cpu_seconds_.size()); }

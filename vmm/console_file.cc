@@ -1,0 +1,33 @@
+#include "vmm/console_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/memory/memory.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace quire {
+
+absl::StatusOr<std::unique_ptr<ConsoleFile>> ConsoleFile::Create(const std::string& path) {
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
+  if (!fd.valid()) {
+    return absl::InvalidArgumentError(absl::StrCat("--console=", path, " cannot be written to (", std::strerror(errno),
+                                                   "): write the path of a file in a directory of yours"));
+  }
+  return absl::WrapUnique(new ConsoleFile(std::move(fd)));
+}
+
+void ConsoleFile::Write(absl::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t written = write(fd_.get(), bytes.data(), bytes.size());
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return;
+    bytes.remove_prefix(static_cast<size_t>(written));
+  }
+}
+
+}  // namespace quire

@@ -1,0 +1,145 @@
+#include "vmm/machine/pc_machine.h"
+
+#include <utility>
+#include <variant>
+
+#include "absl/memory/memory.h"
+#include "mmu/guest_device_memory.h"
+#include "mmu/mapped_device_memory.h"
+#include "vmm/boot/pc_layout.h"
+#include "vmm/kvm/kvm_vm.h"
+#include "vmm/machine/pc_shape.h"
+
+namespace quire {
+namespace {
+
+constexpr uint64_t kRunning = 1;  // quire_progress::phase
+
+PcVcpu::Start StartOf(const BootPlan& plan) {
+  const bool is_long = plan.mode == BootPlan::Mode::kLong;
+  return {.mode = is_long ? PcVcpu::Start::Mode::kLong : PcVcpu::Start::Mode::kProtected,
+          .rip = plan.entry,
+          .rsp = plan.stack.value(),
+          .rax = plan.rax,
+          .rbx = plan.rbx,
+          .rsi = plan.rsi,
+          .page_tables = plan.page_tables,
+          .gdt = plan.gdt,
+          .gdt_limit = plan.gdt_limit,
+          .code = kBootCodeSelector,
+          .data = kBootDataSelector,
+          .task = kBootTaskSelector};
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PcMachine>> PcMachine::Create(const KvmSystem& system, const PcMachineOptions& options,
+                                                             Pool* pool, GuestMemory* memory) {
+  auto machine = absl::WrapUnique(new PcMachine(options, memory));
+  absl::Status status = machine->MapMemory(options.memory, options.anonymous_blocks, options.window, pool);
+  if (status.ok()) status = machine->Assemble(system, options);
+  if (!status.ok()) return status;
+  return machine;
+}
+
+PcMachine::~PcMachine() {
+  // The VM goes before what its memslots point at, and devices before the lines they raise.
+  if (devices_ != nullptr) devices_->Stop();
+  vcpus_.clear();
+  devices_.reset();
+  DropVm();
+}
+
+absl::Status PcMachine::Assemble(const KvmSystem& system, const PcMachineOptions& options) {
+  if (absl::Status status = CreateVm(system); !status.ok()) return status;
+  if (absl::Status status = vm().AddPcChips(); !status.ok()) return status;
+  if (absl::Status status = AddMemslots(); !status.ok()) return status;
+  if (absl::Status status = AddDevices(options); !status.ok()) return status;
+  const absl::StatusOr<PcVcpu::Start> start = LoadKernel(options);
+  if (!start.ok()) return start.status();
+  for (int i = 0; i < options.vcpus; ++i) {
+    absl::StatusOr<std::unique_ptr<PcVcpu>> vcpu = PcVcpu::Create(vm(), i, options.vcpus);
+    if (!vcpu.ok()) return vcpu.status();
+    vcpus_.push_back(*std::move(vcpu));
+  }
+  return vcpus_.front()->Boot(*start);
+}
+
+absl::Status PcMachine::AddMemslots() {
+  absl::Status status;
+  for (size_t i = 0; i < regions_.size(); ++i) {
+    const GuestRegion& region = regions_[i];
+    status.Update(vm().SetMemslot(i == 0 ? Memslot::kMemory : Memslot::kHighMemory, region.gpa,
+                                  region.pages.size().bytes(), hva() + (region.pages.begin() - Gfn(0)).bytes(),
+                                  Protection::kReadWrite));
+  }
+  return status;
+}
+
+absl::Status PcMachine::AddDevices(const PcMachineOptions& options) {
+  if (memory() != nullptr) {
+    device_memory_ = std::make_unique<GuestDeviceMemory>(*memory(), regions_);
+  } else {
+    device_memory_ = std::make_unique<MappedDeviceMemory>(
+        absl::MakeSpan(anonymous().data(), anonymous().size().in_bytes()), regions_);
+  }
+  PcDeviceOptions device_options = options.devices;
+  device_options.power = [this](PowerEvent event) { OnPower(event); };
+  absl::StatusOr<std::unique_ptr<PcDevices>> devices = PcDevices::Create(vm(), *device_memory_, device_options);
+  if (!devices.ok()) return devices.status();
+  devices_ = *std::move(devices);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<PcVcpu::Start> PcMachine::LoadKernel(const PcMachineOptions& options) {
+  const absl::StatusOr<BootPlan> plan = PlanBoot({.kernel = *options.kernel,
+                                                  .initrd = options.initrd,
+                                                  .command_line = options.command_line,
+                                                  .memory = options.memory,
+                                                  .vcpus = options.vcpus,
+                                                  .virtio_devices = PcVirtioDevices(options.devices.disks.size())});
+  if (!plan.ok()) return plan.status();
+  for (const BootPlan::Piece& piece : plan->pieces) {
+    if (absl::Status status = device_memory_->Write(piece.gpa, piece.bytes()); !status.ok()) return status;
+  }
+  return StartOf(*plan);
+}
+
+void PcMachine::OnPower(PowerEvent event) {
+  end_.store(event == PowerEvent::kPowerOff ? End::kPowerOff : End::kReset, std::memory_order_release);
+  RequestStop();
+}
+
+void PcMachine::RequestStop() {
+  off_.store(true, std::memory_order_release);
+  KickVcpus();
+}
+
+absl::Status PcMachine::RunVcpu(int vcpu) {
+  PcVcpu& cpu = *vcpus_[static_cast<size_t>(vcpu)];
+  while (!killed() && !off_.load(std::memory_order_acquire)) {
+    PcExit exit = RunPastRemappings(cpu);
+    if (const auto* access = std::get_if<DeviceAccess>(&exit)) {
+      devices_->Serve(*access);
+    } else if (const auto* death = std::get_if<Death>(&exit)) {
+      return Died(*death);
+    } else if (std::holds_alternative<TripleFault>(exit)) {
+      return Died(cpu.Die("triple fault: the guest's kernel could not handle an exception"));
+    } else if (std::holds_alternative<MemoryFault>(exit)) {
+      return Died(cpu.Die(std::string(kCannotTranslate)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+void PcMachine::KickVcpus() {
+  for (const std::unique_ptr<PcVcpu>& vcpu : vcpus_) vcpu->Kick();
+}
+
+quire_progress PcMachine::ReadProgressOf(int /*vcpu*/) const {
+  quire_progress progress = {};
+  progress.phase = kRunning;
+  return progress;
+}
+
+}  // namespace quire

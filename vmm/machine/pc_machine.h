@@ -1,0 +1,92 @@
+// A PC guest under KVM, for operating systems: a kernel of the user's, with the devices of pc_devices.h.
+//
+// Its memory lies as PcRegions says, in one memslot or two of the same window. It has no workload of the project's, so
+// it counts nothing: what it says on its console is all that is known of it.
+#ifndef QUIRE_VMM_MACHINE_PC_MACHINE_H_
+#define QUIRE_VMM_MACHINE_PC_MACHINE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "base/units.h"
+#include "guest/frames/pool.h"
+#include "guest/guest_memory.h"
+#include "mmu/device_memory.h"
+#include "mmu/kvm_window.h"
+#include "vmm/boot/boot_plan.h"
+#include "vmm/boot/kernel_image.h"
+#include "vmm/devices/power.h"
+#include "vmm/kvm/kvm_system.h"
+#include "vmm/kvm/pc_vcpu.h"
+#include "vmm/machine/machine.h"
+#include "vmm/machine/pc_devices.h"
+#include "vmm/machine/vm_machine.h"
+#include "workloads/guest_abi.h"
+
+namespace quire {
+
+struct PcMachineOptions {
+  std::string name;
+  ByteCount memory;
+  int vcpus = 1;
+  const KernelImage* kernel = nullptr;
+  absl::Span<const std::byte> initrd = {};
+  std::string command_line = {};
+  PcDeviceOptions devices = {};  // without `power`
+  KvmWindowOptions window = {};
+  AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
+};
+
+class PcMachine final : public VmMachine {
+ public:
+  // How a guest came to its end by itself.
+  enum class End : uint8_t { kNone, kPowerOff, kReset };
+
+  // With `memory`, which lives in `pool`, the guest runs on managed memory; without, the host kernel has it as plain
+  // anonymous memory. `kernel` and `initrd` are needed while it is made, everything else given outlives the machine.
+  static absl::StatusOr<std::unique_ptr<PcMachine>> Create(const KvmSystem& system, const PcMachineOptions& options,
+                                                           Pool* pool, GuestMemory* memory);
+  ~PcMachine() override;
+
+  // The plug is pulled: an operating system has no other way to end soon.
+  void RequestStop() override;
+  // There is none.
+  void StartSweep() override {}
+  void Quiesce() override { devices_->Stop(); }
+
+  End end() const { return end_.load(std::memory_order_acquire); }
+  PcDevices& devices() { return *devices_; }
+
+ private:
+  PcMachine(const PcMachineOptions& options, GuestMemory* memory)
+      : VmMachine(options.name, options.vcpus, memory), regions_(PcRegions(options.memory)) {}
+
+  absl::Status Assemble(const KvmSystem& system, const PcMachineOptions& options);
+  absl::Status AddMemslots();
+  absl::Status AddDevices(const PcMachineOptions& options);
+  absl::StatusOr<PcVcpu::Start> LoadKernel(const PcMachineOptions& options);
+  void OnPower(PowerEvent event);
+
+  absl::Status RunVcpu(int vcpu) override;
+  void KickVcpus() override;
+  quire_progress ReadProgressOf(int vcpu) const override;
+
+  const GuestRegions regions_;
+  std::atomic<End> end_ = End::kNone;
+  std::atomic<bool> off_ = false;  // no vCPU runs any more
+  std::unique_ptr<DeviceMemory> device_memory_;
+  std::unique_ptr<PcDevices> devices_;
+  std::vector<std::unique_ptr<PcVcpu>> vcpus_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_MACHINE_PC_MACHINE_H_

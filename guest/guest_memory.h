@@ -450,8 +450,10 @@ class GuestMemory final : public FaultHandler {
   Resolution AlreadyResident(const Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<Resolution> TakeBack(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // The frame that the page shares, or for a write one of its own.
-  absl::StatusOr<Resolution> ResolveShared(Block& block, Gfn gfn, Access access)
+  absl::StatusOr<Resolution> ResolveShared(Block& block, Gfn gfn, const FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // Gives pages that share frames those from `own` on, with what they had.
+  void Unshare(Block& block, GfnRange run, FrameNumber own) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // The template's frame, read-only, or a copy in a frame of its own.
   absl::StatusOr<Resolution> ResolveInherited(Block& block, Gfn gfn, FaultPlan& plan)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -470,12 +472,16 @@ class GuestMemory final : public FaultHandler {
   void ZeroFill(FrameNumber first, PageCount count);
   std::byte* FrameAddress(const Block& block, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   absl::StatusOr<FrameNumber> AcquireFrames(GfnRange run);
+  // Frames for the run, or for its first page alone.
+  absl::StatusOr<Resolution> AcquireSome(GfnRange run);
   // So many frames have just been acquired, and are no page's yet.
   void NoteHeld(PageCount acquired);
   void MakeResident(Block& block, GfnRange run, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // The pages around `gfn`, within its aligned 64 KiB, that are in the same state as it.
   GfnRange RunAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
+  // The page, and those after it in that run if the guest's faults come in order.
+  GfnRange RunAhead(const Block& block, Gfn gfn, const FaultPlan& plan) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Those of them that lie in consecutive frames; the page has one.
   Resolution ConsecutiveAround(const Block& block, Gfn gfn) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 

@@ -201,7 +201,7 @@ absl::StatusOr<Resolution> GuestMemory::ResolveLocked(Block& block, Gfn gfn, Fau
     case PageState::kSwapped:
       return SwapIn(block, gfn, plan);
     case PageState::kShared:
-      return ResolveShared(block, gfn, plan.access);
+      return ResolveShared(block, gfn, plan);
     case PageState::kInherited:
       return ResolveInherited(block, gfn, plan);
     case PageState::kPoisoned:
@@ -230,6 +230,11 @@ GfnRange GuestMemory::RunAround(const Block& block, Gfn gfn) const {
   Gfn end = gfn + kOnePage;
   while (end < limits.end() && map_->Get(block, end).state() == state) ++end;
   return GfnRange(begin, end);
+}
+
+GfnRange GuestMemory::RunAhead(const Block& block, Gfn gfn, const FaultPlan& plan) const {
+  const bool in_order = *plan.granularity != Granularity::kPage && frames_->max_run() >= kRun;
+  return {gfn, in_order ? RunAround(block, gfn).end() : gfn + kOnePage};
 }
 
 Resolution GuestMemory::ConsecutiveAround(const Block& block, Gfn gfn) const {
@@ -267,6 +272,16 @@ absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
   return first;
 }
 
+absl::StatusOr<Resolution> GuestMemory::AcquireSome(GfnRange run) {
+  absl::StatusOr<FrameNumber> first = AcquireFrames(run);
+  if (!first.ok() && run.size() > kOnePage) {
+    run = GfnRange(run.begin(), kOnePage);
+    first = AcquireFrames(run);
+  }
+  if (!first.ok()) return first.status();
+  return Resolution{.range = run, .frame = *first};
+}
+
 // By what is not held: pages move between the states of those that are all the time.
 void GuestMemory::NoteHeld(PageCount acquired) {
   if (is_limited()) return;
@@ -288,19 +303,14 @@ absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {
 }
 
 absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, FaultPlan& plan) {
-  GfnRange run(gfn, kOnePage);
-  if (plan.granularity != Granularity::kPage && frames_->max_run() >= kRun) {
-    run = GfnRange(gfn, RunAround(block, gfn).end());
-  }
+  GfnRange run = RunAhead(block, gfn, plan);
   if (PlanToFetch(block, run, gfn, plan)) return InSwapArea();
-  absl::StatusOr<FrameNumber> first = AcquireFrames(run);
-  if (!first.ok() && run.size() > kOnePage) {
-    run = GfnRange(gfn, kOnePage);
-    first = AcquireFrames(run);
-  }
-  if (!first.ok()) return first.status();
+  const absl::StatusOr<Resolution> acquired = AcquireSome(run);
+  if (!acquired.ok()) return acquired.status();
+  run = acquired->range;
+  const FrameNumber first = acquired->frame;
   for (Gfn page = gfn; page < run.end(); ++page) {
-    const FrameNumber frame = *first + (page - gfn);
+    const FrameNumber frame = first + (page - gfn);
     if (absl::Status status = LoadPage(block, page, frame, HostAddress(frame), plan.fetched); !status.ok()) {
       frames_->Release(page, frame, run.end() - page);
       if (page == gfn) return LookAgain(block, gfn, status, plan);
@@ -308,7 +318,7 @@ absl::StatusOr<Resolution> GuestMemory::SwapIn(Block& block, Gfn gfn, FaultPlan&
       break;
     }
   }
-  return Resolution{.range = run, .frame = *first};
+  return Resolution{.range = run, .frame = first};
 }
 
 // The writer was faster, or what was fetched was being overwritten: a page is lost only if it is damaged where it lies.

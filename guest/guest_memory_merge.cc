@@ -188,25 +188,30 @@ void GuestMemory::ReplacePage(Block& block, Gfn gfn, PageEntry entry) {
 
 // --- Faults.
 
-absl::StatusOr<Resolution> GuestMemory::ResolveShared(Block& block, Gfn gfn, Access access) {
-  const PageEntry entry = map_->Get(block, gfn);
-  services_.shared.NoteUsed(entry.frame());
-  if (access == Access::kRead) {
+absl::StatusOr<Resolution> GuestMemory::ResolveShared(Block& block, Gfn gfn, const FaultPlan& plan) {
+  services_.shared.NoteUsed(map_->Get(block, gfn).frame());
+  if (plan.access == Access::kRead) {
     Resolution resolution = ConsecutiveAround(block, gfn);
     resolution.protection = Protection::kReadOnly;
     return resolution;
   }
-  const absl::StatusOr<FrameNumber> own = AcquireFrames(GfnRange(gfn, kOnePage));
-  if (!own.ok()) return own.status();
-  std::memcpy(HostAddress(*own), HostAddress(entry.frame()), kPageSize);
-  {
-    const ScopedInvalidation invalidation(
-        notifiers_, {.range = GfnRange(gfn, kOnePage), .event = InvalidateEvent::kProtectionPage});
-    MakeResident(block, GfnRange(gfn, kOnePage), *own);
+  const absl::StatusOr<Resolution> own = AcquireSome(RunAhead(block, gfn, plan));
+  if (own.ok()) Unshare(block, own->range, own->frame);
+  return own;
+}
+
+void GuestMemory::Unshare(Block& block, GfnRange run, FrameNumber own) {
+  absl::InlinedVector<PageEntry, kRun.in_pages()> shared;
+  for (Gfn page = run.begin(); page < run.end(); ++page) {
+    shared.push_back(map_->Get(block, page));
+    std::memcpy(HostAddress(own + (page - run.begin())), HostAddress(shared.back().frame()), kPageSize);
   }
-  LeaveShared(entry);
-  services_.faults.unshare.Add();
-  return Resolution{.range = GfnRange(gfn, kOnePage), .frame = *own};
+  {
+    const ScopedInvalidation invalidation(notifiers_, {.range = run, .event = InvalidateEvent::kProtectionPage});
+    MakeResident(block, run, own);
+  }
+  for (const PageEntry entry : shared) LeaveShared(entry);
+  services_.faults.unshare.Add(run.size().in_pages());
 }
 
 void GuestMemory::LeaveShared(PageEntry entry) {

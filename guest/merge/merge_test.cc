@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <random>
 #include <set>
@@ -247,6 +248,28 @@ TEST_F(MergeTest, APageThatIsWrittenWhileSharedIsLeftAloneForAWhile) {
   EXPECT_EQ(StateOf(1, 1), PageState::kShared);
 }
 
+// As much is merged as before, and nobody gains by it.
+TEST_F(MergeTest, TheScannerRestsWhileWhatItGainsIsLostAgain) {
+  constexpr uint64_t kPages = 60;
+  const double most = manager_->merger().cpu_share();
+  uint64_t next = 0;
+  const auto share_after = [&](int passes, bool write_again) {
+    for (int pass = 0; pass < passes; ++pass, next += kPages) {
+      for (size_t g = 0; g < 2; ++g) {
+        for (uint64_t gfn = next; gfn < next + kPages; ++gfn) Write(g, gfn, 1 + gfn);
+        for (uint64_t gfn = next - kPages; write_again && gfn < next; ++gfn) Write(g, gfn, 10'000 + 2 * gfn + g);
+      }
+      Pass();
+    }
+    return manager_->merger().cpu_share();
+  };
+  EXPECT_EQ(share_after(5, false), most);
+  const uint64_t merged = counters().merged.value();
+  EXPECT_LT(share_after(6, true), most / 4);
+  EXPECT_EQ(counters().merged.value() - merged, 6 * kPages);
+  EXPECT_EQ(share_after(3, false), most);
+}
+
 TEST_F(MergeTest, PagesThatChangeFromPassToPassAreLeftAlone) {
   Write(0, 1, 1);
   Write(1, 1, 2);
@@ -385,6 +408,39 @@ TEST_P(MergeOracleTest, PastTheIslandLimitWindowsShareNoMoreAndNothingFails) {
   Fill(0, 0, 1);
   for (int pass = 0; pass < 20; ++pass) Pass();
   EXPECT_EQ(manager_->islands().charged(), PageCount(windows ? 10 : 0));
+}
+
+TEST_P(MergeOracleTest, WhoWritesInOrderUnsharesWhatFollowsAlong) {
+  MakeMachine(kSize * 4);
+  constexpr uint64_t kPages = 64;
+  for (size_t g = 0; g < 2; ++g) {
+    for (uint64_t gfn = 0; gfn < kPages; ++gfn) Fill(g, gfn, 0);
+  }
+  Pass();
+  Pass();
+  ASSERT_EQ(manager_->shared().sharers(), PageCount(2 * kPages));
+  const auto faults_of = [&](std::vector<uint64_t> order) {
+    // A fault that unshares invalidates, and is then tried again.
+    const auto faults = [&] { return manager_->faults().total.value() - manager_->faults().already_resident.value(); };
+    const uint64_t before = faults();
+    for (const uint64_t gfn : order) Fill(0, gfn, 1);
+    return faults() - before;
+  };
+  EXPECT_EQ(faults_of({60, 40, 50, 30}), 4u) << "one each, whoever writes at random";
+  EXPECT_EQ(StateOf(0, 31), PageState::kShared);
+  const bool windows = GetParam() == Placement::kReservation;
+  std::vector<uint64_t> first(28);
+  std::iota(first.begin(), first.end(), 0);
+  EXPECT_EQ(faults_of(first), windows ? 3u : 28u);  // 0, 1 to 15, 16 to 29
+  EXPECT_EQ(StateOf(0, 29), windows ? PageState::kResident : PageState::kShared);
+  EXPECT_EQ(manager_->faults().unshare.value(), windows ? 34u : 32u);
+  for (const uint64_t gfn : {28, 29, 31, 63}) {
+    const RealPage page = Variant(pages_[gfn % pages_.size()], gfn);
+    for (size_t g = 0; g < 2; ++g) {
+      EXPECT_EQ(std::memcmp(guests_[g].mmu->Page(Gfn(gfn), Access::kRead).value(), page.data(), kPageSize), 0);
+    }
+  }
+  EXPECT_EQ(manager_->Check(), absl::OkStatus());
 }
 
 INSTANTIATE_TEST_SUITE_P(Placements, MergeOracleTest, ::testing::Values(Placement::kArena, Placement::kReservation),

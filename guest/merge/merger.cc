@@ -14,8 +14,9 @@ namespace {
 constexpr size_t kSplittingPays = kPagesPerBlock / 8;
 constexpr size_t kSplittingIsFree = kPagesPerBlock * 7 / 8;
 
-// A pass in which less than one page in fifty was gained makes the next one slower.
-constexpr uint64_t kGoodYield = 50;
+// A pass in which less than one page in fifty was gained, less those that were lost again because somebody wrote to
+// them, makes the next one slower.
+constexpr int64_t kGoodYield = 50;
 
 // How long the scanner works before it rests, about.
 constexpr absl::Duration kAtATime = absl::Milliseconds(2);
@@ -164,7 +165,10 @@ void Merger::EndPass(Guests guests) {
   absl::erase_if(marks_, [&](const auto& marks) { return FindGuest(guests, GuestId(marks.first)) == nullptr; });
   const uint64_t scanned = counters_.scanned.value() - std::exchange(scanned_before_, counters_.scanned.value());
   const uint64_t gained = counters_.merged.value() + counters_.zero.value();
-  const bool good = (gained - std::exchange(gained_before_, gained)) * kGoodYield >= scanned && scanned > 0;
+  const uint64_t lost = counters_.Refused(MergeRefusal::kBroken);
+  const auto yield = static_cast<int64_t>(gained - std::exchange(gained_before_, gained)) -
+                     static_cast<int64_t>(lost - std::exchange(lost_before_, lost));
+  const bool good = scanned > 0 && yield * kGoodYield >= static_cast<int64_t>(scanned);
   cpu_ = good ? options_.most_cpu : std::max(cpu_ / 2, options_.least_cpu);
 }
 
@@ -363,6 +367,11 @@ void Merger::ShareOthers(Guests guests, absl::Span<const Pair> pairs) {
       if (!mark.merged) RefuseUnmerged(mark, merge.outcome);
     }
   }
+}
+
+double Merger::cpu_share() const {
+  absl::MutexLock lock(&lock_);
+  return cpu_;
 }
 
 ByteCount Merger::metadata() const {

@@ -113,6 +113,8 @@ class Merger {
   size_t SplittingPays() const;
 
   absl::Duration cpu_time() { return daemon_.cpu_time(); }
+  // Of one CPU, that it works for now: between the options' least and most.
+  double cpu_share() const ABSL_LOCKS_EXCLUDED(lock_);
   ByteCount metadata() const ABSL_LOCKS_EXCLUDED(lock_);
 
  private:
@@ -178,6 +180,7 @@ class Merger {
   double cpu_ ABSL_GUARDED_BY(lock_);  // share of one
   uint64_t scanned_before_ ABSL_GUARDED_BY(lock_) = 0;
   uint64_t gained_before_ ABSL_GUARDED_BY(lock_) = 0;
+  uint64_t lost_before_ ABSL_GUARDED_BY(lock_) = 0;
   // Kept from block to block:
   GuestMemory::Samples samples_ ABSL_GUARDED_BY(lock_);
   std::vector<uint64_t> hashes_ ABSL_GUARDED_BY(lock_);

@@ -466,7 +466,7 @@ std::string BalloonHelp() {
       FlagsHelp(BalloonFlags()),
       "Examples\n"
       "  quire balloon --guest=0 --size=256M\n"
-      "      the guest keeps what is above 256 MiB, and the pool gets the rest\n"
+      "      the pool gets 256 MiB of the guest's memory, and the guest goes on with the rest\n"
       "  quire balloon --guest=0 --json | jq .actual_bytes\n"
       "      how large the balloon is\n\n",
       kExitStatuses);

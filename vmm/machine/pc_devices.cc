@@ -1,7 +1,5 @@
 #include "vmm/machine/pc_devices.h"
 
-#include <algorithm>
-#include <cstddef>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -95,8 +93,8 @@ void PcDevices::Serve(const DeviceAccess& access) {
   const Bus& bus = access.bus == DeviceAccess::Bus::kPort ? ports_ : mmio_;
   if (access.write) {
     (void)bus.Write(access.address, access.data);
-  } else if (!bus.Read(access.address, access.data)) {
-    std::fill(access.data.begin(), access.data.end(), std::byte{0xff});
+  } else {
+    (void)bus.Read(access.address, access.data);
   }
 }
 

@@ -16,12 +16,6 @@ namespace {
 constexpr uint16_t kKeyboardData = 0x60;
 constexpr uint16_t kKeyboardCommand = 0x64;
 
-absl::StatusOr<std::unique_ptr<InterruptLine>> MakeLine(const KvmVm& vm, int gsi) {
-  absl::StatusOr<InterruptLine> line = InterruptLine::Create(vm, gsi);
-  if (!line.ok()) return line.status();
-  return std::make_unique<InterruptLine>(*std::move(line));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PcDevices>> PcDevices::Create(const KvmVm& vm, DeviceMemory& memory,
@@ -50,7 +44,7 @@ absl::StatusOr<std::unique_ptr<PcDevices>> PcDevices::Create(const KvmVm& vm, De
 PcDevices::~PcDevices() { Stop(); }
 
 absl::Status PcDevices::AddPorts() {
-  absl::StatusOr<std::unique_ptr<InterruptLine>> line = MakeLine(vm_, kCom1Gsi);
+  absl::StatusOr<std::unique_ptr<InterruptLine>> line = InterruptLine::Create(vm_, kCom1Gsi);
   if (!line.ok()) return line.status();
   serial_ = std::make_unique<Serial>([raise = line->get()] { raise->Raise(); },
                                      [this](absl::string_view bytes) {
@@ -72,7 +66,7 @@ absl::Status PcDevices::AddPorts() {
 template <class Device>
 absl::StatusOr<Device*> PcDevices::AddVirtio(std::unique_ptr<Device> device) {
   const int number = static_cast<int>(virtio_.size());
-  absl::StatusOr<std::unique_ptr<InterruptLine>> line = MakeLine(vm_, VirtioGsi(number));
+  absl::StatusOr<std::unique_ptr<InterruptLine>> line = InterruptLine::Create(vm_, VirtioGsi(number));
   if (!line.ok()) return line.status();
   Device* const added = device.get();
   virtio_.push_back(

@@ -36,13 +36,10 @@ class PowerSwitch {
 };
 
 // The PM1a event and control blocks, one after the other. The guest is in ACPI mode from the start (SCI_EN), has a
-// power button and no other event, and knows one sleeping state: S5, off, of type 5.
+// power button and no other event, and knows one sleeping state: S5, off, of type kSleepTypeOff.
 // Thread safe. Its lock is a leaf.
 class AcpiPm : public BusDevice {
  public:
-  static constexpr uint64_t kSize = 6;    // ports
-  static constexpr uint8_t kSoftOff = 5;  // SLP_TYP of S5, as \_S5 in the DSDT must say
-
   // `set_sci` sets the line of the system control interrupt, which is up while an event is there and enabled. It may be
   // told again what it is. Called on the caller's thread, without the lock.
   AcpiPm(std::function<void(bool)> set_sci, std::function<void(PowerEvent)> report)
@@ -72,9 +69,6 @@ class AcpiPm : public BusDevice {
 // Thread safe.
 class ResetPort : public BusDevice {
  public:
-  static constexpr uint64_t kSize = 1;  // port
-  static constexpr uint8_t kReset = 6;  // what the FADT says to write; bit 2 alone decides
-
   explicit ResetPort(std::function<void(PowerEvent)> report) : power_(std::move(report)) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;

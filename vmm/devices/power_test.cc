@@ -7,6 +7,7 @@
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "vmm/boot/pc_layout.h"
 #include "vmm/devices/bus.h"
 
 namespace quire {
@@ -45,18 +46,18 @@ TEST_F(PowerTest, IsInAcpiModeFromTheStart) {
 }
 
 TEST_F(PowerTest, TurnsOffOnce) {
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10);
+  Write16(pm, kControl, kSleepTypeOff << 10);
   EXPECT_TRUE(events.empty()) << "not before it is enabled";
-  EXPECT_EQ(Read16(pm, kControl), AcpiPm::kSoftOff << 10 | 1);
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10 | kSleepEnable);
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10 | kSleepEnable);
+  EXPECT_EQ(Read16(pm, kControl), kSleepTypeOff << 10 | 1);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kPowerOff});
   EXPECT_EQ(Read16(pm, kControl) & kSleepEnable, 0);
 }
 
 TEST_F(PowerTest, KnowsNoOtherSleep) {
   for (uint16_t type = 0; type < 8; ++type) {
-    if (type != AcpiPm::kSoftOff) Write16(pm, kControl, static_cast<uint16_t>(type << 10 | kSleepEnable));
+    if (type != kSleepTypeOff) Write16(pm, kControl, static_cast<uint16_t>(type << 10 | kSleepEnable));
   }
   EXPECT_TRUE(events.empty());
 }
@@ -85,8 +86,8 @@ TEST_F(PowerTest, ResetsByTheResetRegister) {
   ResetPort port(Recording());
   Write8(port, 0, 2);
   EXPECT_TRUE(events.empty()) << "that only says which kind";
-  Write8(port, 0, ResetPort::kReset);
-  Write8(port, 0, ResetPort::kReset);
+  Write8(port, 0, kResetValue);
+  Write8(port, 0, kResetValue);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kReset});
 }
 

@@ -55,9 +55,9 @@ absl::Status PcDevices::AddPorts() {
   power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, options_.power);
   reset_ = std::make_unique<ResetPort>(options_.power);
   keyboard_controller_ = std::make_unique<I8042>(options_.power);
-  ports_.Attach(kCom1Port, Serial::kSize, serial_.get());
-  ports_.Attach(kPm1EventPort, AcpiPm::kSize, power_.get());
-  ports_.Attach(kResetPort, ResetPort::kSize, reset_.get());
+  ports_.Attach(kCom1Port, kCom1Ports, serial_.get());
+  ports_.Attach(kPm1EventPort, kPm1EventPorts + kPm1ControlPorts, power_.get());
+  ports_.Attach(kResetPort, 1, reset_.get());
   ports_.Attach(kKeyboardData, 1, keyboard_controller_.get(), I8042::kData);
   ports_.Attach(kKeyboardCommand, 1, keyboard_controller_.get(), I8042::kCommand);
   return absl::OkStatus();
@@ -72,7 +72,7 @@ absl::StatusOr<Device*> PcDevices::AddVirtio(std::unique_ptr<Device> device) {
   virtio_.push_back(
       std::make_unique<MmioTransport>(std::move(device), memory_, [raise = line->get()] { raise->Raise(); }));
   lines_.push_back(*std::move(line));
-  mmio_.Attach(VirtioMmio(number).value(), MmioTransport::kSize, virtio_.back().get());
+  mmio_.Attach(VirtioMmio(number).value(), kVirtioMmioSize.in_bytes(), virtio_.back().get());
   return added;
 }
 

@@ -29,24 +29,6 @@ absl::Status ReadAt(const Chain& chain, uint64_t offset, T& value) {
   return chain.Read(ByteCount::Bytes(offset), absl::MakeSpan(reinterpret_cast<std::byte*>(&value), sizeof value));
 }
 
-// Calls piece(segment) for the bytes from `begin` to `end` of a part of a chain, in pieces of at most `most` bytes.
-template <class Piece>
-absl::Status ForPieces(const std::vector<Segment>& segments, uint64_t begin, uint64_t end, ByteCount most,
-                       Piece piece) {
-  uint64_t at = 0;  // of the segment, in the part
-  for (const Segment& segment : segments) {
-    const uint64_t next = at + segment.size.in_bytes();
-    for (uint64_t from = std::max(at, begin); from < std::min(next, end);) {
-      const uint64_t size = std::min(std::min(next, end) - from, most.in_bytes());
-      const Segment part{.address = segment.address + ByteCount::Bytes(from - at), .size = ByteCount::Bytes(size)};
-      if (absl::Status status = piece(part); !status.ok()) return status;
-      from += size;
-    }
-    at = next;
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 // What is transferred by the next system call.
@@ -185,9 +167,9 @@ bool VirtioBlk::Holds(uint64_t sector, uint64_t sectors) const {
 absl::Status VirtioBlk::Transfer(const Chain& chain, uint64_t sector, Direction direction) {
   const bool reads = direction == Direction::kFromFile;
   const std::vector<Segment>& segments = reads ? chain.writable() : chain.readable();
-  const uint64_t begin = reads ? 0 : kHeaderSize;
-  const uint64_t end = reads ? chain.writable_size().in_bytes() - kStatusSize : chain.readable_size().in_bytes();
-  const uint64_t size = end - begin;  // the header has been read: end is not below begin
+  const ByteCount begin = ByteCount::Bytes(reads ? 0 : kHeaderSize);
+  const ByteCount end = reads ? chain.writable_size() - ByteCount::Bytes(kStatusSize) : chain.readable_size();
+  const uint64_t size = (end - begin).in_bytes();  // the header has been read: end is not below begin
   if (size % DiskImage::kSectorSize != 0) return Refused("a disk request is not for whole sectors");
   if (!Holds(sector, size / DiskImage::kSectorSize)) return Refused("a disk request is for sectors beyond the end");
   Batch batch(*this, ByteCount::Bytes(sector * DiskImage::kSectorSize), direction);
@@ -199,7 +181,7 @@ absl::Status VirtioBlk::Transfer(const Chain& chain, uint64_t sector, Direction 
 
 absl::Status VirtioBlk::Copy(Segment segment, ByteCount offset, Direction direction) {
   std::array<std::byte, 16 << 10> buffer;
-  return ForPieces({segment}, 0, segment.size.in_bytes(), ByteCount::Bytes(buffer.size()), [&](Segment piece) {
+  return ForPieces({segment}, ByteCount(), segment.size, ByteCount::Bytes(buffer.size()), [&](Segment piece) {
     const absl::Span<std::byte> bytes = absl::MakeSpan(buffer).first(piece.size.in_bytes());
     absl::Status status;
     if (direction == Direction::kFromFile) {

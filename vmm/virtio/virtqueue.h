@@ -18,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -33,6 +34,11 @@ struct Segment {
 
   friend bool operator==(const Segment&, const Segment&) = default;
 };
+
+// Calls piece(segment), in order, for the bytes from `begin` to `end` of what the segments are together, for at most
+// `most` at a time. The first error ends it.
+absl::Status ForPieces(absl::Span<const Segment> segments, ByteCount begin, ByteCount end, ByteCount most,
+                       absl::FunctionRef<absl::Status(Segment)> piece);
 
 // One buffer that the driver has made available: first what the device reads, then what it writes. A value; the memory
 // outlives it. It stands for a place in its queue for as long as that is there.

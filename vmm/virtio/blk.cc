@@ -19,8 +19,6 @@ namespace {
 constexpr uint64_t kHeaderSize = sizeof(virtio_blk_outhdr);
 constexpr uint64_t kStatusSize = 1;
 
-constexpr uint64_t Bit(int feature) { return uint64_t{1} << feature; }
-
 absl::Status Refused(absl::string_view why) { return absl::InvalidArgumentError(why); }
 absl::Status Unsupported(absl::string_view what) { return absl::UnimplementedError(what); }
 
@@ -86,9 +84,10 @@ VirtioBlk::VirtioBlk(DiskImage image, DeviceMemory& memory) : image_(std::move(i
 uint32_t VirtioBlk::id() const { return VIRTIO_ID_BLOCK; }
 
 uint64_t VirtioBlk::features() const {
-  const uint64_t always = Bit(VIRTIO_BLK_F_SEG_MAX) | Bit(VIRTIO_BLK_F_BLK_SIZE) | Bit(VIRTIO_BLK_F_FLUSH);
-  if (image_.read_only()) return always | Bit(VIRTIO_BLK_F_RO);
-  return always | Bit(VIRTIO_BLK_F_DISCARD) | Bit(VIRTIO_BLK_F_WRITE_ZEROES);
+  const uint64_t always =
+      FeatureBit(VIRTIO_BLK_F_SEG_MAX) | FeatureBit(VIRTIO_BLK_F_BLK_SIZE) | FeatureBit(VIRTIO_BLK_F_FLUSH);
+  if (image_.read_only()) return always | FeatureBit(VIRTIO_BLK_F_RO);
+  return always | FeatureBit(VIRTIO_BLK_F_DISCARD) | FeatureBit(VIRTIO_BLK_F_WRITE_ZEROES);
 }
 
 void VirtioBlk::ReadConfig(uint64_t offset, absl::Span<std::byte> data) {

@@ -132,11 +132,7 @@ void Balloon::Reset() {
 
 absl::Status Balloon::Process(int queue, Virtqueue& virtqueue) {
   if (queue == kStatistics) return ProcessStatistics(virtqueue);
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    const Chain& chain = **popped;
+  return virtqueue.ServeAll([this, queue](const Chain& chain) -> absl::StatusOr<ByteCount> {
     absl::Status status;
     if (queue == kHints) {
       status = TakeHint(chain);
@@ -145,9 +141,9 @@ absl::Status Balloon::Process(int queue, Virtqueue& virtqueue) {
     } else {
       status = TakePages(queue, chain);
     }
-    if (status.ok()) status = virtqueue.Push(chain, ByteCount());
     if (!status.ok()) return status;
-  }
+    return ByteCount();
+  });
 }
 
 absl::Status Balloon::TakePages(int queue, const Chain& chain) {

@@ -7,7 +7,6 @@
 #include <array>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -107,11 +106,7 @@ void VirtioBlk::ReadConfig(uint64_t offset, absl::Span<std::byte> data) {
 }
 
 absl::Status VirtioBlk::Process(int, Virtqueue& virtqueue) {
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    const Chain& chain = **popped;
+  return virtqueue.ServeAll([this](const Chain& chain) -> absl::StatusOr<ByteCount> {
     if (chain.writable_size() == ByteCount()) return Refused("a disk request has no place for its status");
     counters_.requests.Add();
     const absl::Status served = Count(Serve(chain));
@@ -119,10 +114,10 @@ absl::Status VirtioBlk::Process(int, Virtqueue& virtqueue) {
                            : absl::IsUnimplemented(served) ? VIRTIO_BLK_S_UNSUPP
                                                            : VIRTIO_BLK_S_IOERR;
     const std::byte status[] = {static_cast<std::byte>(answer)};
-    absl::Status written = chain.Write(chain.writable_size() - ByteCount::Bytes(kStatusSize), status);
-    if (written.ok()) written = virtqueue.Push(chain, chain.writable_size());
+    const absl::Status written = chain.Write(chain.writable_size() - ByteCount::Bytes(kStatusSize), status);
     if (!written.ok()) return written;
-  }
+    return chain.writable_size();
+  });
 }
 
 absl::Status VirtioBlk::Count(const absl::Status& status) {

@@ -249,6 +249,17 @@ absl::Status Virtqueue::Push(const Chain& chain, ByteCount written) {
   return Store(At(layout_.used, kUsedIndex), next_used_);
 }
 
+absl::Status Virtqueue::ServeAll(absl::FunctionRef<absl::StatusOr<ByteCount>(const Chain&)> serve) {
+  for (;;) {
+    const absl::StatusOr<std::optional<Chain>> popped = Pop();
+    if (!popped.ok()) return popped.status();
+    if (!popped->has_value()) return absl::OkStatus();
+    const absl::StatusOr<ByteCount> written = serve(**popped);
+    if (!written.ok()) return written.status();
+    if (absl::Status status = Push(**popped, *written); !status.ok()) return status;
+  }
+}
+
 absl::StatusOr<bool> Virtqueue::TakeInterrupt() {
   if (signalled_ == next_used_ || closed_.load(std::memory_order_relaxed)) return false;
   const uint16_t before = std::exchange(signalled_, next_used_);

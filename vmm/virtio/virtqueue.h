@@ -85,7 +85,7 @@ struct VirtqueueLayout {
   bool event_index = false;  // VIRTIO_RING_F_EVENT_IDX
 };
 
-// One thread at a time calls Pop, Push and TakeInterrupt: the device's. Any may call Close.
+// One thread at a time calls Pop, Push, ServeAll and TakeInterrupt: the device's. Any may call Close.
 class Virtqueue {
  public:
   // The largest queue, by the specification.
@@ -110,6 +110,10 @@ class Virtqueue {
   // the driver has replaced by this one, is nobody's any more: that does nothing.
   // Errors: those of DeviceMemory.
   absl::Status Push(const Chain& chain, ByteCount written);
+
+  // Pops and pushes chain after chain until there is none: `serve` says how many bytes of one's writable part are new,
+  // from its begin. Errors: those of Pop and Push; that of `serve`, whose chain is not pushed.
+  absl::Status ServeAll(absl::FunctionRef<absl::StatusOr<ByteCount>(const Chain&)> serve);
 
   // Whether the driver wants an interrupt for what has been pushed since this was last asked. The transport asks after
   // each Process. Errors: those of DeviceMemory.

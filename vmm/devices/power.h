@@ -22,7 +22,8 @@ namespace quire {
 
 enum class PowerEvent { kPowerOff, kReset };
 
-// Reports one event, the first; a guest may repeat itself, and its vCPUs may contradict each other. Thread safe.
+// The devices that can end a machine share one, which outlives them. It reports one event, the first; a guest may
+// repeat itself, and its vCPUs may contradict each other. Thread safe.
 class PowerSwitch {
  public:
   explicit PowerSwitch(std::function<void(PowerEvent)> report) : report_(std::move(report)) {}
@@ -42,8 +43,7 @@ class AcpiPm : public BusDevice {
  public:
   // `set_sci` sets the line of the system control interrupt, which is up while an event is there and enabled. It may be
   // told again what it is. Called on the caller's thread, without the lock.
-  AcpiPm(std::function<void(bool)> set_sci, std::function<void(PowerEvent)> report)
-      : set_sci_(std::move(set_sci)), power_(std::move(report)) {}
+  AcpiPm(std::function<void(bool)> set_sci, PowerSwitch& power) : set_sci_(std::move(set_sci)), power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
@@ -58,7 +58,7 @@ class AcpiPm : public BusDevice {
   bool Sci() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return (status_ & enable_) != 0; }
 
   const std::function<void(bool)> set_sci_;
-  PowerSwitch power_;
+  PowerSwitch& power_;
   mutable absl::Mutex lock_;
   // The second bytes of the registers; nothing is in the first ones but SCI_EN, which never changes.
   uint8_t status_ ABSL_GUARDED_BY(lock_) = 0;
@@ -69,13 +69,13 @@ class AcpiPm : public BusDevice {
 // Thread safe.
 class ResetPort : public BusDevice {
  public:
-  explicit ResetPort(std::function<void(PowerEvent)> report) : power_(std::move(report)) {}
+  explicit ResetPort(PowerSwitch& power) : power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
 
  private:
-  PowerSwitch power_;
+  PowerSwitch& power_;
   std::atomic<uint8_t> value_ = 0;  // the kind of reset that is to come, which changes nothing
 };
 
@@ -88,13 +88,13 @@ class I8042 : public BusDevice {
   static constexpr uint64_t kData = 0;
   static constexpr uint64_t kCommand = 4;
 
-  explicit I8042(std::function<void(PowerEvent)> report) : power_(std::move(report)) {}
+  explicit I8042(PowerSwitch& power) : power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
 
  private:
-  PowerSwitch power_;
+  PowerSwitch& power_;
 };
 
 }  // namespace quire

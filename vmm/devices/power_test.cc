@@ -2,7 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -31,12 +30,10 @@ void Write8(BusDevice& device, uint64_t offset, uint8_t value) {
 }
 
 struct PowerTest : testing::Test {
-  std::function<void(PowerEvent)> Recording() {
-    return [this](PowerEvent event) { events.push_back(event); };
-  }
   bool sci = false;
   std::vector<PowerEvent> events;
-  AcpiPm pm{[this](bool up) { sci = up; }, Recording()};
+  PowerSwitch power{[this](PowerEvent event) { events.push_back(event); }};
+  AcpiPm pm{[this](bool up) { sci = up; }, power};
 };
 
 TEST_F(PowerTest, IsInAcpiModeFromTheStart) {
@@ -83,7 +80,7 @@ TEST_F(PowerTest, ReportsAnEarlyPressWhenTheGuestEnablesTheEvent) {
 }
 
 TEST_F(PowerTest, ResetsByTheResetRegister) {
-  ResetPort port(Recording());
+  ResetPort port(power);
   Write8(port, 0, 2);
   EXPECT_TRUE(events.empty()) << "that only says which kind";
   Write8(port, 0, kResetValue);
@@ -92,7 +89,7 @@ TEST_F(PowerTest, ResetsByTheResetRegister) {
 }
 
 TEST_F(PowerTest, ResetsByTheKeyboardController) {
-  I8042 controller(Recording());
+  I8042 controller(power);
   Write8(controller, I8042::kData, 0xfe);
   Write8(controller, I8042::kCommand, 0xaa);
   EXPECT_TRUE(events.empty());
@@ -101,6 +98,15 @@ TEST_F(PowerTest, ResetsByTheKeyboardController) {
   EXPECT_EQ(status, std::byte{0});
   Write8(controller, I8042::kCommand, 0xfe);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kReset});
+}
+
+TEST_F(PowerTest, OfEventsThatContradictEachOtherTheFirstCounts) {
+  ResetPort port(power);
+  I8042 controller(power);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
+  Write8(port, 0, kResetValue);
+  Write8(controller, I8042::kCommand, 0xfe);
+  EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kPowerOff});
 }
 
 }  // namespace

@@ -52,9 +52,9 @@ absl::Status PcDevices::AddPorts() {
                                        options_.console(bytes);
                                      });
   lines_.push_back(*std::move(line));
-  power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, options_.power);
-  reset_ = std::make_unique<ResetPort>(options_.power);
-  keyboard_controller_ = std::make_unique<I8042>(options_.power);
+  power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, switch_);
+  reset_ = std::make_unique<ResetPort>(switch_);
+  keyboard_controller_ = std::make_unique<I8042>(switch_);
   ports_.Attach(kCom1Port, kCom1Ports, serial_.get());
   ports_.Attach(kPm1EventPort, kPm1EventPorts + kPm1ControlPorts, power_.get());
   ports_.Attach(kResetPort, 1, reset_.get());

@@ -142,6 +142,7 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"-h"},
                                                                                     {"help", "run"},
                                                                                     {"run", "--help"},
+                                                                                    {"run", "--help=1"},
                                                                                     {"run", "--guests=x", "--help"},
                                                                                     {"bench", "--help"},
                                                                                     {"bench", "touch", "--help"},

@@ -170,23 +170,23 @@ std::string LimitedTo(absl::string_view flag, ByteCount there_is, ByteCount usab
   return usable == there_is ? "" : absl::StrCat(" (", FormatSize(usable), " by --", flag, ")");
 }
 
-absl::Status CheckDuration(absl::Duration duration) {
-  if (duration == RunOptions::kNoTimeLimit) return absl::OkStatus();
-  const double seconds = absl::ToDoubleSeconds(duration);
+// Times are checked as they were written: a duration makes infinity of what is no number.
+absl::Status CheckSeconds(double seconds) {
   if (seconds > 0 && seconds <= kMaxSeconds) return absl::OkStatus();
   return Bad("--seconds=", seconds, " is out of range: write a number above 0 and up to ", FormatCount(kMaxSeconds),
              " (a year), such as 10");
 }
 
-absl::Status CheckSwap(const RunOptions& options) {
-  if (!options.swap.empty() && options.engine == Engine::kKernel) {
-    return Bad(
-        "--swap is where Quire puts cold memory, and --engine=kernel leaves it to the host: give only one of them");
-  }
-  const double seconds = absl::ToDoubleSeconds(options.swap_retry);
+absl::Status CheckSwapRetry(double seconds) {
   if (seconds >= 0 && seconds <= kMaxSeconds) return absl::OkStatus();
   return Bad("--swap_retry=", seconds, " is out of range: write a number of seconds from 0 to ",
              FormatCount(kMaxSeconds), " (a year), such as 60");
+}
+
+absl::Status CheckSwap(const RunOptions& options) {
+  if (options.swap.empty() || options.engine == Engine::kQuire) return absl::OkStatus();
+  return Bad(
+      "--swap is where Quire puts cold memory, and --engine=kernel leaves it to the host: give only one of them");
 }
 
 absl::Status CheckCompressibility(double ratio) {
@@ -356,12 +356,15 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
     if (!specs.ok()) return specs.status();
     options.swap = *std::move(specs);
   }
-  options.swap_retry = absl::Seconds(absl::GetFlag(FLAGS_swap_retry));
+  const double swap_retry = absl::GetFlag(FLAGS_swap_retry);
+  if (absl::Status s = CheckSwapRetry(swap_retry); !s.ok()) return s;
+  options.swap_retry = absl::Seconds(swap_retry);
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
   options.seed = absl::GetFlag(FLAGS_seed);
   if (const std::optional<double> seconds = absl::GetFlag(FLAGS_seconds)) {
+    if (absl::Status s = CheckSeconds(*seconds); !s.ok()) return s;
     options.duration = absl::Seconds(*seconds);
   } else if (options.pc) {
     options.duration = RunOptions::kNoTimeLimit;
@@ -395,7 +398,6 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckGuestLimits(options); !s.ok()) return s;
   if (absl::Status s = CheckSwap(options); !s.ok()) return s;
-  if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;
   if (absl::Status s = CheckKernel(options); !s.ok()) return s;

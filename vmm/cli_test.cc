@@ -99,6 +99,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"run", "--guests=-4"}, "from 1 to"}, BadInput{{"run", "--vcpus=0"}, "from 1 to"},
         BadInput{{"run", "--memory=0"}, "leaves nothing"}, BadInput{{"run", "--memory=big"}, "write a size"},
         BadInput{{"run", "--memory=4097"}, "not a multiple of the page size"},
+        BadInput{{"run", "--memory=12K"}, "write 64K or more"},
         BadInput{{"run", "--memory=100000G"}, "larger than a guest's address space"},
         BadInput{{"run", "--memory=99999999999999999999G"}, "write a size"},
         BadInput{{"run", "--memory=15T"}, "that this host has"}, BadInput{{"run", "--pool=0"}, "leaves nothing"},

@@ -74,6 +74,7 @@ namespace {
 
 constexpr int kMaxClones = 1024;  // of which each takes threads, a VM, and a number that fits its pages' versions
 constexpr int kMaxGuests = 1024;  // past some hundreds each invalidation costs more than the page it is for
+constexpr ByteCount kLeastMemory = ByteCount::KiB(64);  // the program of the workloads takes a quarter of it
 constexpr int kMaxReclaimThreads = 64;
 constexpr int kMaxSeconds = 365 * 86400;
 constexpr double kMaxCompressibility = 100;  // a page that LZ4 packs better than this is one repeated value
@@ -113,6 +114,9 @@ absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount e
 absl::Status CheckMemory(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status whole = CheckWholePages("memory", options.memory, ByteCount::MiB(256)); !whole.ok()) return whole;
   const std::string spelled = Spelled("memory", options.memory);
+  if (options.memory < kLeastMemory) {
+    return Bad(spelled, " is less than a guest can run in: write ", SizeToFlag(kLeastMemory), " or more");
+  }
   if (!options.pc && options.memory > limits.guest_address_space) {
     return Bad(spelled, " is larger than a guest's address space: write ", SizeToFlag(limits.guest_address_space),
                " or less");
@@ -394,13 +398,13 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckCount("reclaim_threads", options.reclaim_threads, kMaxReclaimThreads, "2"); !s.ok()) {
     return s;
   }
+  if (absl::Status s = CheckKernel(options); !s.ok()) return s;  // whose machine has limits of its own to memory
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckGuestLimits(options); !s.ok()) return s;
   if (absl::Status s = CheckSwap(options); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;
-  if (absl::Status s = CheckKernel(options); !s.ok()) return s;
   return options.has_workload() ? limits.check_workload(options.workload) : absl::OkStatus();
 }
 

@@ -189,6 +189,10 @@ TEST(OptionsTest, CountsOutOfRange) {
 
 TEST(OptionsTest, BadMemory) {
   EXPECT_EQ(Error({"--memory=0"}), "--memory=0 leaves nothing to run in: write a size such as 256M");
+  EXPECT_EQ(Error({"--memory=12K"}), "--memory=12K is less than a guest can run in: write 64K or more");
+  EXPECT_TRUE(Options({"--memory=64K", "--pool=16M"}).ok());
+  EXPECT_THAT(Error({"--memory=12K", "--kernel=/k"}),
+              StartsWith("--memory=12K is not what a PC can have: write 2M to"));
   EXPECT_EQ(Error({"--memory=10000000"}),
             "--memory=10000000 is not a multiple of the page size, 4096 bytes: the nearest size above is 9768K");
   EXPECT_EQ(Error({"--memory=64G"}), "--memory=64G is larger than a guest's address space: write 32G or less");

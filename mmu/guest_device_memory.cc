@@ -63,25 +63,15 @@ GuestDeviceMemory::GuestDeviceMemory(GuestMemory& memory, GuestRegions regions)
 GuestDeviceMemory::~GuestDeviceMemory() { QUIRE_CHECK(buffers_.value() == 0); }
 
 absl::Status GuestDeviceMemory::Read(Gpa from, absl::Span<std::byte> to) {
-  const absl::StatusOr<MemoryParts> parts = PartsOf(regions_, from, ByteCount::Bytes(to.size()));
-  if (!parts.ok()) return parts.status();
-  for (const MemoryPart& part : *parts) {
-    const size_t size = part.size.in_bytes();
-    if (absl::Status status = iotlb_.Read(part.offset, to.first(size)); !status.ok()) return status;
-    to.remove_prefix(size);
-  }
-  return absl::OkStatus();
+  return ForEachPart(regions_, from, to, [this](const MemoryPart& part, absl::Span<std::byte> bytes) {
+    return iotlb_.Read(part.offset, bytes);
+  });
 }
 
 absl::Status GuestDeviceMemory::Write(Gpa to, absl::Span<const std::byte> from) {
-  const absl::StatusOr<MemoryParts> parts = PartsOf(regions_, to, ByteCount::Bytes(from.size()));
-  if (!parts.ok()) return parts.status();
-  for (const MemoryPart& part : *parts) {
-    const size_t size = part.size.in_bytes();
-    if (absl::Status status = iotlb_.Write(part.offset, from.first(size)); !status.ok()) return status;
-    from.remove_prefix(size);
-  }
-  return absl::OkStatus();
+  return ForEachPart(regions_, to, from, [this](const MemoryPart& part, absl::Span<const std::byte> bytes) {
+    return iotlb_.Write(part.offset, bytes);
+  });
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMemory::Buffer>> GuestDeviceMemory::Wire(Gpa begin, ByteCount size) {

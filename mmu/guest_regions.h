@@ -3,10 +3,13 @@
 #ifndef QUIRE_MMU_GUEST_REGIONS_H_
 #define QUIRE_MMU_GUEST_REGIONS_H_
 
+#include <cstddef>
 #include <vector>
 
 #include "absl/container/inlined_vector.h"
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/units.h"
 
 namespace quire {
@@ -38,6 +41,21 @@ using MemoryParts = absl::InlinedVector<MemoryPart, 2>;
 absl::StatusOr<MemoryParts> PartsOf(const GuestRegions& regions, Gpa begin, ByteCount size);
 // The same of whole pages. InvalidArgument: `begin` is not the beginning of one.
 absl::StatusOr<MemoryParts> PartsOfPages(const GuestRegions& regions, Gpa begin, PageCount size);
+
+// Calls use(part, bytes), in order, for the parts that addresses from `begin` on are, as many as `buffer` has bytes; it
+// is given those bytes that are the part's. Errors: those of PartsOf, before any call; that of a call, which is the
+// last.
+template <class Byte, class Use>
+absl::Status ForEachPart(const GuestRegions& regions, Gpa begin, absl::Span<Byte> buffer, Use use) {
+  const absl::StatusOr<MemoryParts> parts = PartsOf(regions, begin, ByteCount::Bytes(buffer.size()));
+  if (!parts.ok()) return parts.status();
+  for (const MemoryPart& part : *parts) {
+    const size_t size = part.size.in_bytes();
+    if (absl::Status status = use(part, buffer.first(size)); !status.ok()) return status;
+    buffer.remove_prefix(size);
+  }
+  return absl::OkStatus();
+}
 
 }  // namespace quire
 

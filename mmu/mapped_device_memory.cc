@@ -31,23 +31,17 @@ MappedDeviceMemory::MappedDeviceMemory(absl::Span<std::byte> memory, GuestRegion
 }
 
 absl::Status MappedDeviceMemory::Read(Gpa from, absl::Span<std::byte> to) {
-  const absl::StatusOr<MemoryParts> parts = PartsOf(regions_, from, ByteCount::Bytes(to.size()));
-  if (!parts.ok()) return parts.status();
-  for (const MemoryPart& part : *parts) {
-    CopyFromGuest(BytesOf(part).data(), to.first(part.size.in_bytes()));
-    to.remove_prefix(part.size.in_bytes());
-  }
-  return absl::OkStatus();
+  return ForEachPart(regions_, from, to, [this](const MemoryPart& part, absl::Span<std::byte> bytes) {
+    CopyFromGuest(BytesOf(part).data(), bytes);
+    return absl::OkStatus();
+  });
 }
 
 absl::Status MappedDeviceMemory::Write(Gpa to, absl::Span<const std::byte> from) {
-  const absl::StatusOr<MemoryParts> parts = PartsOf(regions_, to, ByteCount::Bytes(from.size()));
-  if (!parts.ok()) return parts.status();
-  for (const MemoryPart& part : *parts) {
-    CopyToGuest(BytesOf(part).data(), from.first(part.size.in_bytes()));
-    from.remove_prefix(part.size.in_bytes());
-  }
-  return absl::OkStatus();
+  return ForEachPart(regions_, to, from, [this](const MemoryPart& part, absl::Span<const std::byte> bytes) {
+    CopyToGuest(BytesOf(part).data(), bytes);
+    return absl::OkStatus();
+  });
 }
 
 absl::StatusOr<std::unique_ptr<DeviceMemory::Buffer>> MappedDeviceMemory::Wire(Gpa begin, ByteCount size) {

@@ -371,11 +371,15 @@ absl::StatusOr<ControlRequest> RequestOfFlags(ControlRequest::Command command) {
       .command = command, .guest = guest, .gfn = absl::GetFlag(FLAGS_gfn), .frame = absl::GetFlag(FLAGS_frame)};
 }
 
+absl::StatusOr<ControlRequest> RequestToGuest(ControlRequest::Command command) {
+  absl::StatusOr<ControlRequest> request = RequestOfFlags(command);
+  if (!request.ok() || !request->guest.empty()) return request;
+  return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
+}
+
 absl::StatusOr<ControlRequest> ExplainRequest() {
-  absl::StatusOr<ControlRequest> request = RequestOfFlags(ControlRequest::Command::kExplain);
+  absl::StatusOr<ControlRequest> request = RequestToGuest(ControlRequest::Command::kExplain);
   if (!request.ok()) return request;
-  if (request->guest.empty())
-    return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
   if (!request->gfn) return absl::InvalidArgumentError("no page is named: write --gfn=4711, or another's number");
   return request;
 }
@@ -473,10 +477,8 @@ std::string BalloonHelp() {
 }
 
 absl::StatusOr<ControlRequest> BalloonRequest() {
-  absl::StatusOr<ControlRequest> request = RequestOfFlags(ControlRequest::Command::kBalloon);
+  absl::StatusOr<ControlRequest> request = RequestToGuest(ControlRequest::Command::kBalloon);
   if (!request.ok()) return request;
-  if (request->guest.empty())
-    return absl::InvalidArgumentError("no guest is named: write --guest=0, or another's number");
   if (const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size)) request->bytes = size->in_bytes();
   return request;
 }

@@ -1,7 +1,6 @@
 #include "vmm/console_file.h"
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
@@ -9,6 +8,7 @@
 #include "absl/memory/memory.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "vmm/files.h"
 
 namespace quire {
 
@@ -21,13 +21,6 @@ absl::StatusOr<std::unique_ptr<ConsoleFile>> ConsoleFile::Create(const std::stri
   return absl::WrapUnique(new ConsoleFile(std::move(fd)));
 }
 
-void ConsoleFile::Write(absl::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(fd_.get(), bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-}
+void ConsoleFile::Write(absl::string_view bytes) { (void)WriteAll(fd_.get(), bytes); }
 
 }  // namespace quire

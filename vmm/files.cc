@@ -58,15 +58,6 @@ int OpenBeside(const std::string& path, std::string* name) {
   return fd;
 }
 
-bool WriteAll(int fd, absl::string_view contents) {
-  while (!contents.empty()) {
-    const ssize_t written = write(fd, contents.data(), contents.size());
-    if (written < 0 && errno != EINTR) return false;
-    if (written > 0) contents.remove_prefix(static_cast<size_t>(written));
-  }
-  return true;
-}
-
 bool WriteInPlace(const std::string& path, absl::string_view contents) {
   const int fd = path == "-" ? dup(STDOUT_FILENO) : open(path.c_str(), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return false;
@@ -148,6 +139,15 @@ absl::Status WriteWhole(const std::string& path, absl::string_view contents) {
   return absl::UnavailableError(absl::StrCat("the report could not be written to ",
                                              path == "-" ? "standard output" : path, " (", Reason(errno),
                                              "): make room there, or name another file with --json"));
+}
+
+bool WriteAll(int fd, absl::string_view contents) {
+  while (!contents.empty()) {
+    const ssize_t written = write(fd, contents.data(), contents.size());
+    if (written < 0 && errno != EINTR) return false;
+    if (written > 0) contents.remove_prefix(static_cast<size_t>(written));
+  }
+  return true;
 }
 
 }  // namespace quire

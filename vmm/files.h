@@ -26,6 +26,9 @@ absl::Status CheckWritable(absl::string_view flag, const std::string& path);
 // a report; a device or pipe is written to as it is. Errors: Unavailable.
 absl::Status WriteWhole(const std::string& path, absl::string_view contents);
 
+// Writes `contents` to an open file, pipe or terminal. False, and errno says why: the rest of it could not be written.
+bool WriteAll(int fd, absl::string_view contents);
+
 }  // namespace quire
 
 #endif  // QUIRE_VMM_FILES_H_

@@ -98,8 +98,9 @@ absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string
 
 bool WantsHelp(absl::Span<const absl::string_view> args) {
   for (absl::string_view arg : args) {
-    if (arg == "--help" || arg == "-help" || arg == "-h") return true;
     if (arg == "--") return false;
+    const std::optional<Argument> argument = SplitFlag(arg);
+    if (argument && (argument->name == "help" || argument->name == "h")) return true;
   }
   return false;
 }

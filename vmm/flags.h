@@ -35,7 +35,7 @@ struct FlagGroup {
 absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string_view> args,
                         const std::vector<FlagGroup>& groups);
 
-// Whether the user asks for help: --help, -help or -h anywhere before "--".
+// Whether the user asks for help: --help or -h, with one dash or two and whatever value, anywhere before "--".
 bool WantsHelp(absl::Span<const absl::string_view> args);
 
 // The groups with their flags, what each does and its default, in lines of at most 100 columns.

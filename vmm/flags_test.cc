@@ -92,6 +92,9 @@ TEST_F(FlagsTest, ABadArgumentDoesNotEndTheProcess) { EXPECT_FALSE(Parse({"--non
 TEST(WantsHelpTest, SeesHelpBeforeTheEndOfFlags) {
   EXPECT_TRUE(WantsHelp({"--apples=1", "--help"}));
   EXPECT_TRUE(WantsHelp({"-h"}));
+  EXPECT_TRUE(WantsHelp({"-help"}));
+  EXPECT_TRUE(WantsHelp({"--help=1"}));
+  EXPECT_FALSE(WantsHelp({"--helpful=1"}));
   EXPECT_FALSE(WantsHelp({"--apples=1"}));
   EXPECT_FALSE(WantsHelp({"--", "--help"}));
 }

@@ -74,6 +74,7 @@ namespace {
 
 constexpr int kMaxClones = 1024;  // of which each takes threads, a VM, and a number that fits its pages' versions
 constexpr int kMaxGuests = 1024;  // past some hundreds each invalidation costs more than the page it is for
+constexpr ByteCount kLeastMemory = ByteCount::KiB(64);  // the program of the workloads takes a quarter of it
 constexpr int kMaxReclaimThreads = 64;
 constexpr int kMaxSeconds = 365 * 86400;
 constexpr double kMaxCompressibility = 100;  // a page that LZ4 packs better than this is one repeated value
@@ -113,6 +114,9 @@ absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount e
 absl::Status CheckMemory(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status whole = CheckWholePages("memory", options.memory, ByteCount::MiB(256)); !whole.ok()) return whole;
   const std::string spelled = Spelled("memory", options.memory);
+  if (options.memory < kLeastMemory) {
+    return Bad(spelled, " is less than a guest can run in: write ", SizeToFlag(kLeastMemory), " or more");
+  }
   if (!options.pc && options.memory > limits.guest_address_space) {
     return Bad(spelled, " is larger than a guest's address space: write ", SizeToFlag(limits.guest_address_space),
                " or less");
@@ -170,23 +174,23 @@ std::string LimitedTo(absl::string_view flag, ByteCount there_is, ByteCount usab
   return usable == there_is ? "" : absl::StrCat(" (", FormatSize(usable), " by --", flag, ")");
 }
 
-absl::Status CheckDuration(absl::Duration duration) {
-  if (duration == RunOptions::kNoTimeLimit) return absl::OkStatus();
-  const double seconds = absl::ToDoubleSeconds(duration);
+// Times are checked as they were written: a duration makes infinity of what is no number.
+absl::Status CheckSeconds(double seconds) {
   if (seconds > 0 && seconds <= kMaxSeconds) return absl::OkStatus();
   return Bad("--seconds=", seconds, " is out of range: write a number above 0 and up to ", FormatCount(kMaxSeconds),
              " (a year), such as 10");
 }
 
-absl::Status CheckSwap(const RunOptions& options) {
-  if (!options.swap.empty() && options.engine == Engine::kKernel) {
-    return Bad(
-        "--swap is where Quire puts cold memory, and --engine=kernel leaves it to the host: give only one of them");
-  }
-  const double seconds = absl::ToDoubleSeconds(options.swap_retry);
+absl::Status CheckSwapRetry(double seconds) {
   if (seconds >= 0 && seconds <= kMaxSeconds) return absl::OkStatus();
   return Bad("--swap_retry=", seconds, " is out of range: write a number of seconds from 0 to ",
              FormatCount(kMaxSeconds), " (a year), such as 60");
+}
+
+absl::Status CheckSwap(const RunOptions& options) {
+  if (options.swap.empty() || options.engine == Engine::kQuire) return absl::OkStatus();
+  return Bad(
+      "--swap is where Quire puts cold memory, and --engine=kernel leaves it to the host: give only one of them");
 }
 
 absl::Status CheckCompressibility(double ratio) {
@@ -356,12 +360,15 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
     if (!specs.ok()) return specs.status();
     options.swap = *std::move(specs);
   }
-  options.swap_retry = absl::Seconds(absl::GetFlag(FLAGS_swap_retry));
+  const double swap_retry = absl::GetFlag(FLAGS_swap_retry);
+  if (absl::Status s = CheckSwapRetry(swap_retry); !s.ok()) return s;
+  options.swap_retry = absl::Seconds(swap_retry);
   options.payload = absl::GetFlag(FLAGS_payload);
   options.content = absl::GetFlag(FLAGS_content);
   options.compressibility = absl::GetFlag(FLAGS_compressibility);
   options.seed = absl::GetFlag(FLAGS_seed);
   if (const std::optional<double> seconds = absl::GetFlag(FLAGS_seconds)) {
+    if (absl::Status s = CheckSeconds(*seconds); !s.ok()) return s;
     options.duration = absl::Seconds(*seconds);
   } else if (options.pc) {
     options.duration = RunOptions::kNoTimeLimit;
@@ -391,14 +398,13 @@ absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
   if (absl::Status s = CheckCount("reclaim_threads", options.reclaim_threads, kMaxReclaimThreads, "2"); !s.ok()) {
     return s;
   }
+  if (absl::Status s = CheckKernel(options); !s.ok()) return s;  // whose machine has limits of its own to memory
   if (absl::Status s = CheckMemory(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckPool(options, limits); !s.ok()) return s;
   if (absl::Status s = CheckGuestLimits(options); !s.ok()) return s;
   if (absl::Status s = CheckSwap(options); !s.ok()) return s;
-  if (absl::Status s = CheckDuration(options.duration); !s.ok()) return s;
   if (absl::Status s = CheckCompressibility(options.compressibility); !s.ok()) return s;
   if (absl::Status s = CheckPayload(options); !s.ok()) return s;
-  if (absl::Status s = CheckKernel(options); !s.ok()) return s;
   return options.has_workload() ? limits.check_workload(options.workload) : absl::OkStatus();
 }
 

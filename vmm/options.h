@@ -101,7 +101,7 @@ struct RunLimits {
 const std::vector<FlagGroup>& RunFlags();
 
 // The options as the flags have them. The pool defaults to half of the guests' memory, rounded up to a whole page.
-// Errors: InvalidArgument where flags exclude each other.
+// Errors: InvalidArgument where flags exclude each other, or have a value that no option can hold.
 absl::StatusOr<RunOptions> RunOptionsFromFlags();
 
 // Every message says what is wrong and what would be right, in one sentence without a full stop.

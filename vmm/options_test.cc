@@ -18,6 +18,7 @@ namespace quire {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 RunLimits Limits() {
   return {.host_memory = ByteCount::GiB(16),
@@ -188,6 +189,10 @@ TEST(OptionsTest, CountsOutOfRange) {
 
 TEST(OptionsTest, BadMemory) {
   EXPECT_EQ(Error({"--memory=0"}), "--memory=0 leaves nothing to run in: write a size such as 256M");
+  EXPECT_EQ(Error({"--memory=12K"}), "--memory=12K is less than a guest can run in: write 64K or more");
+  EXPECT_TRUE(Options({"--memory=64K", "--pool=16M"}).ok());
+  EXPECT_THAT(Error({"--memory=12K", "--kernel=/k"}),
+              StartsWith("--memory=12K is not what a PC can have: write 2M to"));
   EXPECT_EQ(Error({"--memory=10000000"}),
             "--memory=10000000 is not a multiple of the page size, 4096 bytes: the nearest size above is 9768K");
   EXPECT_EQ(Error({"--memory=64G"}), "--memory=64G is larger than a guest's address space: write 32G or less");
@@ -218,9 +223,13 @@ TEST(OptionsTest, BadPool) {
 TEST(OptionsTest, BadNumbers) {
   EXPECT_EQ(Error({"--seconds=0"}),
             "--seconds=0 is out of range: write a number above 0 and up to 31,536,000 (a year), such as 10");
-  for (const char* seconds : {"--seconds=-1", "--seconds=inf", "--seconds=nan", "--seconds=1e9"}) {
-    EXPECT_TRUE(absl::StrContains(Error({seconds}), "is out of range")) << seconds;
+  // The last is what stands for no limit of time.
+  for (const char* seconds : {"-1", "inf", "-inf", "nan", "1e+09", "3.16224e+09"}) {
+    EXPECT_THAT(Error({absl::StrCat("--seconds=", seconds)}),
+                StartsWith(absl::StrCat("--seconds=", seconds, " is out of range: write a number above 0")));
   }
+  EXPECT_EQ(Error({"--swap_retry=nan"}),
+            "--swap_retry=nan is out of range: write a number of seconds from 0 to 31,536,000 (a year), such as 60");
   EXPECT_EQ(Error({"--compressibility=0.5"}),
             "--compressibility=0.5 is out of range: write a ratio from 1 (incompressible) to 100, such as 3");
   EXPECT_TRUE(absl::StrContains(Error({"--compressibility=nan"}), "is out of range"));

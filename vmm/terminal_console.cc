@@ -9,6 +9,7 @@
 
 #include "absl/memory/memory.h"
 #include "base/thread.h"
+#include "vmm/files.h"
 
 namespace quire {
 namespace {
@@ -44,14 +45,8 @@ TerminalConsole::~TerminalConsole() {
   tcsetattr(in_, TCSADRAIN, &before_);
 }
 
-void TerminalConsole::Write(absl::string_view bytes) {
-  while (!bytes.empty()) {
-    const ssize_t written = write(out_, bytes.data(), bytes.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) return;  // nobody looks any more
-    bytes.remove_prefix(static_cast<size_t>(written));
-  }
-}
+// What a terminal that has gone cannot take is lost.
+void TerminalConsole::Write(absl::string_view bytes) { (void)WriteAll(out_, bytes); }
 
 void TerminalConsole::ReadKeys() {
   SetThreadName("terminal");

@@ -10,7 +10,7 @@
 #define QUIRE_VMM_BOOT_BZ_IMAGE_H_
 
 #include "absl/status/statusor.h"
-#include "vmm/boot/file_view.h"
+#include "base/file_view.h"
 #include "vmm/boot/kernel_image.h"
 
 namespace quire {

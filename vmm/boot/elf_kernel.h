@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/file_view.h"
 #include "base/units.h"
-#include "vmm/boot/file_view.h"
 #include "vmm/boot/kernel_image.h"
 #include "vmm/boot/kernel_segment.h"
 

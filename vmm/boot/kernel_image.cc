@@ -3,9 +3,9 @@
 #include <optional>
 
 #include "absl/status/status.h"
+#include "base/file_view.h"
 #include "vmm/boot/bz_image.h"
 #include "vmm/boot/elf_kernel.h"
-#include "vmm/boot/file_view.h"
 #include "vmm/boot/multiboot.h"
 
 namespace quire {

@@ -7,8 +7,8 @@
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
+#include "base/file_view.h"
 #include "base/units.h"
-#include "vmm/boot/file_view.h"
 
 namespace quire {
 

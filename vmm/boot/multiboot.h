@@ -11,7 +11,7 @@
 #include <optional>
 
 #include "absl/status/statusor.h"
-#include "vmm/boot/file_view.h"
+#include "base/file_view.h"
 #include "vmm/boot/kernel_image.h"
 
 namespace quire {

@@ -68,17 +68,14 @@ inline constexpr uint16_t kCom1Port = 0x3f8;
 inline constexpr uint16_t kCom1Ports = 8;
 inline constexpr uint16_t kPm1EventPort = 0x600;  // status, 2 bytes; enable, 2 bytes
 inline constexpr uint16_t kPm1EventPorts = 4;
-inline constexpr uint16_t kPm1ControlPort = 0x604;
+inline constexpr uint16_t kPm1ControlPort = kPm1EventPort + kPm1EventPorts;  // AcpiPm answers at both
 inline constexpr uint16_t kPm1ControlPorts = 2;
-inline constexpr uint16_t kResetPort = 0xcf9;
-inline constexpr uint8_t kResetValue = 6;
+inline constexpr uint16_t kResetPort = 0xcf9;  // a single one
+inline constexpr uint8_t kResetValue = 6;      // what the FADT says to write there
 
 // Powering off: a write to PM1 control with SLP_EN and this SLP_TYP (ACPI 6.5, 4.8.3.2.1), which \_S5 tells the guest.
 // Not zero, so that a write of little more than SLP_EN does not pass for it.
-inline constexpr uint16_t kSleepTypeOff = 5;
-inline constexpr uint16_t kSleepEnable = 1 << 13;
-inline constexpr int kSleepTypeShift = 10;
-inline constexpr uint16_t kSleepTypeMask = 7 << kSleepTypeShift;
+inline constexpr uint8_t kSleepTypeOff = 5;
 
 // virtio-mmio devices.
 inline constexpr int kMaxVirtioDevices = 8;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "vmm/boot/pc_layout.h"
+
 namespace quire {
 namespace {
 
@@ -16,9 +18,10 @@ constexpr int kSleepTypeShift = 10 - 8;
 constexpr uint8_t kSleepType = 7 << kSleepTypeShift;
 constexpr uint8_t kSleepEnable = 1 << (13 - 8);
 
-constexpr uint8_t kResetCpu = 1 << 2;      // of the reset register
+constexpr uint8_t kResetCpu = 1 << 2;      // of the reset register, the only bit that does anything
 constexpr uint8_t kPulseResetLine = 0xfe;  // of the keyboard controller
 constexpr uint8_t kNothing = 0;            // no key, and ready for a command
+static_assert((kResetValue & kResetCpu) != 0);
 
 }  // namespace
 
@@ -64,7 +67,7 @@ bool AcpiPm::WriteByte(uint64_t port, uint8_t value) {
       return false;
     case kControlHigh:
       control_ = value & kSleepType;  // the bit that does it reads as zero
-      return (value & kSleepEnable) != 0 && control_ == kSoftOff << kSleepTypeShift;
+      return (value & kSleepEnable) != 0 && control_ == kSleepTypeOff << kSleepTypeShift;
     default:
       return false;
   }

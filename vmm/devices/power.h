@@ -22,7 +22,8 @@ namespace quire {
 
 enum class PowerEvent { kPowerOff, kReset };
 
-// Reports one event, the first; a guest may repeat itself, and its vCPUs may contradict each other. Thread safe.
+// The devices that can end a machine share one, which outlives them. It reports one event, the first; a guest may
+// repeat itself, and its vCPUs may contradict each other. Thread safe.
 class PowerSwitch {
  public:
   explicit PowerSwitch(std::function<void(PowerEvent)> report) : report_(std::move(report)) {}
@@ -36,17 +37,13 @@ class PowerSwitch {
 };
 
 // The PM1a event and control blocks, one after the other. The guest is in ACPI mode from the start (SCI_EN), has a
-// power button and no other event, and knows one sleeping state: S5, off, of type 5.
+// power button and no other event, and knows one sleeping state: S5, off, of type kSleepTypeOff.
 // Thread safe. Its lock is a leaf.
 class AcpiPm : public BusDevice {
  public:
-  static constexpr uint64_t kSize = 6;    // ports
-  static constexpr uint8_t kSoftOff = 5;  // SLP_TYP of S5, as \_S5 in the DSDT must say
-
   // `set_sci` sets the line of the system control interrupt, which is up while an event is there and enabled. It may be
   // told again what it is. Called on the caller's thread, without the lock.
-  AcpiPm(std::function<void(bool)> set_sci, std::function<void(PowerEvent)> report)
-      : set_sci_(std::move(set_sci)), power_(std::move(report)) {}
+  AcpiPm(std::function<void(bool)> set_sci, PowerSwitch& power) : set_sci_(std::move(set_sci)), power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
@@ -61,7 +58,7 @@ class AcpiPm : public BusDevice {
   bool Sci() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { return (status_ & enable_) != 0; }
 
   const std::function<void(bool)> set_sci_;
-  PowerSwitch power_;
+  PowerSwitch& power_;
   mutable absl::Mutex lock_;
   // The second bytes of the registers; nothing is in the first ones but SCI_EN, which never changes.
   uint8_t status_ ABSL_GUARDED_BY(lock_) = 0;
@@ -72,16 +69,13 @@ class AcpiPm : public BusDevice {
 // Thread safe.
 class ResetPort : public BusDevice {
  public:
-  static constexpr uint64_t kSize = 1;  // port
-  static constexpr uint8_t kReset = 6;  // what the FADT says to write; bit 2 alone decides
-
-  explicit ResetPort(std::function<void(PowerEvent)> report) : power_(std::move(report)) {}
+  explicit ResetPort(PowerSwitch& power) : power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
 
  private:
-  PowerSwitch power_;
+  PowerSwitch& power_;
   std::atomic<uint8_t> value_ = 0;  // the kind of reset that is to come, which changes nothing
 };
 
@@ -94,13 +88,13 @@ class I8042 : public BusDevice {
   static constexpr uint64_t kData = 0;
   static constexpr uint64_t kCommand = 4;
 
-  explicit I8042(std::function<void(PowerEvent)> report) : power_(std::move(report)) {}
+  explicit I8042(PowerSwitch& power) : power_(power) {}
 
   void Read(uint64_t offset, absl::Span<std::byte> data) override;
   void Write(uint64_t offset, absl::Span<const std::byte> data) override;
 
  private:
-  PowerSwitch power_;
+  PowerSwitch& power_;
 };
 
 }  // namespace quire

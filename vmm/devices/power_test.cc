@@ -2,11 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "absl/types/span.h"
 #include "gtest/gtest.h"
+#include "vmm/boot/pc_layout.h"
 #include "vmm/devices/bus.h"
 
 namespace quire {
@@ -30,12 +30,10 @@ void Write8(BusDevice& device, uint64_t offset, uint8_t value) {
 }
 
 struct PowerTest : testing::Test {
-  std::function<void(PowerEvent)> Recording() {
-    return [this](PowerEvent event) { events.push_back(event); };
-  }
   bool sci = false;
   std::vector<PowerEvent> events;
-  AcpiPm pm{[this](bool up) { sci = up; }, Recording()};
+  PowerSwitch power{[this](PowerEvent event) { events.push_back(event); }};
+  AcpiPm pm{[this](bool up) { sci = up; }, power};
 };
 
 TEST_F(PowerTest, IsInAcpiModeFromTheStart) {
@@ -45,18 +43,18 @@ TEST_F(PowerTest, IsInAcpiModeFromTheStart) {
 }
 
 TEST_F(PowerTest, TurnsOffOnce) {
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10);
+  Write16(pm, kControl, kSleepTypeOff << 10);
   EXPECT_TRUE(events.empty()) << "not before it is enabled";
-  EXPECT_EQ(Read16(pm, kControl), AcpiPm::kSoftOff << 10 | 1);
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10 | kSleepEnable);
-  Write16(pm, kControl, AcpiPm::kSoftOff << 10 | kSleepEnable);
+  EXPECT_EQ(Read16(pm, kControl), kSleepTypeOff << 10 | 1);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kPowerOff});
   EXPECT_EQ(Read16(pm, kControl) & kSleepEnable, 0);
 }
 
 TEST_F(PowerTest, KnowsNoOtherSleep) {
   for (uint16_t type = 0; type < 8; ++type) {
-    if (type != AcpiPm::kSoftOff) Write16(pm, kControl, static_cast<uint16_t>(type << 10 | kSleepEnable));
+    if (type != kSleepTypeOff) Write16(pm, kControl, static_cast<uint16_t>(type << 10 | kSleepEnable));
   }
   EXPECT_TRUE(events.empty());
 }
@@ -82,16 +80,16 @@ TEST_F(PowerTest, ReportsAnEarlyPressWhenTheGuestEnablesTheEvent) {
 }
 
 TEST_F(PowerTest, ResetsByTheResetRegister) {
-  ResetPort port(Recording());
+  ResetPort port(power);
   Write8(port, 0, 2);
   EXPECT_TRUE(events.empty()) << "that only says which kind";
-  Write8(port, 0, ResetPort::kReset);
-  Write8(port, 0, ResetPort::kReset);
+  Write8(port, 0, kResetValue);
+  Write8(port, 0, kResetValue);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kReset});
 }
 
 TEST_F(PowerTest, ResetsByTheKeyboardController) {
-  I8042 controller(Recording());
+  I8042 controller(power);
   Write8(controller, I8042::kData, 0xfe);
   Write8(controller, I8042::kCommand, 0xaa);
   EXPECT_TRUE(events.empty());
@@ -100,6 +98,15 @@ TEST_F(PowerTest, ResetsByTheKeyboardController) {
   EXPECT_EQ(status, std::byte{0});
   Write8(controller, I8042::kCommand, 0xfe);
   EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kReset});
+}
+
+TEST_F(PowerTest, OfEventsThatContradictEachOtherTheFirstCounts) {
+  ResetPort port(power);
+  I8042 controller(power);
+  Write16(pm, kControl, kSleepTypeOff << 10 | kSleepEnable);
+  Write8(port, 0, kResetValue);
+  Write8(controller, I8042::kCommand, 0xfe);
+  EXPECT_EQ(events, std::vector<PowerEvent>{PowerEvent::kPowerOff});
 }
 
 }  // namespace

@@ -25,8 +25,6 @@ namespace quire {
 // Thread safe. Its lock is a leaf: the functions it was made with are called without it, on the caller's thread.
 class Serial : public BusDevice {
  public:
-  static constexpr uint64_t kSize = 8;  // ports
-
   // `interrupt` makes one edge on the port's line. `output` gets what the guest has sent, in order as long as the guest
   // lets one vCPU at a time send.
   Serial(std::function<void()> interrupt, std::function<void(absl::string_view)> output);

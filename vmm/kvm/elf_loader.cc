@@ -3,14 +3,13 @@
 #include <elf.h>
 
 #include <algorithm>
-#include <cstring>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "base/file_view.h"
 #include "workloads/guest_abi.h"
 
 namespace quire {
@@ -18,30 +17,14 @@ namespace {
 
 constexpr absl::string_view kHowToLink = "link it with -nostdlib -static -no-pie";
 
-// One parse: the file, its name for errors, and what has been found so far.
+// One parse: the file, and what has been found so far.
 class Parser {
  public:
-  Parser(absl::string_view name, absl::Span<const std::byte> file, ByteCount limit)
-      : name_(name), file_(file), limit_(limit) {}
+  Parser(const FileView& file, ByteCount limit) : file_(file), limit_(limit) {}
 
   absl::StatusOr<ElfImage> Parse() &&;
 
  private:
-  template <class... Args>
-  absl::Status Error(const Args&... args) const {
-    return absl::InvalidArgumentError(absl::StrCat(name_, ": ", args...));
-  }
-
-  // A copy of the record at `offset`, or nothing when the file ends before it does. The file's alignment is unknown.
-  template <class Record>
-  std::optional<Record> ReadAt(uint64_t offset) const {
-    if (!InFile(offset, sizeof(Record))) return std::nullopt;
-    Record record;
-    std::memcpy(&record, file_.data() + offset, sizeof(record));
-    return record;
-  }
-  bool InFile(uint64_t offset, uint64_t size) const { return size <= file_.size() && offset <= file_.size() - size; }
-
   absl::Status CheckIdentity();
   absl::Status CheckHeader();
   absl::Status CheckType();
@@ -51,8 +34,7 @@ class Parser {
   absl::Status CheckSegments();
   absl::Status CheckEntry();
 
-  const absl::string_view name_;
-  const absl::Span<const std::byte> file_;
+  const FileView file_;
   const ByteCount limit_;
   Elf64_Ehdr header_;
   ElfImage image_;
@@ -64,24 +46,24 @@ std::string Range(uint64_t begin, uint64_t end) { return absl::StrFormat("[0x%x,
 
 // Identification bytes come before anything whose meaning depends on them.
 absl::Status Parser::CheckIdentity() {
-  if (file_.size() < SELFMAG || std::memcmp(file_.data(), ELFMAG, SELFMAG) != 0) {
-    return Error("not an ELF file: a guest program is a statically linked ELF64 executable for x86-64");
+  if (!file_.StartsWith({ELFMAG, SELFMAG})) {
+    return file_.Error("not an ELF file: a guest program is a statically linked ELF64 executable for x86-64");
   }
-  if (file_.size() < EI_NIDENT) return Error("truncated: the file ends within its ELF header");
-  const auto identity = [this](int index) { return std::to_integer<int>(file_[index]); };
-  if (identity(EI_CLASS) == ELFCLASS32) return Error("a 32-bit program: compile it with -m64");
-  if (identity(EI_CLASS) != ELFCLASS64) return Error("neither 32-bit nor 64-bit: ELF class ", identity(EI_CLASS));
-  if (identity(EI_DATA) != ELFDATA2LSB) return Error("not little-endian: a guest program is built for x86-64");
-  if (identity(EI_VERSION) != EV_CURRENT) return Error("ELF version ", identity(EI_VERSION), ", expected 1");
+  if (file_.size() < EI_NIDENT) return file_.Error("truncated: the file ends within its ELF header");
+  const auto identity = [this](int index) { return std::to_integer<int>(file_.bytes()[index]); };
+  if (identity(EI_CLASS) == ELFCLASS32) return file_.Error("a 32-bit program: compile it with -m64");
+  if (identity(EI_CLASS) != ELFCLASS64) return file_.Error("neither 32-bit nor 64-bit: ELF class ", identity(EI_CLASS));
+  if (identity(EI_DATA) != ELFDATA2LSB) return file_.Error("not little-endian: a guest program is built for x86-64");
+  if (identity(EI_VERSION) != EV_CURRENT) return file_.Error("ELF version ", identity(EI_VERSION), ", expected 1");
   return absl::OkStatus();
 }
 
 absl::Status Parser::CheckHeader() {
-  const std::optional<Elf64_Ehdr> header = ReadAt<Elf64_Ehdr>(0);
-  if (!header) return Error("truncated: the file ends within its ELF header");
+  const std::optional<Elf64_Ehdr> header = file_.ReadAt<Elf64_Ehdr>(0);
+  if (!header) return file_.Error("truncated: the file ends within its ELF header");
   header_ = *header;
   if (header_.e_machine != EM_X86_64) {
-    return Error("built for another machine (ELF machine ", header_.e_machine, "): a guest runs x86-64 code");
+    return file_.Error("built for another machine (ELF machine ", header_.e_machine, "): a guest runs x86-64 code");
   }
   return CheckType();
 }
@@ -91,29 +73,30 @@ absl::Status Parser::CheckType() {
     case ET_EXEC:
       return absl::OkStatus();
     case ET_DYN:
-      return Error("a position independent executable or shared library: ", kHowToLink);
+      return file_.Error("a position independent executable or shared library: ", kHowToLink);
     case ET_REL:
-      return Error("an object file, not a program: ", kHowToLink);
+      return file_.Error("an object file, not a program: ", kHowToLink);
     default:
-      return Error("not an executable (ELF type ", header_.e_type, "): ", kHowToLink);
+      return file_.Error("not an executable (ELF type ", header_.e_type, "): ", kHowToLink);
   }
 }
 
 absl::Status Parser::ReadProgramHeaders() {
-  if (header_.e_phnum == 0) return Error("has no program headers, so nothing to load: ", kHowToLink);
-  if (header_.e_phnum == PN_XNUM) return Error("has too many program headers");
+  if (header_.e_phnum == 0) return file_.Error("has no program headers, so nothing to load: ", kHowToLink);
+  if (header_.e_phnum == PN_XNUM) return file_.Error("has too many program headers");
   if (header_.e_phentsize != sizeof(Elf64_Phdr)) {
-    return Error("program headers of ", header_.e_phentsize, " bytes, expected ", sizeof(Elf64_Phdr));
+    return file_.Error("program headers of ", header_.e_phentsize, " bytes, expected ", sizeof(Elf64_Phdr));
   }
   const uint64_t table_size = uint64_t{header_.e_phnum} * sizeof(Elf64_Phdr);
-  if (!InFile(header_.e_phoff, table_size)) {
-    return Error("truncated: program headers at offset ", header_.e_phoff, " in a file of ", file_.size(), " bytes");
+  if (!file_.Holds(header_.e_phoff, table_size)) {
+    return file_.Error("truncated: program headers at offset ", header_.e_phoff, " in a file of ", file_.size(),
+                       " bytes");
   }
   for (int i = 0; i < header_.e_phnum; ++i) {
-    const Elf64_Phdr header = *ReadAt<Elf64_Phdr>(header_.e_phoff + i * sizeof(Elf64_Phdr));
+    const Elf64_Phdr header = *file_.ReadAt<Elf64_Phdr>(header_.e_phoff + i * sizeof(Elf64_Phdr));
     if (absl::Status status = ReadProgramHeader(header); !status.ok()) return status;
   }
-  if (image_.segments.empty()) return Error("has no segment to load: ", kHowToLink);
+  if (image_.segments.empty()) return file_.Error("has no segment to load: ", kHowToLink);
   return absl::OkStatus();
 }
 
@@ -123,10 +106,11 @@ absl::Status Parser::ReadProgramHeader(const Elf64_Phdr& header) {
       return AddSegment(header);
     case PT_INTERP:
     case PT_DYNAMIC:
-      return Error("a dynamically linked program, and a guest has no dynamic linker: ", kHowToLink);
+      return file_.Error("a dynamically linked program, and a guest has no dynamic linker: ", kHowToLink);
     case PT_TLS:
-      return Error("uses thread-local storage, which nobody sets up in a guest: compile it with -ffreestanding and ",
-                   kHowToLink);
+      return file_.Error(
+          "uses thread-local storage, which nobody sets up in a guest: compile it with -ffreestanding and ",
+          kHowToLink);
     default:
       return absl::OkStatus();  // notes, stack flags, unwind tables: nothing that loading needs
   }
@@ -134,23 +118,23 @@ absl::Status Parser::ReadProgramHeader(const Elf64_Phdr& header) {
 
 absl::Status Parser::AddSegment(const Elf64_Phdr& header) {
   if (header.p_filesz > header.p_memsz) {
-    return Error("malformed: the segment at ", Hex(header.p_vaddr), " has ", header.p_filesz,
-                 " bytes in the file but takes only ", header.p_memsz);
+    return file_.Error("malformed: the segment at ", Hex(header.p_vaddr), " has ", header.p_filesz,
+                       " bytes in the file but takes only ", header.p_memsz);
   }
   if (header.p_memsz == 0) return absl::OkStatus();
-  if (!InFile(header.p_offset, header.p_filesz)) {
-    return Error("truncated: the segment at ", Hex(header.p_vaddr), " lies beyond the end of the file");
+  if (!file_.Holds(header.p_offset, header.p_filesz)) {
+    return file_.Error("truncated: the segment at ", Hex(header.p_vaddr), " lies beyond the end of the file");
   }
   if (header.p_vaddr < QUIRE_IMAGE_BEGIN || header.p_vaddr >= QUIRE_IMAGE_END ||
       header.p_memsz > QUIRE_IMAGE_END - header.p_vaddr) {
-    return Error("the segment of ", header.p_memsz, " bytes at ", Hex(header.p_vaddr), " is outside ",
-                 Range(QUIRE_IMAGE_BEGIN, QUIRE_IMAGE_END),
-                 ", where a guest program may lie: link it with -Wl,-Ttext-segment=", Hex(QUIRE_IMAGE_BEGIN),
-                 " or make it smaller");
+    return file_.Error("the segment of ", header.p_memsz, " bytes at ", Hex(header.p_vaddr), " is outside ",
+                       Range(QUIRE_IMAGE_BEGIN, QUIRE_IMAGE_END),
+                       ", where a guest program may lie: link it with -Wl,-Ttext-segment=", Hex(QUIRE_IMAGE_BEGIN),
+                       " or make it smaller");
   }
   image_.segments.push_back({.address = Gva(header.p_vaddr),
                              .size = ByteCount::Bytes(header.p_memsz),
-                             .content = file_.subspan(header.p_offset, header.p_filesz),
+                             .content = file_.Part(header.p_offset, header.p_filesz),
                              .writable = (header.p_flags & PF_W) != 0,
                              .executable = (header.p_flags & PF_X) != 0});
   return absl::OkStatus();
@@ -163,13 +147,13 @@ absl::Status Parser::CheckSegments() {
   for (size_t i = 1; i < segments.size(); ++i) {
     const ElfSegment &a = segments[i - 1], &b = segments[i];
     if (b.address.value() < a.end()) {
-      return Error("malformed: the segments ", Range(a.address.value(), a.end()), " and ",
-                   Range(b.address.value(), b.end()), " overlap");
+      return file_.Error("malformed: the segments ", Range(a.address.value(), a.end()), " and ",
+                         Range(b.address.value(), b.end()), " overlap");
     }
   }
   if (image_.pages().bytes() > limit_) {
-    return Error("takes ", image_.pages().in_bytes(), " bytes of memory, more than the guest's ", limit_.in_bytes(),
-                 ": make the program smaller or raise --memory");
+    return file_.Error("takes ", image_.pages().in_bytes(), " bytes of memory, more than the guest's ",
+                       limit_.in_bytes(), ": make the program smaller or raise --memory");
   }
   return absl::OkStatus();
 }
@@ -178,11 +162,14 @@ absl::Status Parser::CheckEntry() {
   const Gva entry(header_.e_entry);
   for (const ElfSegment& segment : image_.segments) {
     if (entry < segment.address || entry.value() >= segment.end()) continue;
-    if (!segment.executable) return Error("the entry point ", Hex(entry.value()), " is in a segment without code");
+    if (!segment.executable) {
+      return file_.Error("the entry point ", Hex(entry.value()), " is in a segment without code");
+    }
     image_.entry = entry;
     return absl::OkStatus();
   }
-  return Error("the entry point ", Hex(entry.value()), " is outside every segment: define _start or link with -e");
+  return file_.Error("the entry point ", Hex(entry.value()),
+                     " is outside every segment: define _start or link with -e");
 }
 
 absl::StatusOr<ElfImage> Parser::Parse() && {
@@ -208,7 +195,7 @@ PageCount ElfImage::pages() const {
 }
 
 absl::StatusOr<ElfImage> ParseElf(absl::string_view name, absl::Span<const std::byte> file, ByteCount limit) {
-  return Parser(name, file, limit).Parse();
+  return Parser(FileView(name, file), limit).Parse();
 }
 
 }  // namespace quire

@@ -2,6 +2,7 @@
 #ifndef QUIRE_VMM_KVM_INTERRUPT_LINE_H_
 #define QUIRE_VMM_KVM_INTERRUPT_LINE_H_
 
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -15,14 +16,14 @@ class InterruptLine {
  public:
   // Line `gsi` (global system interrupt: ISA's numbers, then the I/O APIC's) of `vm`, which has its chips.
   // Errors: those of KvmCallError.
-  static absl::StatusOr<InterruptLine> Create(const KvmVm& vm, int gsi);
+  static absl::StatusOr<std::unique_ptr<InterruptLine>> Create(const KvmVm& vm, int gsi);
 
   void Raise() const;
 
  private:
   explicit InterruptLine(UniqueFd event) : event_(std::move(event)) {}
 
-  UniqueFd event_;  // an irqfd: what is written to it reaches the controller without a thread of this process
+  const UniqueFd event_;  // an irqfd: what is written to it reaches the controller without a thread of this process
 };
 
 }  // namespace quire

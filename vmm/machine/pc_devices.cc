@@ -1,7 +1,5 @@
 #include "vmm/machine/pc_devices.h"
 
-#include <algorithm>
-#include <cstddef>
 #include <utility>
 
 #include "absl/memory/memory.h"
@@ -17,12 +15,6 @@ namespace {
 
 constexpr uint16_t kKeyboardData = 0x60;
 constexpr uint16_t kKeyboardCommand = 0x64;
-
-absl::StatusOr<std::unique_ptr<InterruptLine>> MakeLine(const KvmVm& vm, int gsi) {
-  absl::StatusOr<InterruptLine> line = InterruptLine::Create(vm, gsi);
-  if (!line.ok()) return line.status();
-  return std::make_unique<InterruptLine>(*std::move(line));
-}
 
 }  // namespace
 
@@ -52,7 +44,7 @@ absl::StatusOr<std::unique_ptr<PcDevices>> PcDevices::Create(const KvmVm& vm, De
 PcDevices::~PcDevices() { Stop(); }
 
 absl::Status PcDevices::AddPorts() {
-  absl::StatusOr<std::unique_ptr<InterruptLine>> line = MakeLine(vm_, kCom1Gsi);
+  absl::StatusOr<std::unique_ptr<InterruptLine>> line = InterruptLine::Create(vm_, kCom1Gsi);
   if (!line.ok()) return line.status();
   serial_ = std::make_unique<Serial>([raise = line->get()] { raise->Raise(); },
                                      [this](absl::string_view bytes) {
@@ -60,12 +52,12 @@ absl::Status PcDevices::AddPorts() {
                                        options_.console(bytes);
                                      });
   lines_.push_back(*std::move(line));
-  power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, options_.power);
-  reset_ = std::make_unique<ResetPort>(options_.power);
-  keyboard_controller_ = std::make_unique<I8042>(options_.power);
-  ports_.Attach(kCom1Port, Serial::kSize, serial_.get());
-  ports_.Attach(kPm1EventPort, AcpiPm::kSize, power_.get());
-  ports_.Attach(kResetPort, ResetPort::kSize, reset_.get());
+  power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, switch_);
+  reset_ = std::make_unique<ResetPort>(switch_);
+  keyboard_controller_ = std::make_unique<I8042>(switch_);
+  ports_.Attach(kCom1Port, kCom1Ports, serial_.get());
+  ports_.Attach(kPm1EventPort, kPm1EventPorts + kPm1ControlPorts, power_.get());
+  ports_.Attach(kResetPort, 1, reset_.get());
   ports_.Attach(kKeyboardData, 1, keyboard_controller_.get(), I8042::kData);
   ports_.Attach(kKeyboardCommand, 1, keyboard_controller_.get(), I8042::kCommand);
   return absl::OkStatus();
@@ -74,13 +66,13 @@ absl::Status PcDevices::AddPorts() {
 template <class Device>
 absl::StatusOr<Device*> PcDevices::AddVirtio(std::unique_ptr<Device> device) {
   const int number = static_cast<int>(virtio_.size());
-  absl::StatusOr<std::unique_ptr<InterruptLine>> line = MakeLine(vm_, VirtioGsi(number));
+  absl::StatusOr<std::unique_ptr<InterruptLine>> line = InterruptLine::Create(vm_, VirtioGsi(number));
   if (!line.ok()) return line.status();
   Device* const added = device.get();
   virtio_.push_back(
       std::make_unique<MmioTransport>(std::move(device), memory_, [raise = line->get()] { raise->Raise(); }));
   lines_.push_back(*std::move(line));
-  mmio_.Attach(VirtioMmio(number).value(), MmioTransport::kSize, virtio_.back().get());
+  mmio_.Attach(VirtioMmio(number).value(), kVirtioMmioSize.in_bytes(), virtio_.back().get());
   return added;
 }
 
@@ -95,8 +87,8 @@ void PcDevices::Serve(const DeviceAccess& access) {
   const Bus& bus = access.bus == DeviceAccess::Bus::kPort ? ports_ : mmio_;
   if (access.write) {
     (void)bus.Write(access.address, access.data);
-  } else if (!bus.Read(access.address, access.data)) {
-    std::fill(access.data.begin(), access.data.end(), std::byte{0xff});
+  } else {
+    (void)bus.Read(access.address, access.data);
   }
 }
 

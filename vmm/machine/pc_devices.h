@@ -37,7 +37,7 @@ struct PcDeviceOptions {
   ByteCount balloon = {};               // of the guest's memory, that it is asked to give back from the start
   // What the guest writes to its consoles; called on vCPU threads and the console device's.
   std::function<void(absl::string_view)> console = {};
-  // The guest has turned itself off, or reset itself; called on a vCPU's thread.
+  // The guest has turned itself off or reset itself; called once, for what came first, on a vCPU's thread.
   std::function<void(PowerEvent)> power = {};
 };
 
@@ -64,7 +64,7 @@ class PcDevices {
 
  private:
   PcDevices(const KvmVm& vm, DeviceMemory& memory, const PcDeviceOptions& options)
-      : vm_(vm), memory_(memory), options_(options) {}
+      : vm_(vm), memory_(memory), options_(options), switch_(options.power) {}
 
   absl::Status AddPorts();
   absl::Status AddDisk(const DiskOptions& disk);
@@ -75,6 +75,7 @@ class PcDevices {
   const KvmVm& vm_;
   DeviceMemory& memory_;
   const PcDeviceOptions options_;
+  PowerSwitch switch_;
   std::vector<std::unique_ptr<InterruptLine>> lines_;  // whose devices raise them from threads of their own
   std::unique_ptr<Serial> serial_;
   std::unique_ptr<AcpiPm> power_;

@@ -42,14 +42,6 @@ absl::StatusOr<std::unique_ptr<PcMachine>> PcMachine::Create(const KvmSystem& sy
   return machine;
 }
 
-PcMachine::~PcMachine() {
-  // The VM goes before what its memslots point at, and devices before the lines they raise.
-  if (devices_ != nullptr) devices_->Stop();
-  vcpus_.clear();
-  devices_.reset();
-  DropVm();
-}
-
 absl::Status PcMachine::Assemble(const KvmSystem& system, const PcMachineOptions& options) {
   if (absl::Status status = CreateVm(system); !status.ok()) return status;
   if (absl::Status status = vm().AddPcChips(); !status.ok()) return status;

@@ -54,7 +54,6 @@ class PcMachine final : public VmMachine {
   // anonymous memory. `kernel` and `initrd` are needed while it is made, everything else given outlives the machine.
   static absl::StatusOr<std::unique_ptr<PcMachine>> Create(const KvmSystem& system, const PcMachineOptions& options,
                                                            Pool* pool, GuestMemory* memory);
-  ~PcMachine() override;
 
   // The plug is pulled: an operating system has no other way to end soon.
   void RequestStop() override;
@@ -82,6 +81,8 @@ class PcMachine final : public VmMachine {
   const GuestRegions regions_;
   std::atomic<End> end_ = End::kNone;
   std::atomic<bool> off_ = false;  // no vCPU runs any more
+  // Devices go before the memory that they work with, and before the VM whose lines they raise. The VM, VmMachine's,
+  // goes after all of these and before what its memslots point at.
   std::unique_ptr<DeviceMemory> device_memory_;
   std::unique_ptr<PcDevices> devices_;
   std::vector<std::unique_ptr<PcVcpu>> vcpus_;

@@ -17,8 +17,6 @@ constexpr ByteCount kMostStatistics = ByteCount::KiB(1);
 
 static_assert(VIRTIO_BALLOON_PFN_SHIFT == kPageShift);
 
-constexpr uint64_t Bit(int feature) { return uint64_t{1} << feature; }
-
 // The whole pages in a segment, which may begin and end anywhere.
 struct WholePages {
   Gpa begin;
@@ -81,8 +79,9 @@ uint32_t Balloon::id() const { return VIRTIO_ID_BALLOON; }
 // Not MUST_TELL_HOST: what the guest takes out of the balloon it may use at once, for a page that was discarded is a
 // page of zeros.
 uint64_t Balloon::features() const {
-  return Bit(VIRTIO_BALLOON_F_STATS_VQ) | Bit(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) | Bit(VIRTIO_BALLOON_F_FREE_PAGE_HINT) |
-         Bit(VIRTIO_BALLOON_F_PAGE_POISON) | Bit(VIRTIO_BALLOON_F_REPORTING);
+  return FeatureBit(VIRTIO_BALLOON_F_STATS_VQ) | FeatureBit(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
+         FeatureBit(VIRTIO_BALLOON_F_FREE_PAGE_HINT) | FeatureBit(VIRTIO_BALLOON_F_PAGE_POISON) |
+         FeatureBit(VIRTIO_BALLOON_F_REPORTING);
 }
 
 std::vector<uint16_t> Balloon::queue_sizes() const { return std::vector<uint16_t>(kQueues, 128); }
@@ -118,7 +117,7 @@ void Balloon::WriteConfig(uint64_t offset, absl::Span<const std::byte> data) {
   write(poison_, offsetof(virtio_balloon_config, poison_val));
 }
 
-void Balloon::SetFeatures(uint64_t features) { poisons_ = (features & Bit(VIRTIO_BALLOON_F_PAGE_POISON)) != 0; }
+void Balloon::SetFeatures(uint64_t features) { poisons_ = (features & FeatureBit(VIRTIO_BALLOON_F_PAGE_POISON)) != 0; }
 
 void Balloon::Reset() {
   actual_ = 0;
@@ -133,11 +132,7 @@ void Balloon::Reset() {
 
 absl::Status Balloon::Process(int queue, Virtqueue& virtqueue) {
   if (queue == kStatistics) return ProcessStatistics(virtqueue);
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    const Chain& chain = **popped;
+  return virtqueue.ServeAll([this, queue](const Chain& chain) -> absl::StatusOr<ByteCount> {
     absl::Status status;
     if (queue == kHints) {
       status = TakeHint(chain);
@@ -146,9 +141,9 @@ absl::Status Balloon::Process(int queue, Virtqueue& virtqueue) {
     } else {
       status = TakePages(queue, chain);
     }
-    if (status.ok()) status = virtqueue.Push(chain, ByteCount());
     if (!status.ok()) return status;
-  }
+    return ByteCount();
+  });
 }
 
 absl::Status Balloon::TakePages(int queue, const Chain& chain) {

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "mmu/fake_device_memory.h"
 #include "vmm/virtio/one_queue_driver.h"
+#include "vmm/virtio/test_queue.h"
 
 namespace quire {
 namespace {
@@ -50,7 +51,7 @@ class BalloonTest : public ::testing::Test {
     balloon_.SetFeatures(kAll);
   }
 
-  std::vector<OneQueueDriver::Used> Process(int queue) {
+  std::vector<TestQueue::Used> Process(int queue) {
     EXPECT_EQ(balloon_.Process(queue, drivers_[queue].queue()), absl::OkStatus());
     return drivers_[queue].TakeUsed();
   }

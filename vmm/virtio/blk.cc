@@ -7,7 +7,6 @@
 #include <array>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 
@@ -19,32 +18,12 @@ namespace {
 constexpr uint64_t kHeaderSize = sizeof(virtio_blk_outhdr);
 constexpr uint64_t kStatusSize = 1;
 
-constexpr uint64_t Bit(int feature) { return uint64_t{1} << feature; }
-
 absl::Status Refused(absl::string_view why) { return absl::InvalidArgumentError(why); }
 absl::Status Unsupported(absl::string_view what) { return absl::UnimplementedError(what); }
 
 template <class T>
 absl::Status ReadAt(const Chain& chain, uint64_t offset, T& value) {
   return chain.Read(ByteCount::Bytes(offset), absl::MakeSpan(reinterpret_cast<std::byte*>(&value), sizeof value));
-}
-
-// Calls piece(segment) for the bytes from `begin` to `end` of a part of a chain, in pieces of at most `most` bytes.
-template <class Piece>
-absl::Status ForPieces(const std::vector<Segment>& segments, uint64_t begin, uint64_t end, ByteCount most,
-                       Piece piece) {
-  uint64_t at = 0;  // of the segment, in the part
-  for (const Segment& segment : segments) {
-    const uint64_t next = at + segment.size.in_bytes();
-    for (uint64_t from = std::max(at, begin); from < std::min(next, end);) {
-      const uint64_t size = std::min(std::min(next, end) - from, most.in_bytes());
-      const Segment part{.address = segment.address + ByteCount::Bytes(from - at), .size = ByteCount::Bytes(size)};
-      if (absl::Status status = piece(part); !status.ok()) return status;
-      from += size;
-    }
-    at = next;
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -104,9 +83,10 @@ VirtioBlk::VirtioBlk(DiskImage image, DeviceMemory& memory) : image_(std::move(i
 uint32_t VirtioBlk::id() const { return VIRTIO_ID_BLOCK; }
 
 uint64_t VirtioBlk::features() const {
-  const uint64_t always = Bit(VIRTIO_BLK_F_SEG_MAX) | Bit(VIRTIO_BLK_F_BLK_SIZE) | Bit(VIRTIO_BLK_F_FLUSH);
-  if (image_.read_only()) return always | Bit(VIRTIO_BLK_F_RO);
-  return always | Bit(VIRTIO_BLK_F_DISCARD) | Bit(VIRTIO_BLK_F_WRITE_ZEROES);
+  const uint64_t always =
+      FeatureBit(VIRTIO_BLK_F_SEG_MAX) | FeatureBit(VIRTIO_BLK_F_BLK_SIZE) | FeatureBit(VIRTIO_BLK_F_FLUSH);
+  if (image_.read_only()) return always | FeatureBit(VIRTIO_BLK_F_RO);
+  return always | FeatureBit(VIRTIO_BLK_F_DISCARD) | FeatureBit(VIRTIO_BLK_F_WRITE_ZEROES);
 }
 
 void VirtioBlk::ReadConfig(uint64_t offset, absl::Span<std::byte> data) {
@@ -126,11 +106,7 @@ void VirtioBlk::ReadConfig(uint64_t offset, absl::Span<std::byte> data) {
 }
 
 absl::Status VirtioBlk::Process(int, Virtqueue& virtqueue) {
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    const Chain& chain = **popped;
+  return virtqueue.ServeAll([this](const Chain& chain) -> absl::StatusOr<ByteCount> {
     if (chain.writable_size() == ByteCount()) return Refused("a disk request has no place for its status");
     counters_.requests.Add();
     const absl::Status served = Count(Serve(chain));
@@ -138,10 +114,10 @@ absl::Status VirtioBlk::Process(int, Virtqueue& virtqueue) {
                            : absl::IsUnimplemented(served) ? VIRTIO_BLK_S_UNSUPP
                                                            : VIRTIO_BLK_S_IOERR;
     const std::byte status[] = {static_cast<std::byte>(answer)};
-    absl::Status written = chain.Write(chain.writable_size() - ByteCount::Bytes(kStatusSize), status);
-    if (written.ok()) written = virtqueue.Push(chain, chain.writable_size());
+    const absl::Status written = chain.Write(chain.writable_size() - ByteCount::Bytes(kStatusSize), status);
     if (!written.ok()) return written;
-  }
+    return chain.writable_size();
+  });
 }
 
 absl::Status VirtioBlk::Count(const absl::Status& status) {
@@ -185,9 +161,9 @@ bool VirtioBlk::Holds(uint64_t sector, uint64_t sectors) const {
 absl::Status VirtioBlk::Transfer(const Chain& chain, uint64_t sector, Direction direction) {
   const bool reads = direction == Direction::kFromFile;
   const std::vector<Segment>& segments = reads ? chain.writable() : chain.readable();
-  const uint64_t begin = reads ? 0 : kHeaderSize;
-  const uint64_t end = reads ? chain.writable_size().in_bytes() - kStatusSize : chain.readable_size().in_bytes();
-  const uint64_t size = end - begin;  // the header has been read: end is not below begin
+  const ByteCount begin = ByteCount::Bytes(reads ? 0 : kHeaderSize);
+  const ByteCount end = reads ? chain.writable_size() - ByteCount::Bytes(kStatusSize) : chain.readable_size();
+  const uint64_t size = (end - begin).in_bytes();  // the header has been read: end is not below begin
   if (size % DiskImage::kSectorSize != 0) return Refused("a disk request is not for whole sectors");
   if (!Holds(sector, size / DiskImage::kSectorSize)) return Refused("a disk request is for sectors beyond the end");
   Batch batch(*this, ByteCount::Bytes(sector * DiskImage::kSectorSize), direction);
@@ -199,7 +175,7 @@ absl::Status VirtioBlk::Transfer(const Chain& chain, uint64_t sector, Direction 
 
 absl::Status VirtioBlk::Copy(Segment segment, ByteCount offset, Direction direction) {
   std::array<std::byte, 16 << 10> buffer;
-  return ForPieces({segment}, 0, segment.size.in_bytes(), ByteCount::Bytes(buffer.size()), [&](Segment piece) {
+  return ForPieces({segment}, ByteCount(), segment.size, ByteCount::Bytes(buffer.size()), [&](Segment piece) {
     const absl::Span<std::byte> bytes = absl::MakeSpan(buffer).first(piece.size.in_bytes());
     absl::Status status;
     if (direction == Direction::kFromFile) {

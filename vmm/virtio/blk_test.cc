@@ -19,6 +19,7 @@
 #include "mmu/fake_device_memory.h"
 #include "vmm/virtio/disk_image.h"
 #include "vmm/virtio/one_queue_driver.h"
+#include "vmm/virtio/test_queue.h"
 
 namespace quire {
 namespace {
@@ -80,10 +81,10 @@ class VirtioBlkTest : public ::testing::Test {
     driver_.Store(kStatus, kUntouched);
     const uint16_t head = driver_.Offer(parts);
     EXPECT_EQ(disk_->Process(0, driver_.queue()), absl::OkStatus());
-    const std::vector<OneQueueDriver::Used> used = driver_.TakeUsed();
+    const std::vector<TestQueue::Used> used = driver_.TakeUsed();
     EXPECT_EQ(used.size(), 1u);
     if (!used.empty()) {
-      EXPECT_EQ(used[0].head, head);
+      EXPECT_EQ(used[0].id, head);
     }
     return InMemory(kStatus);
   }

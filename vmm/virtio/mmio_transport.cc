@@ -25,9 +25,8 @@ constexpr uint32_t kVendor = 0x52495551;  // "QUIR"
 constexpr size_t kMostQueues = 64;        // bits of a request
 constexpr uint64_t kRegisterSize = sizeof(uint32_t);
 
-constexpr uint64_t Feature(int bit) { return uint64_t{1} << bit; }
 constexpr uint64_t kTransportFeatures =
-    Feature(VIRTIO_F_VERSION_1) | Feature(VIRTIO_RING_F_INDIRECT_DESC) | Feature(VIRTIO_RING_F_EVENT_IDX);
+    FeatureBit(VIRTIO_F_VERSION_1) | FeatureBit(VIRTIO_RING_F_INDIRECT_DESC) | FeatureBit(VIRTIO_RING_F_EVENT_IDX);
 
 // Word 0 or 1 of a 64 bit value, as a selector says; there are no others.
 uint32_t Word(uint64_t value, uint32_t word) { return word < 2 ? static_cast<uint32_t>(value >> (32 * word)) : 0; }
@@ -191,8 +190,8 @@ void MmioTransport::SetReady(Queue& queue, bool ready) {
   // What kind of queue it is has been agreed to by now; a driver that has it otherwise finds it not ready.
   if ((status_ & VIRTIO_CONFIG_S_FEATURES_OK) == 0) return;
   VirtqueueLayout layout = queue.layout;
-  layout.indirect = (driver_features_ & Feature(VIRTIO_RING_F_INDIRECT_DESC)) != 0;
-  layout.event_index = (driver_features_ & Feature(VIRTIO_RING_F_EVENT_IDX)) != 0;
+  layout.indirect = (driver_features_ & FeatureBit(VIRTIO_RING_F_INDIRECT_DESC)) != 0;
+  layout.event_index = (driver_features_ & FeatureBit(VIRTIO_RING_F_EVENT_IDX)) != 0;
   if (absl::Status status = Virtqueue::Check(layout); !status.ok()) return Fail(status.message());
   queue.ring = std::make_shared<Virtqueue>(memory_, layout);
 }
@@ -214,7 +213,7 @@ void MmioTransport::WriteStatus(uint32_t value) {
 
 bool MmioTransport::AcceptFeatures() {
   const bool known = (driver_features_ & ~OfferedFeatures()) == 0;
-  const bool modern = (driver_features_ & Feature(VIRTIO_F_VERSION_1)) != 0;
+  const bool modern = (driver_features_ & FeatureBit(VIRTIO_F_VERSION_1)) != 0;
   if (known && modern) device_->SetFeatures(driver_features_);
   return known && modern;
 }

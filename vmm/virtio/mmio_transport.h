@@ -34,8 +34,6 @@ namespace quire {
 // Thread safe; Stop belongs to the owner's thread.
 class MmioTransport : public BusDevice, private VirtioTransport {
  public:
-  static constexpr uint64_t kSize = 0x1000;  // of what it has of the address space, in bytes
-
   // `memory` outlives this. `interrupt` makes one edge on the device's line; it is called from any thread, without
   // this one's lock.
   MmioTransport(std::unique_ptr<VirtioDevice> device, DeviceMemory& memory, std::function<void()> interrupt);

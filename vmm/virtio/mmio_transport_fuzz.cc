@@ -15,6 +15,7 @@
 #include "base/check.h"
 #include "base/units.h"
 #include "mmu/fake_device_memory.h"
+#include "vmm/boot/pc_layout.h"
 #include "vmm/virtio/mmio_transport.h"
 #include "vmm/virtio/rng.h"
 #include "vmm/virtio/test_driver.h"
@@ -53,7 +54,7 @@ void Access(Input& input, MmioTransport& transport) {
   std::array<std::byte, 8> bytes = {};
   const uint8_t kind = input.Take<uint8_t>();
   const auto span = absl::MakeSpan(bytes).first(size_t{1} << (kind & 3));
-  const uint64_t offset = input.Take<uint16_t>() % MmioTransport::kSize;
+  const uint64_t offset = input.Take<uint16_t>() % kVirtioMmioSize.in_bytes();
   if ((kind & 4) != 0) return transport.Read(offset, span);
   const absl::string_view value = input.TakeBytes(span.size());
   std::memcpy(bytes.data(), value.data(), value.size());

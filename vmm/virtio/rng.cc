@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <array>
 #include <cstddef>
-#include <optional>
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -34,18 +33,14 @@ absl::Status GetRandom(absl::Span<std::byte> bytes) {
 uint32_t VirtioRng::id() const { return VIRTIO_ID_RNG; }
 
 absl::Status VirtioRng::Process(int /*queue*/, Virtqueue& virtqueue) {
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    const Chain& chain = **popped;
+  return virtqueue.ServeAll([](const Chain& chain) -> absl::StatusOr<ByteCount> {
     std::array<std::byte, kMost> buffer;
     const auto bytes = absl::MakeSpan(buffer).first(std::min(kMost, chain.writable_size().in_bytes()));
     absl::Status status = GetRandom(bytes);
     if (status.ok()) status = chain.Write(ByteCount(), bytes);
-    if (status.ok()) status = virtqueue.Push(chain, ByteCount::Bytes(bytes.size()));
     if (!status.ok()) return status;
-  }
+    return ByteCount::Bytes(bytes.size());
+  });
 }
 
 }  // namespace quire

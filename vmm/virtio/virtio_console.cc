@@ -41,14 +41,10 @@ absl::Status VirtioConsole::FillBuffers(Virtqueue& virtqueue) {
 }
 
 absl::Status VirtioConsole::WriteOut(Virtqueue& virtqueue) {
-  for (;;) {
-    const absl::StatusOr<std::optional<Chain>> popped = virtqueue.Pop();
-    if (!popped.ok()) return popped.status();
-    if (!popped->has_value()) return absl::OkStatus();
-    absl::Status status = WriteOut(**popped);
-    if (status.ok()) status = virtqueue.Push(**popped, ByteCount());
-    if (!status.ok()) return status;
-  }
+  return virtqueue.ServeAll([this](const Chain& chain) -> absl::StatusOr<ByteCount> {
+    if (absl::Status status = WriteOut(chain); !status.ok()) return status;
+    return ByteCount();
+  });
 }
 
 absl::Status VirtioConsole::WriteOut(const Chain& chain) {

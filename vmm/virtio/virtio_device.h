@@ -14,6 +14,9 @@
 
 namespace quire {
 
+// A feature, VIRTIO_*_F_*, in a mask of them.
+constexpr uint64_t FeatureBit(int bit) { return uint64_t{1} << bit; }
+
 // What a device may want of the transport that it is behind. Thread safe.
 class VirtioTransport {
  public:

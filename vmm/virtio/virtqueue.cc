@@ -35,25 +35,6 @@ bool Wraps(Gpa address, ByteCount size) {
 
 absl::Status Broken(absl::string_view why) { return absl::InvalidArgumentError(why); }
 
-// Calls copy(address, offset in the caller's buffer, size) for each piece of a part of a chain.
-template <class Copy>
-absl::Status ForPieces(const std::vector<Segment>& segments, uint64_t offset, uint64_t size, Copy copy) {
-  uint64_t done = 0;
-  for (const Segment& segment : segments) {
-    if (done == size) break;
-    const uint64_t length = segment.size.in_bytes();
-    if (offset >= length) {
-      offset -= length;
-      continue;
-    }
-    const uint64_t piece = std::min(length - offset, size - done);
-    if (absl::Status status = copy(At(segment.address, offset), done, piece); !status.ok()) return status;
-    offset = 0;
-    done += piece;
-  }
-  return absl::OkStatus();
-}
-
 absl::Status TooShort(absl::string_view part, ByteCount has, ByteCount offset, size_t size) {
   return absl::OutOfRangeError(absl::StrCat("a buffer whose ", part, " part has ", has.in_bytes(),
                                             " bytes was to have ", size, " at byte ", offset.in_bytes()));
@@ -68,6 +49,23 @@ uint64_t NextNumber() {
 
 }  // namespace
 
+absl::Status ForPieces(absl::Span<const Segment> segments, ByteCount begin, ByteCount end, ByteCount most,
+                       absl::FunctionRef<absl::Status(Segment)> piece) {
+  ByteCount at;  // where the segment is among those bytes
+  for (const Segment& segment : segments) {
+    const ByteCount next = at + segment.size;
+    for (ByteCount from = std::max(at, begin); from < std::min(next, end);) {
+      const ByteCount size = std::min({next - from, end - from, most});
+      if (absl::Status status = piece({.address = segment.address + (from - at), .size = size}); !status.ok()) {
+        return status;
+      }
+      from += size;
+    }
+    at = next;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Chain::Append(Segment segment, bool writable) {
   if (Wraps(segment.address, segment.size)) return Broken("a descriptor's buffer runs over the end of all addresses");
   if (!writable && !writable_.empty()) return Broken("a chain goes back from buffers to write to buffers to read");
@@ -79,14 +77,20 @@ absl::Status Chain::Append(Segment segment, bool writable) {
 
 absl::Status Chain::Read(ByteCount offset, absl::Span<std::byte> to) const {
   if (!Holds(readable_size_, offset, to.size())) return TooShort("readable", readable_size_, offset, to.size());
-  return ForPieces(readable_, offset.in_bytes(), to.size(),
-                   [&](Gpa from, uint64_t done, uint64_t size) { return memory_->Read(from, to.subspan(done, size)); });
+  return ForPieces(readable_, offset, offset + ByteCount::Bytes(to.size()), kMostBytes, [&](Segment piece) {
+    const absl::Span<std::byte> bytes = to.first(piece.size.in_bytes());
+    to.remove_prefix(bytes.size());
+    return memory_->Read(piece.address, bytes);
+  });
 }
 
 absl::Status Chain::Write(ByteCount offset, absl::Span<const std::byte> from) const {
   if (!Holds(writable_size_, offset, from.size())) return TooShort("writable", writable_size_, offset, from.size());
-  return ForPieces(writable_, offset.in_bytes(), from.size(),
-                   [&](Gpa to, uint64_t done, uint64_t size) { return memory_->Write(to, from.subspan(done, size)); });
+  return ForPieces(writable_, offset, offset + ByteCount::Bytes(from.size()), kMostBytes, [&](Segment piece) {
+    const absl::Span<const std::byte> bytes = from.first(piece.size.in_bytes());
+    from.remove_prefix(bytes.size());
+    return memory_->Write(piece.address, bytes);
+  });
 }
 
 absl::StatusOr<std::vector<std::byte>> Chain::ReadAll(ByteCount most) const {
@@ -243,6 +247,17 @@ absl::Status Virtqueue::Push(const Chain& chain, ByteCount written) {
   ++next_used_;
   // Written with release: who sees the index sees the element, and what the device wrote before.
   return Store(At(layout_.used, kUsedIndex), next_used_);
+}
+
+absl::Status Virtqueue::ServeAll(absl::FunctionRef<absl::StatusOr<ByteCount>(const Chain&)> serve) {
+  for (;;) {
+    const absl::StatusOr<std::optional<Chain>> popped = Pop();
+    if (!popped.ok()) return popped.status();
+    if (!popped->has_value()) return absl::OkStatus();
+    const absl::StatusOr<ByteCount> written = serve(**popped);
+    if (!written.ok()) return written.status();
+    if (absl::Status status = Push(**popped, *written); !status.ok()) return status;
+  }
 }
 
 absl::StatusOr<bool> Virtqueue::TakeInterrupt() {

@@ -18,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -33,6 +34,11 @@ struct Segment {
 
   friend bool operator==(const Segment&, const Segment&) = default;
 };
+
+// Calls piece(segment), in order, for the bytes from `begin` to `end` of what the segments are together, for at most
+// `most` at a time. The first error ends it.
+absl::Status ForPieces(absl::Span<const Segment> segments, ByteCount begin, ByteCount end, ByteCount most,
+                       absl::FunctionRef<absl::Status(Segment)> piece);
 
 // One buffer that the driver has made available: first what the device reads, then what it writes. A value; the memory
 // outlives it. It stands for a place in its queue for as long as that is there.
@@ -79,7 +85,7 @@ struct VirtqueueLayout {
   bool event_index = false;  // VIRTIO_RING_F_EVENT_IDX
 };
 
-// One thread at a time calls Pop, Push and TakeInterrupt: the device's. Any may call Close.
+// One thread at a time calls Pop, Push, ServeAll and TakeInterrupt: the device's. Any may call Close.
 class Virtqueue {
  public:
   // The largest queue, by the specification.
@@ -104,6 +110,10 @@ class Virtqueue {
   // the driver has replaced by this one, is nobody's any more: that does nothing.
   // Errors: those of DeviceMemory.
   absl::Status Push(const Chain& chain, ByteCount written);
+
+  // Pops and pushes chain after chain until there is none: `serve` says how many bytes of one's writable part are new,
+  // from its begin. Errors: those of Pop and Push; that of `serve`, whose chain is not pushed.
+  absl::Status ServeAll(absl::FunctionRef<absl::StatusOr<ByteCount>(const Chain&)> serve);
 
   // Whether the driver wants an interrupt for what has been pushed since this was last asked. The transport asks after
   // each Process. Errors: those of DeviceMemory.

@@ -11,7 +11,7 @@
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "mmu/fake_device_memory.h"
-#include "vmm/virtio/test_driver.h"
+#include "vmm/virtio/test_queue.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 

@@ -14,7 +14,7 @@
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "mmu/fake_device_memory.h"
-#include "vmm/virtio/test_driver.h"
+#include "vmm/virtio/test_queue.h"
 
 namespace quire {
 namespace {

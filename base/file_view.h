@@ -1,6 +1,6 @@
 // A file that may be hostile: whatever it says of itself is a claim, checked against its length before it is used.
-#ifndef QUIRE_VMM_BOOT_FILE_VIEW_H_
-#define QUIRE_VMM_BOOT_FILE_VIEW_H_
+#ifndef QUIRE_BASE_FILE_VIEW_H_
+#define QUIRE_BASE_FILE_VIEW_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -55,4 +55,4 @@ class FileView {
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BOOT_FILE_VIEW_H_
+#endif  // QUIRE_BASE_FILE_VIEW_H_

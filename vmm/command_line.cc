@@ -59,7 +59,7 @@ using Args = absl::Span<const absl::string_view>;
 constexpr absl::string_view kExitStatuses =
     "Exit status\n"
     "  0  all well\n"
-    "  1  a guest died or read a wrong byte\n"
+    "  1  a guest died, read a wrong byte, or ended with a status that is not 0\n"
     "  2  the command line, or a file it names, is wrong\n"
     "  3  the host lacks something (`quire doctor` says what)\n"
     "  4  out of memory\n";

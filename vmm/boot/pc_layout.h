@@ -71,6 +71,7 @@ inline constexpr uint16_t kPm1EventPorts = 4;
 inline constexpr uint16_t kPm1ControlPort = 0x604;
 inline constexpr uint16_t kPm1ControlPorts = 2;
 inline constexpr uint16_t kResetPort = 0xcf9;
+inline constexpr uint16_t kDebugExitPort = 0xf4;
 inline constexpr uint8_t kResetValue = 6;
 
 // Powering off: a write to PM1 control with SLP_EN and this SLP_TYP (ACPI 6.5, 4.8.3.2.1), which \_S5 tells the guest.

@@ -63,11 +63,13 @@ absl::Status PcDevices::AddPorts() {
   power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, options_.power);
   reset_ = std::make_unique<ResetPort>(options_.power);
   keyboard_controller_ = std::make_unique<I8042>(options_.power);
+  debug_exit_ = std::make_unique<DebugExit>(options_.exit);
   ports_.Attach(kCom1Port, Serial::kSize, serial_.get());
   ports_.Attach(kPm1EventPort, AcpiPm::kSize, power_.get());
   ports_.Attach(kResetPort, ResetPort::kSize, reset_.get());
   ports_.Attach(kKeyboardData, 1, keyboard_controller_.get(), I8042::kData);
   ports_.Attach(kKeyboardCommand, 1, keyboard_controller_.get(), I8042::kCommand);
+  ports_.Attach(kDebugExitPort, DebugExit::kSize, debug_exit_.get());
   return absl::OkStatus();
 }
 

@@ -462,7 +462,8 @@ std::string BalloonHelp() {
   return absl::StrCat(
       "Usage: quire balloon --guest=ID [--size=SIZE] [flags]\n\n",
       "Takes memory from a guest of `quire run --kernel`, or gives it back: its balloon is to hold so much, none with\n"
-      "--size=0. Without --size, says how things are. The guest's driver does what it can, in its own time.\n\n",
+      "--size=0. The guest's driver does what it can, in its own time. Says how things are, and how much of the pool\n"
+      "is in use; without --size, that alone.\n\n",
       FlagsHelp(BalloonFlags()),
       "Examples\n"
       "  quire balloon --guest=0 --size=256M\n"

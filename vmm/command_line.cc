@@ -59,7 +59,7 @@ using Args = absl::Span<const absl::string_view>;
 constexpr absl::string_view kExitStatuses =
     "Exit status\n"
     "  0  all well\n"
-    "  1  a guest died or read a wrong byte\n"
+    "  1  a guest died, read a wrong byte, or ended with a status that is not 0\n"
     "  2  the command line, or a file it names, is wrong\n"
     "  3  the host lacks something (`quire doctor` says what)\n"
     "  4  out of memory\n";
@@ -466,7 +466,8 @@ std::string BalloonHelp() {
   return absl::StrCat(
       "Usage: quire balloon --guest=ID [--size=SIZE] [flags]\n\n",
       "Takes memory from a guest of `quire run --kernel`, or gives it back: its balloon is to hold so much, none with\n"
-      "--size=0. Without --size, says how things are. The guest's driver does what it can, in its own time.\n\n",
+      "--size=0. The guest's driver does what it can, in its own time. Says how things are, and how much of the pool\n"
+      "is in use; without --size, that alone.\n\n",
       FlagsHelp(BalloonFlags()),
       "Examples\n"
       "  quire balloon --guest=0 --size=256M\n"

@@ -8,7 +8,7 @@ namespace quire {
 
 enum class ExitStatus : int {
   kAllWell = 0,
-  kGuestFailed = 1,  // a guest died or read a wrong byte
+  kGuestFailed = 1,  // a guest died, read a wrong byte, or ended with a status that is not 0
   kBadInput = 2,     // the command line, or a file it names, is wrong
   kHostLacks = 3,    // the host lacks something, or does not permit it
   kOutOfMemory = 4,

@@ -13,11 +13,13 @@ using Json = nlohmann::ordered_json;
 uint64_t Bytes(ByteCount size) { return size.in_bytes(); }
 
 Json PcJson(const PcReport& pc) {
-  return Json{{"ended", pc.ended},
-              {"console", pc.console},
-              {"failed_devices", pc.failed_devices},
-              {"balloon_bytes", Bytes(pc.balloon_bytes)},
-              {"reported_bytes", Bytes(pc.reported_bytes)}};
+  Json json{{"ended", pc.ended}};
+  if (pc.exit_status) json["exit_status"] = *pc.exit_status;
+  json["console"] = pc.console;
+  json["failed_devices"] = pc.failed_devices;
+  json["balloon_bytes"] = Bytes(pc.balloon_bytes);
+  json["reported_bytes"] = Bytes(pc.reported_bytes);
+  return json;
 }
 
 Json GuestJson(const GuestReport& guest) {

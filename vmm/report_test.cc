@@ -278,6 +278,16 @@ TEST(ReportTest, WhatIsSwitchedOffIsZeroAndNotMissing) {
   EXPECT_EQ(json["merge"]["saved_bytes"], 0);
 }
 
+TEST(ReportTest, AGuestWithAKernelOfItsOwnHasAStatusIfItEndedWithOne) {
+  Report report;
+  report.guests = {{.pc = PcReport{.ended = "exit", .exit_status = 0}}, {.pc = PcReport{.ended = "reset"}}};
+  const Json json = Json::parse(ToJson(report));
+  EXPECT_EQ(json["guests"][0]["ended"], "exit");
+  EXPECT_EQ(json["guests"][0]["exit_status"], 0);
+  EXPECT_EQ(json["guests"][1]["ended"], "reset");
+  EXPECT_FALSE(json["guests"][1].contains("exit_status"));
+}
+
 TEST(ReportTest, TextBeginsAsItsReadersExpect) {
   const std::string text = ToJson(Example());
   const std::vector<std::string> lines = absl::StrSplit(text, '\n');

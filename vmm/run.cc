@@ -243,6 +243,10 @@ PcReport GuestRun::ReportPc(const Guest& guest) const {
       .ended = "time", .console = guest.console->values(), .failed_devices = guest.pc->devices().Failures()};
   if (guest.pc->end() == PcMachine::End::kPowerOff) report.ended = "power off";
   if (guest.pc->end() == PcMachine::End::kReset) report.ended = "reset";
+  if (guest.pc->end() == PcMachine::End::kExit) {
+    report.ended = "exit";
+    report.exit_status = guest.pc->exit_status();
+  }
   const Balloon& balloon = guest.pc->devices().balloon();
   report.balloon_bytes = balloon.actual().bytes();
   report.reported_bytes = PageCount(balloon.counters().reported.value()).bytes();

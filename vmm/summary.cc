@@ -152,10 +152,11 @@ std::string Failures(const Report& report) {
 // How PCs ended, whose kernels check nothing: "guest-0 powered off, guest-1 reset itself".
 std::string Ends(const Report& report) {
   return absl::StrJoin(report.guests, ", ", [](std::string* text, const GuestReport& guest) {
-    const absl::string_view how = !guest.exit.ok()                 ? " was stopped"
-                                  : guest.pc->ended == "power off" ? " powered off"
-                                  : guest.pc->ended == "reset"     ? " reset itself"
-                                                                   : " was switched off";
+    const std::string how = guest.pc->exit_status ? absl::StrCat(" ended with status ", *guest.pc->exit_status)
+                            : !guest.exit.ok()    ? " was stopped"
+                            : guest.pc->ended == "power off" ? " powered off"
+                            : guest.pc->ended == "reset"     ? " reset itself"
+                                                             : " was switched off";
     absl::StrAppend(text, guest.name, how);
   });
 }

@@ -73,6 +73,16 @@ TEST(SummaryTest, GuestsThatWereStoppedSayWhy) {
             "2 guests of 256 MiB ran in 256 MiB: 0 wrong bytes in 1,234,566 checks, and 1 did not live to the end.\n");
 }
 
+TEST(SummaryTest, GuestsWithAKernelOfTheirOwnSayHowTheyEnded) {
+  Report report = Example();
+  report.guests[0].pc = PcReport{.ended = "exit", .exit_status = 3};
+  report.guests[0].exit = absl::AbortedError("its kernel ended with status 3");
+  report.guests[1].pc = PcReport{.ended = "power off"};
+  EXPECT_EQ(LastLines(report),
+            "guest-0 was stopped: its kernel ended with status 3.\n"
+            "2 guests of 256 MiB ran in 256 MiB: guest-0 ended with status 3, guest-1 powered off.\n");
+}
+
 TEST(SummaryTest, GuestsOfDifferentSizesAreAddedUp) {
   Report report = Example();
   report.guests[0].memory_bytes = ByteCount::MiB(512);

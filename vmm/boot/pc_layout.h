@@ -72,6 +72,8 @@ inline constexpr uint16_t kPm1ControlPort = kPm1EventPort + kPm1EventPorts;  // 
 inline constexpr uint16_t kPm1ControlPorts = 2;
 inline constexpr uint16_t kResetPort = 0xcf9;  // a single one
 inline constexpr uint8_t kResetValue = 6;      // what the FADT says to write there
+inline constexpr uint16_t kDebugExitPort = 0xf4;  // QEMU's isa-debug-exit
+inline constexpr uint16_t kDebugExitPorts = 4;
 
 // Powering off: a write to PM1 control with SLP_EN and this SLP_TYP (ACPI 6.5, 4.8.3.2.1), which \_S5 tells the guest.
 // Not zero, so that a write of little more than SLP_EN does not pass for it.

@@ -1,5 +1,6 @@
 #include "vmm/control/commands.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -14,6 +15,7 @@
 #include "absl/time/time.h"
 #include "base/units.h"
 #include "guest/explain.h"
+#include "guest/frames/pool.h"
 #include "guest/memory_manager.h"
 #include "guest/page_entry.h"
 #include "guest/swap/swap_space.h"
@@ -180,23 +182,33 @@ Json StatisticsJson(const Balloon::Statistics& s) {
   return json;
 }
 
-Json BalloonJson(const std::string& name, const Balloon& balloon) {
+// What of the pool is in use: as the report of the run has it at its end, where the rest is pool.free_bytes.
+ByteCount PoolUsed(MemoryManager& manager) {
+  Pool& pool = manager.pool();
+  const PageCount charged = pool.budget().charged();
+  return (charged - std::min(charged, pool.arena().counts().free)).bytes();
+}
+
+Json BalloonJson(const std::string& name, const Balloon& balloon, MemoryManager& manager) {
   const Balloon::Statistics statistics = balloon.statistics();
   const std::string memory =
       statistics.available.has_value() && statistics.total.has_value()
           ? absl::StrFormat("Of the %.0f MiB that the guest has left, %.0f MiB are available.",
                             statistics.total->in_mib(), statistics.available->in_mib())
           : "The guest has told nothing of its memory: it has no driver for the balloon, or had no time.";
+  const ByteCount used = PoolUsed(manager), limit = manager.pool().budget().limit().bytes();
   return Json{{"title", absl::StrCat("Balloon of ", name)},
               {"guest", name},
               {"target_bytes", balloon.target().in_bytes()},
               {"actual_bytes", balloon.actual().in_bytes()},
               {"reported_bytes", PageCount(balloon.counters().reported.value()).in_bytes()},
               {"statistics", StatisticsJson(statistics)},
+              {"pool_used_bytes", used.in_bytes()},
+              {"pool_limit_bytes", limit.in_bytes()},
               {"sentences",
                {absl::StrFormat("It has %.0f MiB and is to have %.0f MiB.", balloon.actual().bytes().in_mib(),
                                 balloon.target().bytes().in_mib()),
-                memory}}};
+                memory, absl::StrFormat("Of the pool, %.0f of %.0f MiB are in use.", used.in_mib(), limit.in_mib())}}};
 }
 
 absl::StatusOr<Json> Ballooned(GuestSet& set, const ControlRequest& request) {
@@ -214,7 +226,7 @@ absl::StatusOr<Json> Ballooned(GuestSet& set, const ControlRequest& request) {
   Balloon& balloon = (*guest)->pc->devices().balloon();
   if (request.bytes.has_value()) balloon.SetTarget(PageCount(*request.bytes / kPageSize));
   AwaitStatistics(balloon);
-  return BalloonJson(name, balloon);
+  return BalloonJson(name, balloon, *set.manager());
 }
 
 absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {

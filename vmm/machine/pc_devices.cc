@@ -55,11 +55,13 @@ absl::Status PcDevices::AddPorts() {
   power_ = std::make_unique<AcpiPm>([this](bool up) { vm_.SetInterrupt(kSciGsi, up); }, switch_);
   reset_ = std::make_unique<ResetPort>(switch_);
   keyboard_controller_ = std::make_unique<I8042>(switch_);
+  debug_exit_ = std::make_unique<DebugExit>(options_.exit);
   ports_.Attach(kCom1Port, kCom1Ports, serial_.get());
   ports_.Attach(kPm1EventPort, kPm1EventPorts + kPm1ControlPorts, power_.get());
   ports_.Attach(kResetPort, 1, reset_.get());
   ports_.Attach(kKeyboardData, 1, keyboard_controller_.get(), I8042::kData);
   ports_.Attach(kKeyboardCommand, 1, keyboard_controller_.get(), I8042::kCommand);
+  ports_.Attach(kDebugExitPort, kDebugExitPorts, debug_exit_.get());
   return absl::OkStatus();
 }
 

@@ -2,6 +2,7 @@
 //
 //   port 0x3f8          16550 serial port: the console
 //   port 0x60, 0x64     keyboard controller, for the reset line alone
+//   port 0xf4           ends a test kernel with a status
 //   port 0x600, 0xcf9   ACPI's power management; reset
 //   0xd000'0000 + ...   virtio-mmio: 0 entropy, 1 balloon, 2 console, 3 and up disks
 #ifndef QUIRE_VMM_MACHINE_PC_DEVICES_H_
@@ -19,6 +20,7 @@
 #include "absl/strings/string_view.h"
 #include "mmu/device_memory.h"
 #include "vmm/devices/bus.h"
+#include "vmm/devices/debug_exit.h"
 #include "vmm/devices/power.h"
 #include "vmm/devices/serial.h"
 #include "vmm/kvm/interrupt_line.h"
@@ -39,6 +41,8 @@ struct PcDeviceOptions {
   std::function<void(absl::string_view)> console = {};
   // The guest has turned itself off or reset itself; called once, for what came first, on a vCPU's thread.
   std::function<void(PowerEvent)> power = {};
+  // The guest has ended with a status (debug_exit.h); called on a vCPU's thread.
+  std::function<void(uint32_t)> exit = {};
 };
 
 // Thread safe, but for Stop.
@@ -81,6 +85,7 @@ class PcDevices {
   std::unique_ptr<AcpiPm> power_;
   std::unique_ptr<ResetPort> reset_;
   std::unique_ptr<I8042> keyboard_controller_;
+  std::unique_ptr<DebugExit> debug_exit_;
   std::vector<std::unique_ptr<MmioTransport>> virtio_;
   VirtioConsole* console_ = nullptr;
   Balloon* balloon_ = nullptr;

@@ -4,6 +4,7 @@
 #include <variant>
 
 #include "absl/memory/memory.h"
+#include "absl/strings/str_cat.h"
 #include "mmu/guest_device_memory.h"
 #include "mmu/mapped_device_memory.h"
 #include "vmm/boot/pc_layout.h"
@@ -76,7 +77,13 @@ absl::Status PcMachine::AddDevices(const PcMachineOptions& options) {
         absl::MakeSpan(anonymous().data(), anonymous().size().in_bytes()), regions_);
   }
   PcDeviceOptions device_options = options.devices;
-  device_options.power = [this](PowerEvent event) { OnPower(event); };
+  device_options.power = [this](PowerEvent event) {
+    EndItself(event == PowerEvent::kPowerOff ? End::kPowerOff : End::kReset);
+  };
+  device_options.exit = [this](uint32_t status) {
+    exit_status_.store(status, std::memory_order_relaxed);
+    EndItself(End::kExit);
+  };
   absl::StatusOr<std::unique_ptr<PcDevices>> devices = PcDevices::Create(vm(), *device_memory_, device_options);
   if (!devices.ok()) return devices.status();
   devices_ = *std::move(devices);
@@ -97,8 +104,10 @@ absl::StatusOr<PcVcpu::Start> PcMachine::LoadKernel(const PcMachineOptions& opti
   return StartOf(*plan);
 }
 
-void PcMachine::OnPower(PowerEvent event) {
-  end_.store(event == PowerEvent::kPowerOff ? End::kPowerOff : End::kReset, std::memory_order_release);
+// The first way counts: another vCPU may choose another.
+void PcMachine::EndItself(End how) {
+  End none = End::kNone;
+  end_.compare_exchange_strong(none, how, std::memory_order_release, std::memory_order_relaxed);
   RequestStop();
 }
 
@@ -121,7 +130,8 @@ absl::Status PcMachine::RunVcpu(int vcpu) {
       return Died(cpu.Die(std::string(kCannotTranslate)));
     }
   }
-  return absl::OkStatus();
+  if (end() != End::kExit || exit_status() == 0) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("its kernel ended with status ", exit_status()));
 }
 
 void PcMachine::KickVcpus() {

@@ -40,7 +40,7 @@ struct PcMachineOptions {
   const KernelImage* kernel = nullptr;
   absl::Span<const std::byte> initrd = {};
   std::string command_line = {};
-  PcDeviceOptions devices = {};  // without `power`
+  PcDeviceOptions devices = {};  // without `power` and `exit`
   KvmWindowOptions window = {};
   AnonymousBlocks anonymous_blocks = AnonymousBlocks::kWanted;  // without managed memory
 };
@@ -48,7 +48,7 @@ struct PcMachineOptions {
 class PcMachine final : public VmMachine {
  public:
   // How a guest came to its end by itself.
-  enum class End : uint8_t { kNone, kPowerOff, kReset };
+  enum class End : uint8_t { kNone, kPowerOff, kReset, kExit };
 
   // With `memory`, which lives in `pool`, the guest runs on managed memory; without, the host kernel has it as plain
   // anonymous memory. `kernel` and `initrd` are needed while it is made, everything else given outlives the machine.
@@ -62,6 +62,8 @@ class PcMachine final : public VmMachine {
   void Quiesce() override { devices_->Stop(); }
 
   End end() const { return end_.load(std::memory_order_acquire); }
+  // What the guest ended with, of kExit. Another one than 0 is an error of the guest's, which exit() says.
+  uint32_t exit_status() const { return exit_status_.load(std::memory_order_relaxed); }
   PcDevices& devices() { return *devices_; }
 
  private:
@@ -72,7 +74,7 @@ class PcMachine final : public VmMachine {
   absl::Status AddMemslots();
   absl::Status AddDevices(const PcMachineOptions& options);
   absl::StatusOr<PcVcpu::Start> LoadKernel(const PcMachineOptions& options);
-  void OnPower(PowerEvent event);
+  void EndItself(End how);
 
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override;
@@ -80,6 +82,7 @@ class PcMachine final : public VmMachine {
 
   const GuestRegions regions_;
   std::atomic<End> end_ = End::kNone;
+  std::atomic<uint32_t> exit_status_ = 0;
   std::atomic<bool> off_ = false;  // no vCPU runs any more
   // Devices go before the memory that they work with, and before the VM whose lines they raise. The VM, VmMachine's,
   // goes after all of these and before what its memslots point at.

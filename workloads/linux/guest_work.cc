@@ -3,6 +3,9 @@
 //   guest_work SEED hog MIB ROUNDS       a program that uses all of its memory
 //   guest_work SEED forks N              N times fork and exec, while the parent's pages are copied on write
 //   guest_work SEED free MIB             fills so much memory, checks it, gives it back
+//   guest_work SEED scatter MIB          fills so much memory, gives back all but a page in 2 MiB, which leaves nothing
+//   to
+//                                        report as free, waits for standard input, and uses all of it again
 //   guest_work SEED pages FIRST COUNT    writes pages of content to standard output
 //
 // SEED is the key of the content. Except of `pages`, the last line of standard output is "CHECKED WRONG", in pages and
@@ -31,6 +34,8 @@ constexpr uint64_t kForkedPages = 4 * kPagesPerMib;
 // Of them, pages that a child writes, and its parent meanwhile.
 constexpr uint64_t kWrittenPages = 64;
 constexpr uint64_t kForksPerProgress = 50;
+// A page that stays, and those behind it that are given back: what Linux reports free is free in pieces of 2 MiB.
+constexpr uint64_t kScatteredRun = 512;
 
 [[noreturn]] void Refuse(const char* why) {
   Say("failure why=%s", why);
@@ -120,6 +125,29 @@ Tally FillAndFree(uint64_t seed, uint64_t mib) {
   return memory.tally();
 }
 
+Tally Scatter(uint64_t seed, uint64_t mib) {
+  KnownMemory memory(seed, mib * kPagesPerMib);
+  memory.UseSmallPages();
+  memory.WriteAll();
+  for (uint64_t kept = 0; kept < memory.pages(); kept += kScatteredRun) {
+    const uint64_t rest = memory.pages() - kept;
+    memory.GiveBack(kept + 1, (rest < kScatteredRun ? rest : kScatteredRun) - 1);
+  }
+  Say("scattered=%llu", static_cast<ull>(mib));
+  char line[16];
+  if (read(STDIN_FILENO, line, sizeof line) < 0) Fail("standard input cannot be read");
+  for (uint64_t page = 0; page < memory.pages(); ++page) {
+    if (page % kScatteredRun == 0) {
+      memory.Check(page);
+    } else {
+      memory.CheckZeros(page);
+    }
+  }
+  memory.WriteAll();
+  memory.CheckAll();
+  return memory.tally();
+}
+
 void WritePages(uint64_t seed, uint64_t first, uint64_t count) {
   Content content;
   content.key = seed;
@@ -142,6 +170,8 @@ void Run(int argc, char** argv) {
     tally = Forks(seed, Number(argv[3], 0, UINT32_MAX));
   } else if (is("free", 4)) {
     tally = FillAndFree(seed, Number(argv[3], 1, kMostMib));
+  } else if (is("scatter", 4)) {
+    tally = Scatter(seed, Number(argv[3], 1, kMostMib));
   } else if (is("pages", 5)) {
     return WritePages(seed, Number(argv[3], 0, UINT32_MAX), Number(argv[4], 0, UINT32_MAX));
   } else {

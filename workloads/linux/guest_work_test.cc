@@ -47,6 +47,7 @@ TEST(GuestWorkTest, WorksFindTheirMemoryRight) {
   ExpectNothingWrong("8 hog 1 0", 256);
   ExpectNothingWrong("9 forks 5", 1024 + 5);
   ExpectNothingWrong("10 free 3", 3 * 256);
+  ExpectNothingWrong("11 scatter 3 </dev/null", 2 * 3 * 256);
 }
 
 TEST(GuestWorkTest, SaysItsProgress) {
@@ -69,8 +70,9 @@ TEST(GuestWorkTest, WritesPagesOfTheContentOfItsSeed) {
 }
 
 TEST(GuestWorkTest, RefusesWhatItDoesNotUnderstand) {
-  for (const char* arguments : {"", "1", "1 sleep 3", "1 hog", "1 hog 1", "1 hog 0 1", "1 hog x 1", "1 hog -1 1",
-                                "1 hog 99999999999999999999 1", "1 hog 1 1 1", "x hog 1 1", "1 forks", "1 free 0"}) {
+  for (const char* arguments :
+       {"", "1", "1 sleep 3", "1 hog", "1 hog 1", "1 hog 0 1", "1 hog x 1", "1 hog -1 1",
+        "1 hog 99999999999999999999 1", "1 hog 1 1 1", "x hog 1 1", "1 forks", "1 free 0", "1 scatter"}) {
     const Outcome outcome = GuestWork(absl::StrCat(arguments, " 2>&1"));
     EXPECT_EQ(outcome.status, 1) << arguments;
     EXPECT_TRUE(absl::StartsWith(outcome.text, "quire: failure why=")) << arguments << ": " << outcome.text;

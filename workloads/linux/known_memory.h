@@ -2,6 +2,7 @@
 #ifndef QUIRE_WORKLOADS_LINUX_KNOWN_MEMORY_H_
 #define QUIRE_WORKLOADS_LINUX_KNOWN_MEMORY_H_
 
+#include <errno.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -68,6 +69,19 @@ class KnownMemory {
     for (uint64_t page = first; page < first + count; ++page) CheckVersion(page, 0);
     for (uint64_t page = first; page < first + count; ++page) Write(page);
   }
+
+  // No huge pages, before anything is written.
+  void UseSmallPages() {
+    // A kernel that has no huge pages refuses.
+    if (madvise(words_, pages_ * kPageBytes, MADV_NOHUGEPAGE) != 0 && errno != EINVAL) Fail("MADV_NOHUGEPAGE failed");
+  }
+
+  // Gives pages back to the kernel: until they are written, CheckZeros is what they are to be checked with.
+  void GiveBack(uint64_t first, uint64_t count) {
+    if (count == 0) return;
+    if (madvise(WordsOf(first), count * kPageBytes, MADV_DONTNEED) != 0) Fail("MADV_DONTNEED failed");
+  }
+  void CheckZeros(uint64_t page) { CheckVersion(page, 0); }
 
   // Checks a page that the kernel may free: it is as it was, or zeros, or, if it is freed while it is read, as it was
   // up to a word and zeros from there on.

@@ -33,6 +33,21 @@ TEST_F(KnownMemoryTest, FindsNothingWrongInWhatItWrote) {
   EXPECT_EQ(memory_.tally().wrong, 0u);
 }
 
+TEST_F(KnownMemoryTest, WhatIsGivenBackIsZerosUntilItIsWritten) {
+  memory_.UseSmallPages();
+  memory_.WriteAll();
+  memory_.GiveBack(1, kPages - 1);
+  memory_.Check(0);
+  for (uint64_t page = 1; page < kPages; ++page) memory_.CheckZeros(page);
+  EXPECT_EQ(memory_.tally().wrong, 0u);
+  memory_.CheckAll();
+  EXPECT_NE(memory_.tally().wrong, 0u);
+  const uint64_t wrong = memory_.tally().wrong;
+  memory_.WriteAll();
+  memory_.CheckAll();
+  EXPECT_EQ(memory_.tally().wrong, wrong);
+}
+
 TEST_F(KnownMemoryTest, CountsEachPageWithAWrongWord) {
   memory_.WriteAll();
   for (uint64_t page = 0; page < kPages; page += 4) memory_.WordsOf(page)[page * 8 % kWordsPerPage] ^= 1;

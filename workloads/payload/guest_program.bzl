@@ -1,6 +1,7 @@
 """Programs for guests (docs/guest_abi.md), and how to put their bytes into a program or test of the host.
 
     guest_program(name, src)                   builds NAME.elf from one C or C++ file and its headers
+    guest_kernel(name, src)                    the same of a 32-bit kernel for `quire run --kernel`, in C
     embedded_guest_program(name, program, hdr, function)
                                                a library that defines `absl::Span<const std::byte> quire::FUNCTION()`,
                                                declared in `hdr`
@@ -22,7 +23,17 @@ _FLAGS = [
     "-nostdlib",
     "-static",  # implies -no-pie, which clang then calls unused
     "-Wl,--build-id=none",
-    "-Wl,-Ttext-segment=0x400000",  # QUIRE_IMAGE_BEGIN
+]
+
+_PROGRAM_FLAGS = ["-Wl,-Ttext-segment=0x400000"]  # QUIRE_IMAGE_BEGIN
+
+# From 1 MiB on; the Multiboot header is to be near the beginning of the file.
+_KERNEL_FLAGS = [
+    "-m32",
+    "-mno-sse",
+    "-Wl,-Ttext-segment=0x100000",
+    "-Wl,-z,noseparate-code",
+    "-Wl,-z,noexecstack",
 ]
 
 _CXX_FLAGS = [
@@ -32,7 +43,12 @@ _CXX_FLAGS = [
 ]
 
 def guest_program(name, src, hdrs = [], visibility = None):
-    flags = _FLAGS + (_CXX_FLAGS if src.endswith(".cc") else [])
+    _build(name, src, hdrs, _FLAGS + _PROGRAM_FLAGS + (_CXX_FLAGS if src.endswith(".cc") else []), visibility)
+
+def guest_kernel(name, src, visibility = None):
+    _build(name, src, [], _FLAGS + _KERNEL_FLAGS, visibility)
+
+def _build(name, src, hdrs, flags, visibility):
     native.genrule(
         name = name,
         srcs = [

@@ -1,6 +1,7 @@
 """Starts QEMU, carries the command's output, errors, status and files, and ends QEMU, whatever happens."""
 
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,11 @@ CONSOLE_TAIL = 40
 # Without XSAVE and what needs it, since QEMU 7.2 does not take a guest's XSETBV to the hypervisor: KVM would run the guest
 # on with the register XCR0 as it was at reset, and the guest's kernel would no longer keep its processes' SSE registers.
 CPU = "max,-erms,-fsrm,-xsave,-avx,-avx2,-f16c,-fma,-pku,-mpx"
+
+# How often the machine gets a key press that means nothing. QEMU 7.2 clears a bit of its vCPU's pending interrupts at each
+# VMRUN and VMEXIT without its lock, and may lose that another thread has set one. A machine that only waits for its timer,
+# which fires once, would then halt for ever, its interrupt pending; the next interrupt makes it look.
+WAKE_SECONDS = 2
 
 # Left out is what costs time under emulation and nothing here uses: KASLR, clearing of freshly allocated pages,
 # five-level paging, self tests of random number generators and tables of BPF types.
@@ -182,6 +188,21 @@ class Machine:
 
     def send(self, line):
         self.control.sendall(line.encode() + b"\n")
+
+    def keep_awake(self):
+        """Has the running machine interrupted every now and then, until it ends. Nobody else talks to its monitor."""
+        threading.Thread(target=self._wake, daemon=True).start()  # whose last pause nobody waits for
+
+    def _wake(self):
+        key = {"execute": "send-key", "arguments": {"keys": [{"type": "qcode", "data": "shift"}]}}
+        try:
+            self.monitor.sendall(b'{"execute": "qmp_capabilities"}\n')
+            while self._process.poll() is None:
+                self.monitor.sendall(json.dumps(key).encode() + b"\n")
+                self.monitor.recv(1 << 16)
+                time.sleep(WAKE_SECONDS)
+        except OSError:
+            pass  # QEMU has ended
 
     def wait_for_end(self):
         """Waits until the machine has powered off and all that it said was passed on."""

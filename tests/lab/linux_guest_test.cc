@@ -51,11 +51,13 @@ TEST_F(LinuxWorkTest, AResetEndsTheRun) {
 
 TEST_F(LinuxWorkTest, TwoGuestsFindTheirMemoryRightInLessThanTheyHave) {
   const Outcome outcome =
-      Run(kSeries, "all:160:2", /*guests=*/2, kWorkLimit, {"--vcpus=2", "--memory=512M", "--pool=384M"});
+      Run(kSeries, "all:96:1", /*guests=*/2, kWorkLimit, {"--vcpus=2", "--memory=512M", "--pool=384M"});
   ExpectGoodGuests(outcome);
   for (const std::string& console : outcome.consoles) EXPECT_NE(ReportOf(console).Get("checked"), "0");
   ASSERT_TRUE(outcome.report.is_object());
   EXPECT_GT(outcome.report["swap"]["pages_out"], 0u) << "there was no pressure, so this proves nothing";
+  EXPECT_GT(outcome.report["merge"]["merged_pages"], 0u);
+  EXPECT_GT(outcome.report["huge"]["whole_faults"], 0u);
 }
 
 }  // namespace

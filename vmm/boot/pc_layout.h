@@ -70,8 +70,8 @@ inline constexpr uint16_t kPm1EventPort = 0x600;  // status, 2 bytes; enable, 2 
 inline constexpr uint16_t kPm1EventPorts = 4;
 inline constexpr uint16_t kPm1ControlPort = kPm1EventPort + kPm1EventPorts;  // AcpiPm answers at both
 inline constexpr uint16_t kPm1ControlPorts = 2;
-inline constexpr uint16_t kResetPort = 0xcf9;  // a single one
-inline constexpr uint8_t kResetValue = 6;      // what the FADT says to write there
+inline constexpr uint16_t kResetPort = 0xcf9;     // a single one
+inline constexpr uint8_t kResetValue = 6;         // what the FADT says to write there
 inline constexpr uint16_t kDebugExitPort = 0xf4;  // QEMU's isa-debug-exit
 inline constexpr uint16_t kDebugExitPorts = 4;
 

@@ -22,7 +22,8 @@ namespace quire {
 // Thread safe.
 class DebugExit : public BusDevice {
  public:
-  // `report` gets what the guest writes first to any of its ports, of 1, 2 or 4 bytes; called once, on the caller's thread.
+  // `report` gets what the guest writes first to any of its ports, of 1, 2 or 4 bytes; called once, on the caller's
+  // thread.
   explicit DebugExit(std::function<void(uint32_t)> report) : report_(std::move(report)) {}
 
   // Zeros.

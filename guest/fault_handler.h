@@ -42,7 +42,7 @@ class FaultHandler {
   // Errors: Unavailable     it would take waiting, and `wait` is kMustNot: ask again with kMay
   //         OutOfRange      the guest has no such page
   //         ResourceExhausted  out of memory; the guest has been or is being stopped
-  //         DataLoss        the page's stored content cannot be read back; the guest has been stopped
+  //         DataLoss        the page's content is lost; the guest has been stopped, unless it is told of such pages
   //         Cancelled       the guest has been stopped
   virtual absl::StatusOr<Resolution> Resolve(Gfn gfn, Access access, Wait wait) = 0;
 

@@ -290,7 +290,13 @@ class GuestMemory final : public FaultHandler {
 
   // --- For frames whose memory has failed (docs/poison.md). Their bytes are not read any more.
 
-  // Page `gfn` has this frame and loses it with its content; who touches it next stops the guest.
+  // From now on a lost page is not the guest's end: somebody tells the guest of it. Who touches one gets DataLoss, each
+  // time, until the guest gives the page up. Before the first fault.
+  void LiveWithLoss() { lives_with_loss_.store(true, std::memory_order_relaxed); }
+  bool lives_with_loss() const { return lives_with_loss_.load(std::memory_order_relaxed); }
+
+  // Page `gfn` has this frame and loses it with its content; who touches it next stops the guest, unless it lives with
+  // that.
   enum class Loss : uint8_t {
     kLost,
     kNotItsFrame,  // the page has another one, or none
@@ -650,6 +656,7 @@ class GuestMemory final : public FaultHandler {
   std::unique_ptr<Inheritors> inheritors_;  // of a template
   std::atomic<bool> frozen_ = false;
 
+  std::atomic<bool> lives_with_loss_ = false;
   std::atomic<bool> stopped_ = false;
   mutable absl::Mutex stop_lock_;
   absl::Status stop_reason_ ABSL_GUARDED_BY(stop_lock_);

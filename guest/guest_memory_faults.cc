@@ -72,7 +72,8 @@ absl::StatusOr<Resolution> GuestMemory::TryResolve(Gfn gfn, FaultPlan& plan) {
   // A page that cannot be read back, or a host without memory: this guest cannot go on, the others can.
   const bool try_again = absl::IsUnavailable(resolution.status()) || absl::IsAborted(resolution.status()) ||
                          IsAtLimit(resolution.status());
-  if (!resolution.ok() && !try_again) Stop(resolution.status());
+  const bool goes_on = try_again || (absl::IsDataLoss(resolution.status()) && lives_with_loss());
+  if (!resolution.ok() && !goes_on) Stop(resolution.status());
   return resolution;
 }
 

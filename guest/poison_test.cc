@@ -121,6 +121,22 @@ TEST_P(PoisonTest, APageInUseIsLostAndItsGuestStoppedWhenItTouchesItNext) {
   EXPECT_FALSE(guests_[1].memory->stopped());
 }
 
+TEST_P(PoisonTest, AGuestThatLivesWithLossIsToldAtEachTouchAndGoesOn) {
+  Write(0, 7, 1);
+  Write(0, 8, 2);
+  guests_[0].memory->LiveWithLoss();
+  PoisonPage(0, 7);
+  for (const Access access : {Access::kRead, Access::kWrite, Access::kRead}) {
+    EXPECT_TRUE(absl::IsDataLoss(guests_[0].mmu->Page(Gfn(7), access).status()));
+    EXPECT_EQ(EntryOf(0, 7).state(), PageState::kPoisoned) << "it never reads as anything else";
+  }
+  EXPECT_TRUE(absl::IsDataLoss(guests_[0].memory->Wire(GfnRange(Gfn(6), PageCount(3)))));
+  EXPECT_FALSE(guests_[0].memory->stopped());
+  EXPECT_TRUE(Has(0, 8, 2));
+  guests_[0].memory->Discard(GfnRange(Gfn(7), kOnePage));
+  EXPECT_TRUE(Has(0, 7, 0, Content::kZero));
+}
+
 TEST_P(PoisonTest, APageThatIsWiredIsLostAndNotWiredAnyMore) {
   Write(0, 7, 1);
   ASSERT_EQ(guests_[0].memory->Wire(GfnRange(Gfn(6), PageCount(3))), absl::OkStatus());

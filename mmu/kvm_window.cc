@@ -66,6 +66,7 @@ KvmWindow::KvmWindow(FaultHandler& memory, int pool_fd, FrameNumber home, Mappin
       uffd_(std::move(uffd)),
       stop_(std::move(stop)),
       home_(home),
+      barred_(window_.hva()),
       islands_({window_.hva(), window_.size()}, pool_fd, home, uffd_) {}
 
 void KvmWindow::Start() {
@@ -140,21 +141,24 @@ bool KvmWindow::Serve(const Pending& fault, Wait wait) {
   for (bool retry = false;; retry = true) {
     const InvalidationTracker::Snapshot snapshot = tracker_.TakeSnapshot();
     const absl::StatusOr<Resolution> resolution = memory_.Resolve(fault.gfn, access, wait);
-    if (!resolution.ok()) {
+    const bool lost = options_.bars_lost_pages && absl::IsDataLoss(resolution.status());
+    if (!resolution.ok() && !lost) {
       if (absl::IsUnavailable(resolution.status())) return false;
       uffd_.Wake(Place(GfnRange(fault.gfn, kOnePage)));  // to find the window closed
       return true;
     }
-    QUIRE_CHECK(Allows(resolution->protection, access));
+    QUIRE_CHECK(lost || Allows(resolution->protection, access));
+    const GfnRange range = lost ? GfnRange(fault.gfn, kOnePage) : resolution->range;
     absl::Status installed;
     {
       absl::MutexLock lock(&lock_);
-      installed = tracker_.MustRetry(snapshot, resolution->range) ? absl::UnavailableError("invalidated meanwhile")
-                                                                  : Install(*resolution);
+      installed = tracker_.MustRetry(snapshot, range) ? absl::UnavailableError("invalidated meanwhile")
+                  : lost                              ? Bar(fault.gfn)
+                                                      : Install(*resolution);
     }
     if (installed.ok()) break;
     if (absl::IsResourceExhausted(installed)) {
-      if (resolution->protection == Protection::kReadWrite) return false;
+      if (lost || resolution->protection == Protection::kReadWrite) return false;
       access = Access::kWrite;
       continue;
     }
@@ -208,6 +212,25 @@ absl::Status KvmWindow::InstallIsland(GfnRange range, FrameNumber frame) {
   return status;
 }
 
+// The home has to be there: what is barred, and given back, is a page of it.
+absl::Status KvmWindow::Bar(Gfn gfn) {
+  const GfnRange page(gfn, kOnePage);
+  if (!closed_) {
+    if (absl::Status status = LeaveView(page); !status.ok()) return status;
+    if (absl::Status status = UnmakeIslands(page); !status.ok()) return status;
+    if (!barred_.Bar(gfn, RealClock().Now())) return absl::ResourceExhaustedError("another page is barred");
+    counters_.lost_pages.Add();
+  }
+  uffd_.Wake(Place(page));
+  return absl::OkStatus();
+}
+
+std::optional<Gfn> KvmWindow::TakeLostPage() {
+  absl::MutexLock lock(&lock_);
+  if (closed_) return std::nullopt;
+  return barred_.Lift();
+}
+
 absl::Status KvmWindow::LeaveView(GfnRange range) {
   const absl::StatusOr<bool> left = islands_.LeaveView(range);
   if (!left.ok()) {
@@ -253,6 +276,7 @@ absl::Status KvmWindow::InvalidateRangeStart(const Invalidation& invalidation) {
     absl::MutexLock lock(&lock_);
     tracker_.Begin();
     tracker_.AddRange(range);
+    if (!closed_) barred_.LiftIn(range);
     const GfnRange islands = islands_.HullIn(range);
     if (!islands.empty() && UnmakeIslands(range).ok()) unmade = islands;
   }

@@ -23,7 +23,8 @@
 //   ... KVM_RUN: EFAULT ...
 //   if (window.AwaitRemapping(before)) run it again
 //
-// The races are drawn in docs/locking.md, "Islands".
+// The races are drawn in docs/locking.md, "Islands". A page that is lost (DataLoss) is made such an error on purpose,
+// for a guest that is told of it: TakeLostPage (mmu/barred_page.h).
 //
 // A clone's window shows its template's frames where the clone has none of its own: a view (mmu/islands.h).
 //
@@ -37,6 +38,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -53,6 +55,7 @@
 #include "base/unique_fd.h"
 #include "base/units.h"
 #include "guest/fault_handler.h"
+#include "mmu/barred_page.h"
 #include "mmu/islands.h"
 #include "mmu/userfaultfd.h"
 #include "notifiers/invalidation_tracker.h"
@@ -72,6 +75,7 @@ struct WindowCounters {
   Counter islands_refused;   // times that one could not be made, for want of mappings; the guest got a page of its own
   Counter views_left;        // blocks whose view made place for the guest's own frames
   Counter homes_refused;     // times that there was no mapping left to put a home back; tried again later
+  Counter lost_pages;        // times that a page was barred because it is lost
   LatencyHistogram latency;  // from an event's read to its wake-up
 };
 
@@ -79,6 +83,8 @@ struct KvmWindowOptions {
   // After a fault, the fault thread looks for the next one for a moment before it sleeps. A wake-up on another CPU
   // takes as long as all else about a fault; but the CPU must be one that no vCPU wants.
   bool spin = false;
+  // A page that is lost is barred, for the guest to be told of it. Otherwise such a guest has been stopped.
+  bool bars_lost_pages = false;
 };
 
 // Thread safe.
@@ -106,6 +112,10 @@ class KvmWindow final : public MmuNotifier {
   // Returns once no mapping is being replaced. True: one was in progress at some time since `before`, so that an access
   // that failed since then is to be tried again. False: it was not for that, or the guest has been stopped.
   bool AwaitRemapping(RemapSequence before) ABSL_LOCKS_EXCLUDED(lock_);
+
+  // For a vCPU whose KVM_RUN failed while nothing was being replaced: the lost page that it has run into. Nothing: it
+  // was not that, or another vCPU was faster; so that it has to try again.
+  std::optional<Gfn> TakeLostPage() ABSL_LOCKS_EXCLUDED(lock_);
 
   const WindowCounters& counters() const { return counters_; }
   // CPU time of the threads that serve faults.
@@ -138,6 +148,9 @@ class KvmWindow final : public MmuNotifier {
   absl::Status Install(const Resolution& resolution) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status InstallHome(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   absl::Status InstallIsland(GfnRange range, FrameNumber frame) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Has the vCPU that touches the page find out that it is lost, and wakes it. Errors: as Install's; ResourceExhausted
+  // also while another page is barred.
+  absl::Status Bar(Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Puts the home back where a view is.
   absl::Status LeaveView(GfnRange range) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Leaves no island in the range. ResourceExhausted: it could not.
@@ -159,6 +172,7 @@ class KvmWindow final : public MmuNotifier {
 
   absl::Mutex lock_;             // installs and the tracker; held across UFFDIO_CONTINUE and mmap, never across a wait
   InvalidationTracker tracker_;  // changed under lock_
+  BarredPage barred_ ABSL_GUARDED_BY(lock_);
   Islands islands_ ABSL_GUARDED_BY(lock_);
   bool closed_ ABSL_GUARDED_BY(lock_) = false;
   std::atomic<uint64_t> remappings_ = 0;  // that have ended; changed under lock_

@@ -109,6 +109,86 @@ TEST_F(KvmWindowTest, AStoppedGuestsFaultEndsInAnErrorInsteadOfWaiting) {
   }
 }
 
+// KVM's way of touching it: the kernel does, and gets an error.
+class LostPageTest : public KvmWindowTest {
+ protected:
+  void SetUp() override {
+    KvmWindowTest::SetUp();
+    if (manager_ == nullptr) return;
+    guest_->LiveWithLoss();
+    window_.reset();
+    window_ = KvmWindow::Create(*guest_, manager_->pool().file().fd(), guest_->reservation(), {.bars_lost_pages = true})
+                  .value();
+    ASSERT_EQ(pipe(pipe_fds_), 0);
+  }
+  void TearDown() override {
+    close(pipe_fds_[0]);
+    close(pipe_fds_[1]);
+    KvmWindowTest::TearDown();
+  }
+
+  // 0, or the error that the kernel got.
+  int Touch(uint64_t page) {
+    uint64_t value = 0;
+    if (write(pipe_fds_[1], const_cast<uint64_t*>(&Word(page)), sizeof value) != sizeof value) return errno;
+    EXPECT_EQ(read(pipe_fds_[0], &value, sizeof value), ssize_t{sizeof value});
+    return 0;
+  }
+  void Lose(uint64_t page) {
+    Word(page) = page;
+    ASSERT_TRUE(manager_->PoisonPage(*guest_, Gfn(page)).ok());
+  }
+
+  int pipe_fds_[2] = {-1, -1};
+};
+
+TEST_F(LostPageTest, EachTouchOfALostPageIsAnErrorThatSomebodyTakes) {
+  Word(1001) = 5;
+  Lose(1000);
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(window_->TakeLostPage(), std::nullopt) << "nobody has touched it";
+    EXPECT_EQ(Touch(1000), EFAULT);
+    EXPECT_EQ(Touch(1001), 0) << "its neighbour is there";
+    EXPECT_EQ(window_->TakeLostPage(), Gfn(1000));
+    EXPECT_EQ(Word(1001), 5u);
+  }
+  EXPECT_FALSE(guest_->stopped());
+  EXPECT_EQ(window_->counters().lost_pages.value(), 3u);
+}
+
+TEST_F(LostPageTest, ALostPageThatIsGivenUpReadsAsZero) {
+  Lose(1000);
+  EXPECT_EQ(Touch(1000), EFAULT);
+  guest_->Discard(GfnRange(Gfn(1000), kOnePage));
+  EXPECT_EQ(window_->TakeLostPage(), std::nullopt);
+  EXPECT_EQ(Word(1000), 0u);
+  Word(1000) = 3;
+  EXPECT_EQ(Word(1000), 3u);
+}
+
+// One is barred at a time. Whoever waits for another comes to its own in the end, also if nobody takes the first.
+TEST_F(LostPageTest, SeveralLostPagesAreTakenOneByOne) {
+  constexpr uint64_t kLost[] = {1000, 1001, 3000};
+  for (const uint64_t page : kLost) Lose(page);
+  for (const uint64_t page : kLost) {
+    EXPECT_EQ(Touch(page), EFAULT);
+    if (page != 1000) {
+      EXPECT_EQ(window_->TakeLostPage(), Gfn(page));
+    }
+  }
+  EXPECT_EQ(window_->TakeLostPage(), std::nullopt);
+  EXPECT_EQ(Touch(1002), 0);
+}
+
+TEST_F(LostPageTest, AStoppedGuestHasNone) {
+  Lose(1000);
+  EXPECT_EQ(Touch(1000), EFAULT);
+  guest_->Stop(absl::CancelledError("stopped"));
+  EXPECT_EQ(window_->TakeLostPage(), std::nullopt);
+  EXPECT_EQ(Touch(1000), EFAULT);
+  EXPECT_EQ(Touch(5), EFAULT);
+}
+
 // Increments, from several threads, of counters in pages that are taken out and put back, stored and loaded all the
 // while: none may be lost.
 TEST_F(KvmWindowTest, NoIncrementIsLostWhilePagesAreTakenOutAndEvicted) {

@@ -4,16 +4,19 @@
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 namespace quire {
 namespace {
 
 // Leaves.
+constexpr uint32_t kVendor = 0;
 constexpr uint32_t kFeatures = 1;
 constexpr uint32_t kCaches = 4;
 constexpr uint32_t kTopology = 0xb;
 constexpr uint32_t kTopologyV2 = 0x1f;
 constexpr uint32_t kKvmFeatures = 0x40000001;
+constexpr uint32_t kPowerAndRas = 0x80000007;
 constexpr uint32_t kSizes = 0x80000008;
 constexpr uint32_t kAmdTopology = 0x8000001e;
 
@@ -23,6 +26,7 @@ constexpr uint32_t kTscDeadline = 1u << 24;     // features, ecx
 constexpr uint32_t kMultithreading = 1u << 28;  // features, edx: the count of logical processors means something
 constexpr uint32_t kKvmClock = 1u << 0 | 1u << 3 | 1u << 24;  // both generations of the clock, and that it is stable
 constexpr uint32_t kKvmNoIoDelay = 1u << 1;
+constexpr uint32_t kAmdMcaRecovery = 1u << 0 | 1u << 1;  // overflow recovery; SUCCOR
 
 enum LevelType : uint32_t { kNoLevel = 0, kThread = 1, kCore = 2 };
 
@@ -41,7 +45,7 @@ void SetTopologyLevel(uint32_t vcpu, uint32_t vcpus, kvm_cpuid_entry2& entry) {
   entry.edx = vcpu;
 }
 
-void Adjust(uint32_t vcpu, uint32_t vcpus, bool tsc_deadline, kvm_cpuid_entry2& entry) {
+void Adjust(uint32_t vcpu, uint32_t vcpus, bool tsc_deadline, bool amd, kvm_cpuid_entry2& entry) {
   switch (entry.function) {
     case kFeatures:
       entry.ebx = WithBits(entry.ebx, 24, 0xff, vcpu);
@@ -61,6 +65,9 @@ void Adjust(uint32_t vcpu, uint32_t vcpus, bool tsc_deadline, kvm_cpuid_entry2& 
       break;
     case kKvmFeatures:
       entry.eax &= kKvmClock | kKvmNoIoDelay;
+      break;
+    case kPowerAndRas:
+      if (amd) entry.ebx |= kAmdMcaRecovery;
       break;
     case kSizes:
       entry.ecx = WithBits(entry.ecx, 0, 0xff, vcpus - 1);
@@ -93,14 +100,24 @@ void AddTopologyLevels(uint32_t leaf, CpuidTable& table) {
   }
 }
 
+bool IsVendor(const kvm_cpuid_entry2& leaf, const char (&name)[13]) {
+  const uint32_t words[] = {leaf.ebx, leaf.edx, leaf.ecx};
+  return std::memcmp(words, name, sizeof words) == 0;
+}
+
 }  // namespace
+
+bool IsAmd(const CpuidTable& cpuid) {
+  const kvm_cpuid_entry2* const leaf = cpuid.Find(kVendor);
+  return leaf != nullptr && (IsVendor(*leaf, "AuthenticAMD") || IsVendor(*leaf, "HygonGenuine"));
+}
 
 CpuidTable PcCpuid(const CpuidTable& supported, int vcpu, int vcpus, bool tsc_deadline) {
   CpuidTable table = supported;
   AddTopologyLevels(kTopology, table);
   AddTopologyLevels(kTopologyV2, table);
   for (uint32_t i = 0; i < table.size; ++i) {
-    Adjust(static_cast<uint32_t>(vcpu), static_cast<uint32_t>(vcpus), tsc_deadline, table.entries[i]);
+    Adjust(static_cast<uint32_t>(vcpu), static_cast<uint32_t>(vcpus), tsc_deadline, IsAmd(supported), table.entries[i]);
   }
   return table;
 }

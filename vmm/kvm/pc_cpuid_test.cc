@@ -3,6 +3,7 @@
 #include <linux/kvm.h>
 
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -86,6 +87,19 @@ TEST(PcCpuidTest, OnlyTheLastCacheIsShared) {
   const CpuidTable table = PcCpuid(TableWith({first, last}), 0, 8, true);
   EXPECT_EQ(Level(table, 4, 0).eax >> 14 & 0xfff, 0u);
   EXPECT_EQ(Level(table, 4, 1).eax >> 14 & 0xfff, 7u);
+}
+
+TEST(PcCpuidTest, OnlyAmdsProcessorsAreSaidToRecoverFromMachineChecksThere) {
+  kvm_cpuid_entry2 vendor = Leaf(0);
+  EXPECT_FALSE(IsAmd(TableWith({})));
+  for (const char* const name : {"GenuineIntel", "AuthenticAMD", "HygonGenuine"}) {
+    std::memcpy(&vendor.ebx, name, 4);
+    std::memcpy(&vendor.edx, name + 4, 4);
+    std::memcpy(&vendor.ecx, name + 8, 4);
+    const CpuidTable supported = TableWith({vendor, Leaf(0x80000007)});
+    EXPECT_EQ(IsAmd(supported), *name != 'G') << name;
+    EXPECT_EQ(PcCpuid(supported, 0, 1, /*tsc_deadline=*/true).Find(0x80000007)->ebx, *name != 'G' ? 3u : 0u) << name;
+  }
 }
 
 }  // namespace

@@ -61,11 +61,24 @@ void SetMode(const PcVcpu::Start& start, kvm_sregs& sregs) {
 
 absl::StatusOr<std::unique_ptr<PcVcpu>> PcVcpu::Create(const KvmVm& vm, int vcpu, int vcpus) {
   const bool tsc_deadline = vm.system().Capability(KVM_CAP_TSC_DEADLINE_TIMER) != 0;
-  absl::StatusOr<std::unique_ptr<VcpuFile>> file =
-      VcpuFile::Create(vm, vcpu, PcCpuid(vm.system().supported_cpuid(), vcpu, vcpus, tsc_deadline));
+  const CpuidTable cpuid = PcCpuid(vm.system().supported_cpuid(), vcpu, vcpus, tsc_deadline);
+  absl::StatusOr<std::unique_ptr<VcpuFile>> file = VcpuFile::Create(vm, vcpu, cpuid);
   if (!file.ok()) return file.status();
-  return absl::WrapUnique(new PcVcpu(*std::move(file)));
+  std::optional<MachineChecks> checks;
+  if (HasMachineChecks(vm.system())) {
+    if (absl::Status status = SetUpMachineChecks(**file, vm.system()); !status.ok()) return status;
+    checks.emplace(**file, IsAmd(cpuid));
+  }
+  return absl::WrapUnique(new PcVcpu(*std::move(file), checks));
 }
+
+absl::StatusOr<bool> PcVcpu::RaiseMachineCheck(Gpa page) {
+  if (!checks_)
+    return absl::FailedPreconditionError("its kernel cannot be told: this host's KVM has no machine checks");
+  return checks_->Raise(page);
+}
+
+absl::Status PcVcpu::JoinMachineCheck() { return checks_ ? checks_->RaiseElsewhere() : absl::OkStatus(); }
 
 absl::Status PcVcpu::Boot(const Start& start) {
   kvm_sregs sregs;

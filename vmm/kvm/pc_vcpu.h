@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <variant>
@@ -16,6 +17,7 @@
 #include "vmm/kvm/kvm_exit.h"
 #include "vmm/kvm/kvm_stats.h"
 #include "vmm/kvm/kvm_vm.h"
+#include "vmm/kvm/machine_check.h"
 #include "vmm/kvm/vcpu_file.h"
 
 namespace quire {
@@ -61,6 +63,13 @@ class PcVcpu {
   // instruction comes out once for each of its elements. After TripleFault or Death it is not called again.
   PcExit Run();
 
+  // The guest's kernel is told, when it runs next, that the page at `page`, which this processor has touched, is lost.
+  // May be called after MemoryFault. Returns whether all other processors have to JoinMachineCheck. FailedPrecondition:
+  // it cannot be told, and why, as "its kernel ...".
+  absl::StatusOr<bool> RaiseMachineCheck(Gpa page);
+  // Between Runs, on Run's thread, when the kernel has been told on another processor.
+  absl::Status JoinMachineCheck();
+
   // Makes Run return Interrupted soon: VcpuFile::Kick.
   void Kick() { file_->Kick(); }
   // A death of the caller's making, with this vCPU's registers as they are. Called between Runs, on Run's thread.
@@ -68,13 +77,15 @@ class PcVcpu {
   const KvmStats* stats() const { return file_->stats(); }
 
  private:
-  explicit PcVcpu(std::unique_ptr<VcpuFile> file) : file_(std::move(file)) {}
+  PcVcpu(std::unique_ptr<VcpuFile> file, std::optional<MachineChecks> checks)
+      : file_(std::move(file)), checks_(checks) {}
 
   DeviceAccess PortAccess();
   DeviceAccess MemoryAccess() const;
 
   const std::unique_ptr<VcpuFile> file_;
-  uint32_t elements_done_ = 0;  // of a string instruction on a port that has come out
+  std::optional<MachineChecks> checks_;  // where KVM has them
+  uint32_t elements_done_ = 0;           // of a string instruction on a port that has come out
 };
 
 }  // namespace quire

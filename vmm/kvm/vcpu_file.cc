@@ -24,6 +24,7 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "base/check.h"
 
 namespace quire {
@@ -53,7 +54,18 @@ void UnblockKickSignal() {
   QUIRE_CHECK(unblocked);
 }
 
+// KVM_GET_MSRS and KVM_SET_MSRS with the numbers that C programs get.
+constexpr unsigned long kKvmGetMsrs = _IOC(_IOC_READ | _IOC_WRITE, KVMIO, 0x88, 8);
+constexpr unsigned long kKvmSetMsrs = _IOC(_IOC_WRITE, KVMIO, 0x89, 8);
+
 }  // namespace
+
+// Struct kvm_msrs for one register. <linux/kvm.h> has an empty struct in it, which C++ lays out differently from C.
+struct VcpuFile::OneMsr {
+  uint32_t count = 1;
+  uint32_t padding = 0;
+  kvm_msr_entry entry;
+};
 
 VcpuFile::VcpuFile(UniqueFd fd, Mapping run, std::optional<KvmStats> stats, int vcpu)
     : fd_(std::move(fd)), run_(std::move(run)), stats_(std::move(stats)), vcpu_(vcpu) {}
@@ -81,6 +93,26 @@ absl::StatusOr<std::unique_ptr<VcpuFile>> VcpuFile::Create(const KvmVm& vm, int 
 absl::Status VcpuFile::Call(unsigned long request, void* argument, absl::string_view what) const {
   if (ioctl(fd_.get(), request, argument) >= 0) return absl::OkStatus();
   return KvmCallError(absl::StrCat(what, " of vCPU ", vcpu_), errno);
+}
+
+absl::StatusOr<uint64_t> VcpuFile::ReadMsr(uint32_t number) const {
+  OneMsr msr = {.entry = {.index = number, .reserved = 0, .data = 0}};
+  if (absl::Status status = CallForMsr(kKvmGetMsrs, "reading", msr); !status.ok()) return status;
+  return msr.entry.data;
+}
+
+absl::Status VcpuFile::WriteMsr(uint32_t number, uint64_t value) const {
+  OneMsr msr = {.entry = {.index = number, .reserved = 0, .data = value}};
+  return CallForMsr(kKvmSetMsrs, "setting", msr);
+}
+
+// These return how many registers they have dealt with.
+absl::Status VcpuFile::CallForMsr(unsigned long request, absl::string_view what, OneMsr& msr) const {
+  const int done = ioctl(fd_.get(), request, &msr);
+  const std::string attempted =
+      absl::StrFormat("%s model-specific register 0x%x of vCPU %d", what, msr.entry.index, vcpu_);
+  if (done < 0) return KvmCallError(attempted, errno);
+  return done == 1 ? absl::OkStatus() : absl::NotFoundError(absl::StrCat(attempted, " is not possible"));
 }
 
 int VcpuFile::Enter() {

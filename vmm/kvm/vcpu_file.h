@@ -5,6 +5,7 @@
 #include <linux/kvm.h>
 #include <pthread.h>
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -25,8 +26,8 @@ namespace quire {
 // One thread at a time calls Enter and Die, normally a thread of its own; any thread may call Kick and read the
 // statistics.
 //
-// A vCPU that is in a fault nobody has served yet blocks every ioctl on it, so nothing but Enter and Die makes one once
-// the vCPU is set up.
+// A vCPU that is in a fault nobody has served yet blocks every ioctl on it, so once the vCPU is set up they are
+// made between Enters only, on their thread.
 class VcpuFile {
  public:
   // Makes vCPU number `vcpu` of `vm`, which outlives it, with this CPUID. Errors: those of KvmCallError.
@@ -48,6 +49,11 @@ class VcpuFile {
   // An ioctl on the vCPU. `what` is for the error: "reading registers". Errors: those of KvmCallError.
   absl::Status Call(unsigned long request, void* argument, absl::string_view what) const;
 
+  // A model-specific register. NotFound: the vCPU has none of that number, or cannot have that value in it. Other
+  // errors: those of KvmCallError.
+  absl::StatusOr<uint64_t> ReadMsr(uint32_t number) const;
+  absl::Status WriteMsr(uint32_t number, uint64_t value) const;
+
   // What the last Enter left, and more memory that KVM shares after it.
   kvm_run& run() const { return *reinterpret_cast<kvm_run*>(run_.data()); }
   // KVM's counters of this vCPU, or null where the kernel has none.
@@ -55,6 +61,9 @@ class VcpuFile {
   int number() const { return vcpu_; }
 
  private:
+  struct OneMsr;
+  absl::Status CallForMsr(unsigned long request, absl::string_view what, OneMsr& msr) const;
+
   VcpuFile(UniqueFd fd, Mapping run, std::optional<KvmStats> stats, int vcpu);
 
   const UniqueFd fd_;

@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 
 namespace quire {
 namespace {
@@ -46,6 +47,13 @@ absl::StatusOr<MemoryParts> PartsOfPages(const GuestRegions& regions, Gpa begin,
   }
   constexpr PageCount kMost(~uint64_t{0} >> kPageShift);  // whose size in bytes is a number
   return PartsOf(regions, begin, std::min(size, kMost).bytes());
+}
+
+Gpa AddressOf(const GuestRegions& regions, Gfn gfn) {
+  const auto region =
+      std::find_if(regions.begin(), regions.end(), [gfn](const GuestRegion& r) { return r.pages.contains(gfn); });
+  QUIRE_CHECK(region != regions.end());
+  return region->gpa + (gfn - region->pages.begin()).bytes();
 }
 
 }  // namespace quire

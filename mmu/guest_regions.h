@@ -42,6 +42,9 @@ absl::StatusOr<MemoryParts> PartsOf(const GuestRegions& regions, Gpa begin, Byte
 // The same of whole pages. InvalidArgument: `begin` is not the beginning of one.
 absl::StatusOr<MemoryParts> PartsOfPages(const GuestRegions& regions, Gpa begin, PageCount size);
 
+// The address of a page, which is memory of the guest's.
+Gpa AddressOf(const GuestRegions& regions, Gfn gfn);
+
 // Calls use(part, bytes), in order, for the parts that addresses from `begin` on are, as many as `buffer` has bytes; it
 // is given those bytes that are the part's. Errors: those of PartsOf, before any call; that of a call, which is the
 // last.

@@ -32,6 +32,12 @@ TEST(GuestRegionsTest, ARangeWithinARegionIsOnePart) {
   EXPECT_EQ(parts->at(0).pages(), GfnRange(Gfn(5), Gfn(6)));
 }
 
+TEST(GuestRegionsTest, APageHasAnAddressInItsRegion) {
+  EXPECT_EQ(AddressOf(kRegions, Gfn(3)), Gpa(0x3000));
+  EXPECT_EQ(AddressOf(kRegions, Gfn(4)), Gpa(0x10000));
+  EXPECT_EQ(AddressOf(kRegions, Gfn(8)), Gpa(0x14000));
+}
+
 TEST(GuestRegionsTest, APartsPagesAreAllThatItTouches) {
   EXPECT_EQ(Parts(0xfff, 2)->at(0).pages(), GfnRange(Gfn(0), Gfn(2)));
   EXPECT_EQ(Parts(0xfff, 1)->at(0).pages(), GfnRange(Gfn(0), Gfn(1)));

@@ -19,6 +19,7 @@ Json PcJson(const PcReport& pc) {
   json["failed_devices"] = pc.failed_devices;
   json["balloon_bytes"] = Bytes(pc.balloon_bytes);
   json["reported_bytes"] = Bytes(pc.reported_bytes);
+  json["machine_checks"] = pc.machine_checks;
   return json;
 }
 

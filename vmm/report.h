@@ -26,6 +26,7 @@ struct PcReport {
   std::vector<std::string> failed_devices = {};     // a sentence for each
   ByteCount balloon_bytes = {};                     // that the guest has given back, and not taken again
   ByteCount reported_bytes = {};                    // that it said were free, over the run
+  uint64_t machine_checks = 0;                      // that told it of lost pages
 };
 
 struct GuestReport {

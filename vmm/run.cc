@@ -250,6 +250,7 @@ PcReport GuestRun::ReportPc(const Guest& guest) const {
   const Balloon& balloon = guest.pc->devices().balloon();
   report.balloon_bytes = balloon.actual().bytes();
   report.reported_bytes = PageCount(balloon.counters().reported.value()).bytes();
+  report.machine_checks = guest.pc->machine_checks();
   return report;
 }
 

@@ -111,10 +111,11 @@ absl::string_view Name(MemoryManager::Poisoned::Was was) {
   return "";
 }
 
-std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests) {
+std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std::string>& guests, bool told) {
   const std::string lost = guests.empty() ? "nothing is lost"
                                           : absl::StrCat("lost to ", absl::StrJoin(guests, ", "),
-                                                         ", stopped when it is touched without giving it up before");
+                                                         told ? ", told by a machine check" : ", stopped",
+                                                         " when it is touched without giving it up before");
   switch (p.was) {
     case MemoryManager::Poisoned::Was::kFree:
       return "It was free: nothing is lost.";
@@ -132,8 +133,10 @@ std::string WhatBecameOf(const MemoryManager::Poisoned& p, const std::vector<std
 
 Json PoisonedJson(const GuestSet& set, const MemoryManager::Poisoned& p) {
   std::vector<std::string> guests;
+  bool told = false;  // all guests of a run are of one kind
   for (const unsigned id : p.guests) {
     const GuestSet::Guest& guest = set.guests()[id];
+    told = guest.memory->lives_with_loss();
     guests.push_back(guest.memory->frozen() ? absl::StrCat("clones of ", guest.name) : guest.name);
   }
   return Json{{"title", absl::StrCat("Frame ", p.frame.value(), " of the pool is never used again")},
@@ -142,7 +145,7 @@ Json PoisonedJson(const GuestSet& set, const MemoryManager::Poisoned& p) {
               {"lost_pages", p.lost.in_pages()},
               {"recovered_pages", p.recovered.in_pages()},
               {"guests", guests},
-              {"sentences", {WhatBecameOf(p, guests)}}};
+              {"sentences", {WhatBecameOf(p, guests, told)}}};
 }
 
 absl::StatusOr<Json> PoisonedFor(GuestSet& set, const ControlRequest& request) {

@@ -5,10 +5,12 @@
 #include <linux/kvm.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
 
 #include "absl/strings/string_view.h"
+#include "base/units.h"
 #include "vmm/kvm/wired_memory.h"
 
 namespace quire {
@@ -50,7 +52,10 @@ struct Interrupted {};
 // KVM could not translate an address just now; it does not say which (KVM_RUN: EFAULT without KVM_EXIT_MEMORY_FAULT).
 // That is normal while a piece of the guest's window is being replaced: wait until none is, and run the vCPU again, at
 // the same instruction. When that goes on with nothing being replaced, end the guest with KvmVcpu::Die.
-struct MemoryFault {};
+struct MemoryFault {
+  // The page, if it is lost and the guest is told of such (KvmWindow::TakeLostPage). VmMachine fills it in.
+  std::optional<Gfn> lost = {};
+};
 
 // The vCPU cannot go on.
 struct Death {

@@ -5,16 +5,23 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "mmu/guest_device_memory.h"
 #include "mmu/mapped_device_memory.h"
 #include "vmm/boot/pc_layout.h"
 #include "vmm/kvm/kvm_vm.h"
+#include "vmm/kvm/machine_check.h"
 #include "vmm/machine/pc_shape.h"
 
 namespace quire {
 namespace {
 
 constexpr uint64_t kRunning = 1;  // quire_progress::phase
+
+// How long a vCPU rests when its kernel has been told of a lost page. A kernel that touches it again and again all the
+// same costs the host no more than a hundred machine checks a second, of some hundred microseconds each.
+constexpr absl::Duration kAfterMachineCheck = absl::Milliseconds(10);
 
 PcVcpu::Start StartOf(const BootPlan& plan) {
   const bool is_long = plan.mode == BootPlan::Mode::kLong;
@@ -37,7 +44,10 @@ PcVcpu::Start StartOf(const BootPlan& plan) {
 absl::StatusOr<std::unique_ptr<PcMachine>> PcMachine::Create(const KvmSystem& system, const PcMachineOptions& options,
                                                              Pool* pool, GuestMemory* memory) {
   auto machine = absl::WrapUnique(new PcMachine(options, memory));
-  absl::Status status = machine->MapMemory(options.memory, options.anonymous_blocks, options.window, pool);
+  KvmWindowOptions window = options.window;
+  window.bars_lost_pages = memory != nullptr && HasMachineChecks(system);
+  if (window.bars_lost_pages) memory->LiveWithLoss();
+  absl::Status status = machine->MapMemory(options.memory, options.anonymous_blocks, window, pool);
   if (status.ok()) status = machine->Assemble(system, options);
   if (!status.ok()) return status;
   return machine;
@@ -126,12 +136,43 @@ absl::Status PcMachine::RunVcpu(int vcpu) {
       return Died(*death);
     } else if (std::holds_alternative<TripleFault>(exit)) {
       return Died(cpu.Die("triple fault: the guest's kernel could not handle an exception"));
-    } else if (std::holds_alternative<MemoryFault>(exit)) {
-      return Died(cpu.Die(std::string(kCannotTranslate)));
+    } else if (const auto* fault = std::get_if<MemoryFault>(&exit)) {
+      if (!fault->lost.has_value()) return Died(cpu.Die(std::string(kCannotTranslate)));
+      if (absl::Status status = TellOfLostPage(vcpu, *fault->lost); !status.ok()) return status;
+    } else if (absl::Status status = JoinMachineCheck(vcpu); !status.ok()) {  // Interrupted
+      return status;
     }
   }
   if (end() != End::kExit || exit_status() == 0) return absl::OkStatus();
   return absl::AbortedError(absl::StrCat("its kernel ended with status ", exit_status()));
+}
+
+absl::Status PcMachine::TellOfLostPage(int vcpu, Gfn gfn) {
+  PcVcpu& cpu = *vcpus_[static_cast<size_t>(vcpu)];
+  const absl::StatusOr<bool> others = cpu.RaiseMachineCheck(AddressOf(regions_, gfn));
+  if (!others.ok()) {
+    return Died(cpu.Die(absl::StrCat("page ", gfn.value(), " of ", name(),
+                                     " is lost: the memory that held it has failed, and ", others.status().message())));
+  }
+  machine_checks_.Add();
+  if (*others) TellElsewhere(vcpu);
+  absl::SleepFor(kAfterMachineCheck);
+  return absl::OkStatus();
+}
+
+// First what is wanted, then the kick: VcpuFile::Kick.
+void PcMachine::TellElsewhere(int vcpu) {
+  for (size_t i = 0; i < vcpus_.size(); ++i) {
+    if (i == static_cast<size_t>(vcpu)) continue;
+    told_elsewhere_[i].store(true, std::memory_order_release);
+    vcpus_[i]->Kick();
+  }
+}
+
+absl::Status PcMachine::JoinMachineCheck(int vcpu) {
+  const size_t i = static_cast<size_t>(vcpu);
+  return told_elsewhere_[i].exchange(false, std::memory_order_acq_rel) ? vcpus_[i]->JoinMachineCheck()
+                                                                       : absl::OkStatus();
 }
 
 void PcMachine::KickVcpus() {

@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/types/span.h"
+#include "base/counters.h"
 #include "base/units.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_memory.h"
@@ -61,6 +63,8 @@ class PcMachine final : public VmMachine {
   void StartSweep() override {}
   void Quiesce() override { devices_->Stop(); }
 
+  // Times that the guest's kernel was told of a lost page.
+  uint64_t machine_checks() const { return machine_checks_.value(); }
   End end() const { return end_.load(std::memory_order_acquire); }
   // What the guest ended with, of kExit. Another one than 0 is an error of the guest's, which exit() says.
   uint32_t exit_status() const { return exit_status_.load(std::memory_order_relaxed); }
@@ -68,13 +72,20 @@ class PcMachine final : public VmMachine {
 
  private:
   PcMachine(const PcMachineOptions& options, GuestMemory* memory)
-      : VmMachine(options.name, options.vcpus, memory), regions_(PcRegions(options.memory)) {}
+      : VmMachine(options.name, options.vcpus, memory),
+        regions_(PcRegions(options.memory)),
+        told_elsewhere_(static_cast<size_t>(options.vcpus)) {}
 
   absl::Status Assemble(const KvmSystem& system, const PcMachineOptions& options);
   absl::Status AddMemslots();
   absl::Status AddDevices(const PcMachineOptions& options);
   absl::StatusOr<PcVcpu::Start> LoadKernel(const PcMachineOptions& options);
   void EndItself(End how);
+
+  // A vCPU has touched a page that is lost: its kernel is told. Error: that it cannot be, for the guest to end with.
+  absl::Status TellOfLostPage(int vcpu, Gfn gfn);
+  void TellElsewhere(int vcpu);
+  absl::Status JoinMachineCheck(int vcpu);
 
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override;
@@ -88,7 +99,9 @@ class PcMachine final : public VmMachine {
   // goes after all of these and before what its memslots point at.
   std::unique_ptr<DeviceMemory> device_memory_;
   std::unique_ptr<PcDevices> devices_;
+  Counter machine_checks_;
   std::vector<std::unique_ptr<PcVcpu>> vcpus_;
+  std::vector<std::atomic<bool>> told_elsewhere_;  // by vCPU: it has to JoinMachineCheck
 };
 
 }  // namespace quire

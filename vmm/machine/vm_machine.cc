@@ -32,8 +32,7 @@ absl::Status VmMachine::CreateVm(const KvmSystem& system) {
   return absl::OkStatus();
 }
 
-bool VmMachine::MayTryAgain(KvmWindow::RemapSequence before, int faults) {
-  if (window_ != nullptr && window_->AwaitRemapping(before)) return true;
+bool VmMachine::MayTryAgain(int faults) {
   if (faults >= kMostMemoryFaults) return false;
   absl::SleepFor(absl::Milliseconds(1));
   return true;

@@ -45,15 +45,18 @@ class VmMachine : public Machine {
   void DropWindow() { window_.reset(); }
 
   // Runs a vCPU until it comes out for another reason than that a piece of the window is being replaced. A MemoryFault
-  // that is returned went on with nothing being replaced. Interrupted: perhaps because killed().
+  // that is returned went on with nothing being replaced, or is of a lost page. Interrupted: perhaps because killed().
   template <class Vcpu>
   auto RunPastRemappings(Vcpu& vcpu) {
     for (int faults = 0;; ++faults) {
       const auto before = window_ != nullptr ? window_->remappings() : KvmWindow::RemapSequence{};
       auto exit = vcpu.Run();
-      if (!std::holds_alternative<MemoryFault>(exit)) return exit;
+      auto* const fault = std::get_if<MemoryFault>(&exit);
+      if (fault == nullptr) return exit;
       if (killed()) return decltype(exit)(Interrupted{});
-      if (!MayTryAgain(before, faults)) return exit;
+      if (window_ != nullptr && window_->AwaitRemapping(before)) continue;
+      if (window_ != nullptr) fault->lost = window_->TakeLostPage();
+      if (fault->lost.has_value() || !MayTryAgain(faults)) return exit;
     }
   }
   // What a vCPU that cannot go on ends with.
@@ -63,7 +66,8 @@ class VmMachine : public Machine {
       "KVM cannot translate an address of the guest's memory, again and again";
 
  private:
-  bool MayTryAgain(KvmWindow::RemapSequence before, int faults);
+  // After so many faults with nothing being replaced, or little. Waits for a moment.
+  static bool MayTryAgain(int faults);
 
   std::unique_ptr<KvmWindow> window_;  // where memory is managed
   std::unique_ptr<KvmVm> vm_;          // after what its memslots point at: it goes first

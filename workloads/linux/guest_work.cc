@@ -6,10 +6,13 @@
 //   guest_work SEED scatter MIB          fills so much memory, gives back all but a page in 2 MiB, which leaves nothing
 //   to
 //                                        report as free, waits for standard input, and uses all of it again
+//   guest_work SEED loss MIB SECONDS     a child says where one of its pages is, and reads them all until it is killed
 //   guest_work SEED pages FIRST COUNT    writes pages of content to standard output
 //
 // SEED is the key of the content. Except of `pages`, the last line of standard output is "CHECKED WRONG", in pages and
 // children; what is wrong is said on standard error. The exit status is 1 where something could not be done.
+#include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,6 +151,41 @@ Tally Scatter(uint64_t seed, uint64_t mib) {
   return memory.tally();
 }
 
+// The page's guest physical number. Only root is told.
+uint64_t FrameOf(const void* address) {
+  const int fd = open("/proc/self/pagemap", O_RDONLY);
+  uint64_t entry = 0;
+  const off_t place = static_cast<off_t>(reinterpret_cast<uintptr_t>(address) / KnownMemory::kPageBytes * sizeof entry);
+  if (fd < 0 || pread(fd, &entry, sizeof entry, place) != sizeof entry) Fail("/proc/self/pagemap cannot be read");
+  close(fd);
+  return entry & ((uint64_t{1} << 55) - 1);
+}
+
+[[noreturn]] void AwaitLoss(uint64_t seed, uint64_t mib, uint64_t seconds) {
+  KnownMemory memory(seed, mib * kPagesPerMib);
+  memory.WriteAll();
+  Say("page_to_lose=%llu", static_cast<ull>(FrameOf(memory.WordsOf(memory.pages() / 2))));
+  alarm(static_cast<unsigned>(seconds));
+  while (memory.tally().wrong == 0) memory.CheckAll();
+  _exit(2);  // something else than what was written
+}
+
+// Counts what is right as one thing that was checked: a child that lost a page was killed for it, and its parent's
+// memory is what it was.
+Tally Loss(uint64_t seed, uint64_t mib, uint64_t seconds) {
+  KnownMemory memory(seed + 1, kPagesPerMib);
+  memory.WriteAll();
+  const pid_t child = fork();
+  if (child < 0) Fail("a process could not be forked");
+  if (child == 0) AwaitLoss(seed, mib, seconds);
+  int status = 0;
+  if (waitpid(child, &status, 0) != child) Fail("a child is gone");
+  const int killed_by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  Say("killed_by=%d", killed_by);
+  memory.CheckAll();
+  return {memory.tally().checked + 1, memory.tally().wrong + (killed_by == SIGBUS ? 0 : 1)};
+}
+
 void WritePages(uint64_t seed, uint64_t first, uint64_t count) {
   Content content;
   content.key = seed;
@@ -172,6 +210,8 @@ void Run(int argc, char** argv) {
     tally = FillAndFree(seed, Number(argv[3], 1, kMostMib));
   } else if (is("scatter", 4)) {
     tally = Scatter(seed, Number(argv[3], 1, kMostMib));
+  } else if (is("loss", 5)) {
+    tally = Loss(seed, Number(argv[3], 1, kMostMib), Number(argv[4], 1, UINT16_MAX));
   } else if (is("pages", 5)) {
     return WritePages(seed, Number(argv[3], 0, UINT32_MAX), Number(argv[4], 0, UINT32_MAX));
   } else {

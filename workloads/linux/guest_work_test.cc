@@ -50,6 +50,13 @@ TEST(GuestWorkTest, WorksFindTheirMemoryRight) {
   ExpectNothingWrong("11 scatter 3 </dev/null", 2 * 3 * 256);
 }
 
+// Here nothing is lost: it is wrong that the child was killed by its alarm, or did not learn where its page is.
+TEST(GuestWorkTest, AChildThatLosesNothingIsWrong) {
+  const Outcome outcome = GuestWork("11 loss 1 1 2>/dev/null");
+  EXPECT_EQ(outcome.status, 0);
+  EXPECT_EQ(outcome.text, "257 1\n");
+}
+
 TEST(GuestWorkTest, SaysItsProgress) {
   EXPECT_TRUE(
       absl::StartsWith(GuestWork("7 hog 1 2 2>&1").text, "quire: progress=1 of=hog\nquire: progress=2 of=hog\n"));

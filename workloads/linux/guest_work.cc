@@ -6,7 +6,9 @@
 //   guest_work SEED scatter MIB          fills so much memory, gives back all but a page in 2 MiB, which leaves nothing
 //   to
 //                                        report as free, waits for standard input, and uses all of it again
-//   guest_work SEED loss MIB SECONDS     a child says where one of its pages is, and reads them all until it is killed
+//   guest_work SEED loss MIB SECONDS     a child says where one of its pages is, and reads them all for so long, unless
+//   it
+//                                        is killed
 //   guest_work SEED pages FIRST COUNT    writes pages of content to standard output
 //
 // SEED is the key of the content. Except of `pages`, the last line of standard output is "CHECKED WRONG", in pages and
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "workloads/content.h"
@@ -165,13 +168,12 @@ uint64_t FrameOf(const void* address) {
   KnownMemory memory(seed, mib * kPagesPerMib);
   memory.WriteAll();
   Say("page_to_lose=%llu", static_cast<ull>(FrameOf(memory.WordsOf(memory.pages() / 2))));
-  alarm(static_cast<unsigned>(seconds));
-  while (memory.tally().wrong == 0) memory.CheckAll();
-  _exit(2);  // something else than what was written
+  const time_t end = time(nullptr) + static_cast<time_t>(seconds);
+  while (memory.tally().wrong == 0 && time(nullptr) < end) memory.CheckAll();
+  _exit(memory.tally().wrong == 0 ? 0 : 2);
 }
 
-// Counts what is right as one thing that was checked: a child that lost a page was killed for it, and its parent's
-// memory is what it was.
+// The child is one thing that was checked: it found its memory right, or was killed by SIGBUS.
 Tally Loss(uint64_t seed, uint64_t mib, uint64_t seconds) {
   KnownMemory memory(seed + 1, kPagesPerMib);
   memory.WriteAll();
@@ -183,7 +185,8 @@ Tally Loss(uint64_t seed, uint64_t mib, uint64_t seconds) {
   const int killed_by = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
   Say("killed_by=%d", killed_by);
   memory.CheckAll();
-  return {memory.tally().checked + 1, memory.tally().wrong + (killed_by == SIGBUS ? 0 : 1)};
+  const bool right = status == 0 || killed_by == SIGBUS;
+  return {memory.tally().checked + 1, memory.tally().wrong + (right ? 0 : 1)};
 }
 
 void WritePages(uint64_t seed, uint64_t first, uint64_t count) {

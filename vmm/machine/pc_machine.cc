@@ -131,7 +131,7 @@ absl::Status PcMachine::RunVcpu(int vcpu) {
   while (!killed() && !off_.load(std::memory_order_acquire)) {
     PcExit exit = RunPastRemappings(cpu);
     if (const auto* access = std::get_if<DeviceAccess>(&exit)) {
-      devices_->Serve(*access);
+      if (absl::Status status = Serve(cpu, *access); !status.ok()) return status;
     } else if (const auto* death = std::get_if<Death>(&exit)) {
       return Died(*death);
     } else if (std::holds_alternative<TripleFault>(exit)) {
@@ -145,6 +145,20 @@ absl::Status PcMachine::RunVcpu(int vcpu) {
   }
   if (end() != End::kExit || exit_status() == 0) return absl::OkStatus();
   return absl::AbortedError(absl::StrCat("its kernel ended with status ", exit_status()));
+}
+
+// An instruction that KVM emulates finds memory out of reach: KVM takes it for a device's register then. It is memory
+// all the same, and reads as what it holds.
+absl::Status PcMachine::Serve(const PcVcpu& cpu, const DeviceAccess& access) {
+  const ByteCount size = ByteCount::Bytes(access.data.size());
+  const Gpa address(access.address);
+  if (access.bus == DeviceAccess::Bus::kPort || !PartsOf(regions_, address, size).ok()) {
+    devices_->Serve(access);
+    return absl::OkStatus();
+  }
+  const absl::Status status =
+      access.write ? device_memory_->Write(address, access.data) : device_memory_->Read(address, access.data);
+  return status.ok() ? status : Died(cpu.Die(absl::StrCat("KVM cannot emulate an access: ", status.message())));
 }
 
 absl::Status PcMachine::TellOfLostPage(int vcpu, Gfn gfn) {

@@ -82,6 +82,7 @@ class PcMachine final : public VmMachine {
   absl::StatusOr<PcVcpu::Start> LoadKernel(const PcMachineOptions& options);
   void EndItself(End how);
 
+  absl::Status Serve(const PcVcpu& cpu, const DeviceAccess& access);
   // A vCPU has touched a page that is lost: its kernel is told. Error: that it cannot be, for the guest to end with.
   absl::Status TellOfLostPage(int vcpu, Gfn gfn);
   void TellElsewhere(int vcpu);

@@ -4,6 +4,8 @@
 
 #include <cstddef>
 
+#include "absl/strings/str_cat.h"
+
 namespace quire {
 namespace {
 
@@ -135,6 +137,11 @@ absl::StatusOr<bool> MachineChecks::Raise(Gpa page) {
     case Readiness::kReady:
       break;
   }
+  int& raised = raised_[page.value()];
+  if (raised == kMostChecksOfAPage) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("its kernel has been told so ", raised, " times, and touches it still"));
+  }
   const absl::StatusOr<MachineCheckScope> scope = Scope();
   if (!scope.ok()) return scope.status();
   if (absl::Status status = Inject(LostPageCheck(page, *scope)); !status.ok()) return status;
@@ -142,6 +149,7 @@ absl::StatusOr<bool> MachineChecks::Raise(Gpa page) {
   const absl::StatusOr<bool> pending = IsPending();
   if (!pending.ok()) return pending.status();
   if (!*pending) return absl::FailedPreconditionError("its kernel has turned reports of memory errors off");
+  ++raised;
   return *scope == MachineCheckScope::kIntelAll;
 }
 

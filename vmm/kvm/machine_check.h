@@ -24,6 +24,7 @@
 
 #include <cstdint>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/units.h"
@@ -35,6 +36,9 @@ namespace quire {
 // Two that Linux treats as any other, for no model; QEMU has them too.
 inline constexpr uint8_t kMachineCheckBank = 9;
 inline constexpr uint8_t kMachineCheckBanks = 10;
+// How often a kernel is told of the same page on one processor. Linux needs one of these, and panics after ten that it
+// could not act on. A kernel that comes back more often does nothing about it, and would for ever.
+inline constexpr int kMostChecksOfAPage = 16;
 
 // Who has to be told of a lost page.
 enum class MachineCheckScope : uint8_t {
@@ -63,7 +67,8 @@ class MachineChecks {
 
   // The vCPU has touched the lost page at `page`: its next Enter begins with the machine check. Or with one that it has
   // been given already; then it touches the page again afterwards. Returns whether all others are to CheckElsewhere.
-  // FailedPrecondition: its kernel cannot take one now, and why: "its kernel ...".
+  // FailedPrecondition: its kernel cannot take one now, or has been told of the page kMostChecksOfAPage times, and why:
+  // "its kernel ...".
   absl::StatusOr<bool> Raise(Gpa page);
   // Another vCPU has raised one that all are to have. One that cannot take it now is left out.
   absl::Status RaiseElsewhere();
@@ -77,6 +82,7 @@ class MachineChecks {
 
   const VcpuFile& vcpu_;
   const bool amd_;
+  absl::flat_hash_map<uint64_t, int> raised_;  // how often, by the page's address
 };
 
 }  // namespace quire

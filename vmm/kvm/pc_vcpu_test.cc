@@ -185,6 +185,20 @@ TEST_F(PcVcpuTest, AKernelThatHasNotEnabledThemIsNotTripped) {
   EXPECT_EQ(Next().port, kGoesOn);
 }
 
+TEST_F(PcVcpuTest, AKernelThatDoesNothingAboutAPageIsNotToldOfItForEver) {
+  Boot(kEnable);
+  for (int i = 0; i < kMostChecksOfAPage; ++i) {
+    ASSERT_EQ(vcpu_->RaiseMachineCheck(kLost).status(), absl::OkStatus());
+    ExpectHandled(LostPageCheck(kLost, Scope()));
+  }
+  const absl::Status once_more = vcpu_->RaiseMachineCheck(kLost).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(once_more));
+  EXPECT_THAT(std::string(once_more.message()), HasSubstr("told so 16 times, and touches it still"));
+  const Gpa another = kLost + ByteCount::Bytes(kPageSize);
+  ASSERT_EQ(vcpu_->RaiseMachineCheck(another).status(), absl::OkStatus());
+  ExpectHandled(LostPageCheck(another, Scope()));
+}
+
 TEST_F(PcVcpuTest, OneThatHasNotBegunIsNotFollowedByAnother) {
   Boot(kEnable);
   ASSERT_TRUE(vcpu_->RaiseMachineCheck(kLost).ok());

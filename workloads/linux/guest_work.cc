@@ -3,12 +3,10 @@
 //   guest_work SEED hog MIB ROUNDS       a program that uses all of its memory
 //   guest_work SEED forks N              N times fork and exec, while the parent's pages are copied on write
 //   guest_work SEED free MIB             fills so much memory, checks it, gives it back
-//   guest_work SEED scatter MIB          fills so much memory, gives back all but a page in 2 MiB, which leaves nothing
-//   to
-//                                        report as free, waits for standard input, and uses all of it again
-//   guest_work SEED loss MIB SECONDS     a child says where one of its pages is, and reads them all for so long, unless
-//   it
-//                                        is killed
+//   guest_work SEED scatter MIB          fills so much memory, gives back all but a page in 2 MiB (nothing that can be
+//                                        reported free), waits for standard input, and uses all of it again
+//   guest_work SEED loss MIB SECONDS     a child says where one of its pages is, and reads them all for so long, or
+//                                        until it is killed
 //   guest_work SEED pages FIRST COUNT    writes pages of content to standard output
 //
 // SEED is the key of the content. Except of `pages`, the last line of standard output is "CHECKED WRONG", in pages and

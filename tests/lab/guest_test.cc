@@ -137,8 +137,10 @@ bool AskBalloon(int guest, BalloonState& state) {
   const nlohmann::json json = ParseJson(told.said);
   if (told.status != 0 || !json.is_object()) return false;
   const auto mib = [&](const char* key) { return json.at(key).get<double>() / (1 << 20); };
-  state = {
-      .pool_mib = mib("pool_used_bytes"), .actual_mib = mib("actual_bytes"), .reported_mib = mib("reported_bytes")};
+  state = {.pool_mib = mib("pool_used_bytes"),
+           .peak_mib = mib("pool_peak_bytes"),
+           .actual_mib = mib("actual_bytes"),
+           .reported_mib = mib("reported_bytes")};
   return true;
 }
 

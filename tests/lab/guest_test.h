@@ -83,7 +83,8 @@ class LinuxWorkTest : public LinuxGuestTest {
 
 // What `quire balloon` says, without setting it.
 struct BalloonState {
-  double pool_mib = 0;
+  double pool_mib = 0;  // in use
+  double peak_mib = 0;  // the most of it that ever was
   double actual_mib = 0;
   double reported_mib = 0;
 };

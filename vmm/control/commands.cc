@@ -207,6 +207,7 @@ Json BalloonJson(const std::string& name, const Balloon& balloon, MemoryManager&
               {"reported_bytes", PageCount(balloon.counters().reported.value()).in_bytes()},
               {"statistics", StatisticsJson(statistics)},
               {"pool_used_bytes", used.in_bytes()},
+              {"pool_peak_bytes", manager.pool().budget().peak().bytes().in_bytes()},
               {"pool_limit_bytes", limit.in_bytes()},
               {"sentences",
                {absl::StrFormat("It has %.0f MiB and is to have %.0f MiB.", balloon.actual().bytes().in_mib(),

@@ -140,7 +140,8 @@ bool AskBalloon(int guest, BalloonState& state) {
   state = {.pool_mib = mib("pool_used_bytes"),
            .peak_mib = mib("pool_peak_bytes"),
            .actual_mib = mib("actual_bytes"),
-           .reported_mib = mib("reported_bytes")};
+           .reported_mib = mib("reported_bytes"),
+           .free_mib = json["statistics"].value("free_bytes", 0.0) / (1 << 20)};
   return true;
 }
 

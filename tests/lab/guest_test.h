@@ -86,7 +86,8 @@ struct BalloonState {
   double pool_mib = 0;  // in use
   double peak_mib = 0;  // the most of it that ever was
   double actual_mib = 0;
-  double reported_mib = 0;
+  double reported_mib = 0;  // over the run
+  double free_mib = 0;      // as the guest's driver says
 };
 // False, and nothing changed: the run has ended.
 bool AskBalloon(int guest, BalloonState& state);

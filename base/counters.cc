@@ -34,4 +34,19 @@ absl::Duration LatencyHistogram::Percentile(double percentile) const {
   return absl::ZeroDuration();
 }
 
+std::vector<LatencyHistogram::Range> LatencyHistogram::Ranges() const {
+  constexpr size_t kJoined = kSubBuckets / 4;
+  std::vector<Range> ranges;
+  size_t used = 0;
+  for (size_t i = 0; i < kBuckets; i += kJoined) {
+    uint64_t count = 0;
+    for (size_t j = i; j < i + kJoined; ++j) count += buckets_[j].load(std::memory_order_relaxed);
+    if (count == 0 && ranges.empty()) continue;
+    ranges.push_back({.end = absl::Nanoseconds(UpperEnd(i + kJoined - 1) + 1), .count = count});
+    if (count > 0) used = ranges.size();
+  }
+  ranges.resize(used);
+  return ranges;
+}
+
 }  // namespace quire

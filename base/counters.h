@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "absl/time/time.h"
 
@@ -71,6 +72,14 @@ class LatencyHistogram {
   // The duration that `percentile` (0 to 100) percent of the recorded ones do not exceed, rounded up to its bucket's
   // upper end; zero if nothing has been recorded.
   absl::Duration Percentile(double percentile) const;
+
+  // Coarser, for others to read: durations below `end`, and not below the one before.
+  struct Range {
+    absl::Duration end;
+    uint64_t count;
+  };
+  // Four to a power of two, from the first to the last that has any.
+  std::vector<Range> Ranges() const;
 
  private:
   static constexpr int kSubBits = 4;

@@ -23,4 +23,10 @@ absl::Duration CpuTimeOf(std::thread& thread) {
   return absl::DurationFromTimespec(used);
 }
 
+absl::Duration ProcessCpuTime() {
+  timespec used;
+  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &used);
+  return absl::DurationFromTimespec(used);
+}
+
 }  // namespace quire

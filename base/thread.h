@@ -15,6 +15,8 @@ void SetThreadName(const char* name);
 absl::Duration ThreadCpuTime();
 // The same of another thread, which has not been joined. Costs that thread nothing.
 absl::Duration CpuTimeOf(std::thread& thread);
+// CPU time of all threads of this process so far, those that have ended too.
+absl::Duration ProcessCpuTime();
 
 }  // namespace quire
 

@@ -50,6 +50,8 @@ absl::Span<const std::byte> BytesOf(const std::string& file) {
   return absl::MakeSpan(reinterpret_cast<const std::byte*>(file.data()), file.size());
 }
 
+PageCount WholeBlocks(ByteCount memory) { return PageCount::OfBlocks(PageCount::Ceil(memory).in_blocks_ceil()); }
+
 AnonymousBlocks AnonymousBlocksOf(const RunOptions& options) {
   return options.huge == Huge::kAdvise ? AnonymousBlocks::kAdvised : AnonymousBlocks::kWanted;
 }
@@ -86,10 +88,18 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   }
   guests_.reserve(static_cast<size_t>(options_.machines()));
   RaiseFileLimit();
-  for (int i = 0; i < options_.guests; ++i) {
-    if (absl::Status status = AddGuest(i); !status.ok()) return status;
+  for (size_t group = 0; group < groups_.size(); ++group) {
+    if (absl::Status status = AddGroup(group); !status.ok()) return status;
   }
   return CheckMemoryOffer();
+}
+
+absl::Status GuestSet::AddGroup(size_t group) {
+  for (int i = 0; i < groups_[group].guests; ++i) {
+    const std::string name = options_.clones > 0 ? "template" : absl::StrCat(groups_[group].name, "-", i);
+    if (absl::Status status = AddGuest(group, name, static_cast<int>(guests_.size())); !status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::Status GuestSet::CheckMemoryOffer() {
@@ -107,33 +117,39 @@ absl::Status GuestSet::CheckMemoryOffer() {
 
 absl::Status GuestSet::PrepareContent(const WorkloadSpec& workload) {
   if (!options_.has_workload()) return absl::OkStatus();
-  work_.spec = workload;
-  work_.common_key = options_.seed;
+  Work work{.spec = workload, .common_key = options_.seed};
   Content content{.key = options_.seed};
   if (options_.content.has_value()) {
     absl::StatusOr<ContentFile> file = ContentFile::Load(*options_.content);
     if (!file.ok()) return file.status();
     content_file_ = *std::move(file);
-    work_.file = &*content_file_;
+    work.file = &*content_file_;
     content.file_pages = content_file_->words();
     content.file_page_count = content_file_->size().in_pages();
   } else {
-    work_.fresh_pairs = content.fresh_pairs = FreshPairsFor(options_.compressibility, options_.seed);
+    work.fresh_pairs = content.fresh_pairs = FreshPairsFor(options_.compressibility, options_.seed);
   }
   content_ratio_ = MeasureContentRatio(content, kRatioSample);
+  works_.assign(groups_.size(), work);
+  for (size_t i = 0; i < options_.groups.size(); ++i) {
+    const absl::StatusOr<WorkloadSpec> spec = ParseWorkload(groups_[i].workload);
+    if (!spec.ok()) return spec.status();
+    works_[i].spec = *spec;
+  }
   return absl::OkStatus();
 }
 
 absl::Status GuestSet::PrepareManager() {
   if (!managed()) return absl::OkStatus();
-  const PageCount memory = PageCount::OfBlocks(PageCount::Ceil(options_.memory).in_blocks_ceil());
+  PageCount memory = WholeBlocks(options_.memory) * static_cast<uint64_t>(options_.clones);
+  for (const GuestGroup& group : groups_) memory += WholeBlocks(group.memory) * static_cast<uint64_t>(group.guests);
   const bool windows = options_.accel == Accel::kKvm;
   // Without /proc, guests behind windows share nothing.
   const absl::StatusOr<PageCount> islands =
       windows ? IslandBudget::LimitOfProcess(static_cast<uint64_t>(options_.machines())) : PageCount();
   absl::StatusOr<std::unique_ptr<MemoryManager>> manager = MemoryManager::Create(
       {.limit = PageCount(options_.pool.in_bytes() / kPageSize),
-       .reservations = windows ? memory * static_cast<uint64_t>(options_.machines()) : PageCount(),
+       .reservations = windows ? memory : PageCount(),
        .granularity = {.blocks = options_.huge != Huge::kNever,
                        .advised_only = options_.huge == Huge::kAdvise,
                        .stream_faults = static_cast<uint8_t>(options_.huge_policy.stream),
@@ -181,18 +197,19 @@ absl::Status GuestSet::PrepareProgram() {
     payload_ = *std::move(file);
     bytes = BytesOf(payload_);
   }
-  absl::StatusOr<ElfImage> program =
-      ParseElf(options_.payload.value_or("the built-in payload"), bytes, options_.memory);
+  ByteCount least = groups_.front().memory;
+  for (const GuestGroup& group : groups_) least = std::min(least, group.memory);
+  absl::StatusOr<ElfImage> program = ParseElf(options_.payload.value_or("the built-in payload"), bytes, least);
   if (!program.ok()) return program.status();
   program_ = *std::move(program);
   return absl::OkStatus();
 }
 
-absl::Status GuestSet::AddGuest(int number) {
-  Guest guest{.name = options_.clones > 0 ? "template" : absl::StrCat("guest-", number), .machine = nullptr};
+absl::Status GuestSet::AddGuest(size_t group, const std::string& name, int number) {
+  Guest guest{.name = name, .group = group, .size = groups_[group].memory, .machine = nullptr};
   if (managed()) {
     absl::StatusOr<GuestMemory*> memory = manager_->AddGuest(
-        PageCount::Ceil(options_.memory), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena,
+        PageCount::Ceil(guest.size), options_.accel == Accel::kKvm ? Placement::kReservation : Placement::kArena,
         LimitsOfGuest());
     if (!memory.ok()) return memory.status();
     guest.memory = *memory;
@@ -201,6 +218,7 @@ absl::Status GuestSet::AddGuest(int number) {
   const uint64_t seed = options_.seed * 1000 + static_cast<uint64_t>(number);
   absl::Status status = options_.pc ? AddPcMachine(guest, number) : AddMachine(guest, seed, /*clone=*/0);
   if (!status.ok()) return status;
+  guest.machine->SetIdle(groups_[group].idle_percent);
   Publish(std::move(guest));
   return absl::OkStatus();
 }
@@ -214,11 +232,11 @@ absl::Status GuestSet::AddPcMachine(Guest& guest, int number) {
   absl::StatusOr<std::unique_ptr<PcMachine>> machine =
       PcMachine::Create(*kvm_,
                         {.name = guest.name,
-                         .memory = options_.memory,
-                         .vcpus = options_.vcpus,
+                         .memory = guest.size,
+                         .vcpus = GroupOf(guest).vcpus,
                          .kernel = &*kernel_,
                          .initrd = options_.pc->own_initramfs ? TestInitramfs() : BytesOf(initrd_file_),
-                         .command_line = options_.pc->command_line,
+                         .command_line = GroupOf(guest).command_line,
                          .devices = {.disks = options_.pc->disks,
                                      .balloon = options_.pc->balloon,
                                      .console = [listener](absl::string_view bytes) { listener->Write(bytes); }},
@@ -267,7 +285,7 @@ GuestLimits GuestSet::LimitsOfGuest() const {
 absl::Status GuestSet::AddClone(int number) {
   absl::StatusOr<GuestMemory*> memory = manager_->Clone(*guests_.front().memory, LimitsOfGuest());
   if (!memory.ok()) return memory.status();
-  Guest guest{.name = absl::StrCat("clone-", number), .memory = *memory, .machine = nullptr};
+  Guest guest{.name = absl::StrCat("clone-", number), .size = options_.memory, .memory = *memory, .machine = nullptr};
   if (absl::Status status = AddMachine(guest, /*seed=*/0, static_cast<uint64_t>(number)); !status.ok()) {
     manager_->RemoveGuest(*memory);
     return status;
@@ -283,9 +301,9 @@ absl::Status GuestSet::AddMachine(Guest& guest, uint64_t seed, uint64_t clone) {
 absl::Status GuestSet::AddSoftMachine(Guest& guest, uint64_t seed, uint64_t clone) {
   absl::StatusOr<std::unique_ptr<SoftMachine>> machine =
       SoftMachine::Create({.name = guest.name,
-                           .memory = options_.memory,
-                           .vcpus = options_.vcpus,
-                           .work = &work_,
+                           .memory = guest.size,
+                           .vcpus = GroupOf(guest).vcpus,
+                           .work = &works_[guest.group],
                            .seed = seed,
                            .anonymous_blocks = AnonymousBlocksOf(options_),
                            .freezes = options_.clones > 0 && clone == 0,
@@ -302,10 +320,10 @@ absl::Status GuestSet::AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone
   absl::StatusOr<std::unique_ptr<KvmMachine>> machine =
       KvmMachine::Create(*kvm_,
                          {.name = guest.name,
-                          .memory = options_.memory,
-                          .vcpus = options_.vcpus,
+                          .memory = guest.size,
+                          .vcpus = GroupOf(guest).vcpus,
                           .program = &program_,
-                          .work = options_.payload.has_value() ? nullptr : &work_,
+                          .work = options_.payload.has_value() ? nullptr : &works_[guest.group],
                           .seed = seed,
                           .window = {.spin = HasSpareCpu()},
                           .anonymous_blocks = AnonymousBlocksOf(options_),
@@ -345,9 +363,9 @@ absl::StatusOr<GuestSet::CloneTimes> GuestSet::StartClones() {
 }
 
 bool GuestSet::HasSpareCpu() const {
-  const unsigned vcpus =
-      static_cast<unsigned>(std::max(options_.guests, options_.clones)) * static_cast<unsigned>(options_.vcpus);
-  return vcpus < std::thread::hardware_concurrency();
+  int vcpus = 0;
+  for (const GuestGroup& group : groups_) vcpus += group.guests * group.vcpus;
+  return static_cast<unsigned>(std::max(vcpus, options_.clones * options_.vcpus)) < std::thread::hardware_concurrency();
 }
 
 void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {
@@ -358,7 +376,9 @@ void GuestSet::OnStopped(GuestMemory& memory, const absl::Status& reason) {
 
 void GuestSet::Start() {
   if (managed()) manager_->StartReclaim();
-  for (Guest& guest : guests_) guest.machine->Start();
+  for (Guest& guest : guests_) {
+    if (!options_.schedule.has_value() || !options_.schedule->StartsLater(guest.group)) guest.machine->Start();
+  }
 }
 
 void GuestSet::RequestStop() {

@@ -46,6 +46,8 @@ class GuestSet {
  public:
   struct Guest {
     std::string name;
+    size_t group = 0;               // of RunOptions::Groups()
+    ByteCount size = {};            // of its memory
     GuestMemory* memory = nullptr;  // null: the host kernel has it
     std::unique_ptr<Machine> machine;
     VmMachine* vm = nullptr;                   // the machine, if KVM runs it, and ...
@@ -61,7 +63,8 @@ class GuestSet {
   // Every machine has been joined, or was never started.
   ~GuestSet();
 
-  // Starts the guests; with options.clones, the one that is to be cloned.
+  // Starts the guests, but for those of groups that the schedule starts; with options.clones, the one that is to be
+  // cloned.
   void Start();
   // Whether that one has come to its freeze point.
   bool AtFreezePoint() const { return options_.clones > 0 && guests_.front().machine->at_freeze_point(); }
@@ -74,6 +77,7 @@ class GuestSet {
   // Freezes it, makes its clones, and starts them. They follow it in guests().
   absl::StatusOr<CloneTimes> StartClones();
   void RequestStop();
+  // Of those that have been started.
   bool AllFinished() const;
   // Whether the user has asked, at a guest's console, for an end of it all.
   bool UserWantsToQuit() const { return terminal_ != nullptr && terminal_->wants_to_quit(); }
@@ -88,7 +92,7 @@ class GuestSet {
   double content_ratio() const { return content_ratio_; }
 
  private:
-  explicit GuestSet(const RunOptions& options) : options_(options) {}
+  explicit GuestSet(const RunOptions& options) : options_(options), groups_(options.Groups()) {}
 
   bool managed() const { return options_.engine == Engine::kQuire; }
   absl::Status Prepare(const WorkloadSpec& workload);
@@ -97,7 +101,9 @@ class GuestSet {
   // Once everything is there that guests' memory has to share the pool with.
   absl::Status CheckMemoryOffer();
   absl::Status PrepareProgram();
-  absl::Status AddGuest(int number);
+  absl::Status AddGroup(size_t group);
+  // A guest of a group, and of all the one with this number.
+  absl::Status AddGuest(size_t group, const std::string& name, int number);
   // From now on the guest is among guests(), and is ended when its memory is stopped.
   void Publish(Guest guest) ABSL_LOCKS_EXCLUDED(publish_lock_);
   absl::Status AddClone(int number);
@@ -106,6 +112,7 @@ class GuestSet {
   absl::Status AddSoftMachine(Guest& guest, uint64_t seed, uint64_t clone);
   absl::Status AddKvmMachine(Guest& guest, uint64_t seed, uint64_t clone);
   absl::Status AddPcMachine(Guest& guest, int number);
+  const GuestGroup& GroupOf(const Guest& guest) const { return groups_[guest.group]; }
   absl::Status OpenKvm();
   absl::Status PrepareKernel();
   // Keys of the user's terminal.
@@ -118,8 +125,9 @@ class GuestSet {
   void OnStopped(GuestMemory& memory, const absl::Status& reason);
 
   const RunOptions& options_;
+  const std::vector<GuestGroup> groups_;
   std::optional<ContentFile> content_file_;
-  Work work_;
+  std::vector<Work> works_;  // one for each group
   double content_ratio_ = 0;
   std::string payload_;  // the user's program
   ElfImage program_;

@@ -328,6 +328,27 @@ const std::vector<FlagGroup>& RunFlags() {
   return *groups;
 }
 
+std::vector<GuestGroup> RunOptions::Groups() const {
+  if (!groups.empty()) return groups;
+  return {{.guests = guests,
+           .memory = memory,
+           .vcpus = vcpus,
+           .workload = workload,
+           .command_line = pc.has_value() ? pc->command_line : ""}};
+}
+
+int RunOptions::machines() const {
+  int machines = clones;
+  for (const GuestGroup& group : Groups()) machines += group.guests;
+  return machines;
+}
+
+ByteCount RunOptions::all_memory() const {
+  uint64_t bytes = memory.in_bytes() * static_cast<uint64_t>(clones);
+  for (const GuestGroup& group : Groups()) bytes += group.memory.in_bytes() * static_cast<uint64_t>(group.guests);
+  return ByteCount::Bytes(bytes);
+}
+
 ByteCount RunOptions::default_pool() const {
   const uint64_t bytes = clones == 0 ? all_memory().in_bytes() / 2
                                      : memory.in_bytes() + memory.in_bytes() / 10 * static_cast<uint64_t>(clones);
@@ -390,7 +411,33 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   return options;
 }
 
+namespace {
+
+// As if all guests were of that group.
+RunOptions OfGroup(const RunOptions& options, const GuestGroup& group) {
+  RunOptions alike = options;
+  alike.groups.clear();
+  alike.guests = group.guests;
+  alike.memory = group.memory;
+  alike.vcpus = group.vcpus;
+  alike.workload = group.workload;
+  return alike;
+}
+
+absl::Status ValidateGroups(const RunOptions& options, const RunLimits& limits) {
+  if (absl::Status s = CheckCount("guests", options.machines(), kMaxGuests, "4"); !s.ok()) return s;
+  for (const GuestGroup& group : options.groups) {
+    if (absl::Status s = Validate(OfGroup(options, group), limits); !s.ok()) {
+      return Bad("guests \"", group.name, "\": ", s.message());
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status Validate(const RunOptions& options, const RunLimits& limits) {
+  if (!options.groups.empty()) return ValidateGroups(options, limits);
   if (absl::Status s = CheckCount("guests", options.guests, kMaxGuests, "4"); !s.ok()) return s;
   if (absl::Status s = CheckClones(options); !s.ok()) return s;
   if (absl::Status s = CheckCount("vcpus", options.vcpus, QUIRE_MAX_VCPUS, "1"); !s.ok()) return s;

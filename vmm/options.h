@@ -16,6 +16,7 @@
 #include "guest/huge/compaction_mode.h"
 #include "vmm/flags.h"
 #include "vmm/pc_options.h"
+#include "vmm/schedule.h"
 #include "vmm/size_flag.h"
 #include "vmm/swap_spec.h"
 
@@ -73,6 +74,8 @@ struct RunOptions {
   std::optional<std::string> content;             // path of the file whose bytes fill the guests' pages
   double compressibility = 3;                     // LZ4 ratio of generated content
   uint64_t seed = 1;
+  std::vector<GuestGroup> groups = {};  // instead of alike guests: the fields above that are of each guest mean nothing
+  std::optional<Schedule> schedule = {};  // instead of a duration; none with clones
   // Longer than any flag can ask for: until the guests end.
   static constexpr absl::Duration kNoTimeLimit = absl::Hours(100 * 366 * 24);
   absl::Duration duration = absl::Seconds(10);
@@ -83,8 +86,10 @@ struct RunOptions {
   // Whether the guests run one of the project's workloads.
   bool has_workload() const { return !payload.has_value() && !pc.has_value(); }
   // The template, if there are clones, included.
-  int machines() const { return guests + clones; }
-  ByteCount all_memory() const { return ByteCount::Bytes(memory.in_bytes() * static_cast<uint64_t>(machines())); }
+  int machines() const;
+  ByteCount all_memory() const;
+  // The guests by their kinds, clones aside; one group if they are alike.
+  std::vector<GuestGroup> Groups() const;
   // Half of the guests' memory; with clones, room for all of the template's and a tenth of each clone's.
   ByteCount default_pool() const;
 };

@@ -15,6 +15,8 @@ constexpr int kMaxBar = 40;
 
 const char* Name(GuestSnapshot::State state) {
   switch (state) {
+    case GuestSnapshot::State::kWaiting:
+      return "waiting";
     case GuestSnapshot::State::kFilling:
       return "filling";
     case GuestSnapshot::State::kRunning:

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <vector>
@@ -16,7 +17,7 @@
 namespace quire {
 
 struct GuestSnapshot {
-  enum class State : uint8_t { kFilling, kRunning, kFinished, kStopped };
+  enum class State : uint8_t { kWaiting, kFilling, kRunning, kFinished, kStopped };
   std::string name = {};
   State state = State::kFilling;
   uint64_t operations = 0;        // since the start of the run
@@ -36,6 +37,13 @@ struct Snapshot {
   std::vector<GuestSnapshot> guests = {};  // always as many and in the same order
   ByteCount pool_used = {};
   ByteCount pool_limit = {};  // zero where there is no pool
+  // Of a run that has a schedule:
+  std::string phase = {};
+  struct Pool {
+    ByteCount resident, out, shared, compressed, wired, free;
+  };
+  std::optional<Pool> pool = {};  // nothing where there is none
+  ByteCount huge = {};            // of guests' memory, mapped by 2 MiB
 };
 
 // Samples are taken this often: quick enough to look alive, rare enough to cost nothing.

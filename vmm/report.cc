@@ -166,6 +166,28 @@ Json ClonesJson(const ClonesReport& clones) {
               {"metadata_bytes_each", Bytes(clones.metadata_bytes_each)}};
 }
 
+Json LatencyJson(const LatencyReport& latency) {
+  return Json{{"p50_us", latency.p50_us},
+              {"p99_us", latency.p99_us},
+              {"bounds_us", latency.bounds_us},
+              {"counts", latency.counts}};
+}
+
+Json PhasesJson(const std::vector<PhaseReport>& phases) {
+  Json json = Json::array();
+  for (const PhaseReport& phase : phases) {
+    json.push_back({{"name", phase.name},
+                    {"begin_seconds", phase.begin_seconds},
+                    {"end_seconds", phase.end_seconds},
+                    {"measured", phase.measured},
+                    {"operations", phase.operations},
+                    {"faults", phase.faults},
+                    {"cpu_seconds", phase.cpu_seconds},
+                    {"guests", phase.guests}});
+  }
+  return json;
+}
+
 Json CpuSecondsJson(const CpuSecondsReport& cpu) {
   return Json{
       {"vcpus", cpu.vcpus}, {"fault", cpu.fault}, {"reclaim", cpu.reclaim}, {"swap", cpu.swap}, {"merge", cpu.merge}};
@@ -178,22 +200,27 @@ bool Failed(const GuestReport& guest) {
 }  // namespace
 
 std::string ToJson(const Report& report) {
-  const Json json{{"version", report.version},
-                  {"engine", Name(report.engine)},
-                  {"accel", Name(report.accel)},
-                  {"pages", report.huge_pages ? "huge" : "small"},
-                  {"content_ratio", report.content_ratio},
-                  {"elapsed_seconds", report.elapsed_seconds},
-                  {"guests", GuestsJson(report.guests)},
-                  {"pool", PoolJson(report.pool)},
-                  {"faults", FaultsJson(report.faults)},
-                  {"swap", SwapJson(report.swap)},
-                  {"zones", ZonesJson(report.zones)},
-                  {"merge", MergeJson(report.merge)},
-                  {"huge", HugeJson(report.huge)},
-                  {"notifier", NotifierJson(report.notifier)},
-                  {"clones", ClonesJson(report.clones)},
-                  {"cpu_seconds", CpuSecondsJson(report.cpu_seconds)}};
+  Json json{{"version", report.version},
+            {"engine", Name(report.engine)},
+            {"accel", Name(report.accel)},
+            {"pages", report.huge_pages ? "huge" : "small"},
+            {"content_ratio", report.content_ratio},
+            {"elapsed_seconds", report.elapsed_seconds},
+            {"guests", GuestsJson(report.guests)},
+            {"pool", PoolJson(report.pool)},
+            {"faults", FaultsJson(report.faults)},
+            {"swap", SwapJson(report.swap)},
+            {"zones", ZonesJson(report.zones)},
+            {"merge", MergeJson(report.merge)},
+            {"huge", HugeJson(report.huge)},
+            {"notifier", NotifierJson(report.notifier)},
+            {"clones", ClonesJson(report.clones)},
+            {"cpu_seconds", CpuSecondsJson(report.cpu_seconds)},
+            {"fault_latency", LatencyJson(report.fault_latency)}};
+  if (!report.phases.empty()) {
+    json["phases"] = PhasesJson(report.phases);
+    json["latency"] = LatencyJson(report.latency);
+  }
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -175,6 +175,26 @@ struct CpuSecondsReport {
   double merge = 0;
 };
 
+// A distribution of times: those below bounds_us[i], and not below the one before, are counts[i].
+struct LatencyReport {
+  double p50_us = 0;
+  double p99_us = 0;
+  std::vector<double> bounds_us = {};
+  std::vector<uint64_t> counts = {};
+};
+
+// A part of a run that has a schedule; its times since the start of the run.
+struct PhaseReport {
+  std::string name = {};
+  double begin_seconds = 0;
+  double end_seconds = 0;
+  bool measured = false;
+  uint64_t operations = 0;
+  uint64_t faults = 0;
+  double cpu_seconds = 0;
+  uint64_t guests = 0;  // the most that ran at the same time
+};
+
 struct Report {
   std::string version = kVersion;
   Engine engine = Engine::kQuire;
@@ -192,6 +212,10 @@ struct Report {
   NotifierReport notifier = {};
   ClonesReport clones = {};
   CpuSecondsReport cpu_seconds = {};
+  LatencyReport fault_latency = {};  // as FaultsReport's percentiles
+  // Of a run that has a schedule:
+  std::vector<PhaseReport> phases = {};
+  LatencyReport latency = {};  // of operations in measured phases, as guests see them
 };
 
 // The report as one JSON object, indented, with a line break at the end. Sizes are bytes, times seconds unless the key

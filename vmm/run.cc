@@ -26,7 +26,9 @@
 #include "vmm/machine/pc_devices.h"
 #include "vmm/machine/pc_machine.h"
 #include "vmm/memory_failure.h"
+#include "vmm/phase_runner.h"
 #include "vmm/virtio/balloon.h"
+#include "workloads/operation_latency.h"
 #include "workloads/spec.h"
 
 namespace quire {
@@ -68,6 +70,12 @@ class GuestRun {
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
   // The others, if there are any left, can use what a guest had that ended before its time.
   void FreeMemoryOfFinished();
+  // Whether guests are to go on.
+  bool GoOn(MonotonicTime end, const ProgressSink& progress);
+  void SampleForSchedule(Snapshot& snapshot);
+  static PoolReport ReadPool(MemoryManager& manager);
+  static uint64_t BlocksMapped(const Guest& guest);
+  void ReportSchedule(Report& report);
 
   GuestReport ReportGuest(size_t number) const;
   PcReport ReportPc(const Guest& guest) const;
@@ -81,13 +89,19 @@ class GuestRun {
   GuestSet& set_;
   std::vector<Started> started_;  // in the order of the guests
   ClonesReport clones_;
+  std::optional<PhaseRunner> phases_;
+  std::vector<PhaseReport> phase_reports_;
   MonotonicTime start_;
+  uint64_t start_ticks_ = 0;
+  double ticks_per_us_ = 0;
   absl::Duration elapsed_;
 };
 
 absl::Status GuestRun::Start(ProgressSink& progress) {
   start_ = RealClock().Now();
+  start_ticks_ = ReadTicks();
   set_.Start();
+  if (options_.schedule.has_value()) phases_.emplace(*options_.schedule, set_, start_);
   if (options_.clones == 0) return absl::OkStatus();
   const absl::Status cloned = RunToFreezePoint(progress);
   if (!cloned.ok()) Finish(progress);
@@ -95,13 +109,24 @@ absl::Status GuestRun::Start(ProgressSink& progress) {
 }
 
 void GuestRun::Execute(ProgressSink& progress) {
-  const MonotonicTime end = RealClock().Now() + options_.duration;
-  while (!set_.AllFinished() && RealClock().Now() < end && !progress.interrupted() && !set_.UserWantsToQuit()) {
-    absl::SleepFor(std::min(kSampleInterval, end - RealClock().Now()));
+  const MonotonicTime end = phases_ ? MonotonicTime::FromNanoseconds(INT64_MAX) : RealClock().Now() + options_.duration;
+  MonotonicTime look = RealClock().Now() + kSampleInterval;
+  while (GoOn(end, progress)) {
+    const MonotonicTime next = std::min({look, end, phases_ ? phases_->next() : look});
+    absl::SleepFor(next - RealClock().Now());
+    if (RealClock().Now() < std::min(look, end)) continue;
+    look = RealClock().Now() + kSampleInterval;
     Look(progress);
     FreeMemoryOfFinished();
   }
+  if (phases_) phase_reports_ = phases_->Finish(RealClock().Now());
   Finish(progress);
+}
+
+bool GuestRun::GoOn(MonotonicTime end, const ProgressSink& progress) {
+  if (progress.interrupted() || set_.UserWantsToQuit()) return false;
+  if (phases_) return phases_->Advance(RealClock().Now());
+  return !set_.AllFinished() && RealClock().Now() < end;
 }
 
 void GuestRun::Look(ProgressSink& progress) {
@@ -160,6 +185,7 @@ void GuestRun::Finish(ProgressSink& progress) {
   }
   set_.Join();
   elapsed_ = RealClock().Now() - start_;
+  ticks_per_us_ = static_cast<double>(ReadTicks() - start_ticks_) / absl::ToDoubleMicroseconds(elapsed_);
   progress.Update(Sample());
   set_.console().Flush(progress, /*end=*/true);
 }
@@ -168,7 +194,7 @@ void GuestRun::FreeMemoryOfFinished() {
   std::vector<const Guest*> finished;
   size_t at_work = set_.guests().size();
   for (const Guest& guest : set_.guests()) {
-    if (!guest.machine->finished()) continue;
+    if (!guest.machine->finished() || !guest.machine->started()) continue;
     --at_work;
     const bool has_memory = guest.memory != nullptr && !guest.memory->stopped() && !guest.memory->frozen();
     if (has_memory) finished.push_back(&guest);
@@ -192,7 +218,21 @@ Snapshot GuestRun::Sample() {
     snapshot.pool_used = set_.manager()->pool().budget().charged().bytes();
     snapshot.pool_limit = set_.manager()->pool().budget().limit().bytes();
   }
+  if (phases_) SampleForSchedule(snapshot);
   return snapshot;
+}
+
+void GuestRun::SampleForSchedule(Snapshot& snapshot) {
+  snapshot.phase = phases_->name();
+  for (const Guest& guest : set_.guests()) snapshot.huge += ByteCount::Bytes(BlocksMapped(guest) * kBlockSize);
+  if (set_.manager() == nullptr) return;
+  const PoolReport pool = ReadPool(*set_.manager());
+  snapshot.pool = {.resident = pool.resident_bytes,
+                   .out = pool.out_bytes,
+                   .shared = pool.shared_bytes,
+                   .compressed = pool.compressed_bytes,
+                   .wired = pool.wired_bytes,
+                   .free = pool.free_bytes};
 }
 
 GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
@@ -202,15 +242,14 @@ GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
     started.running_since = RealClock().Now();
     started.operations_before = p.operations;
   }
-  GuestSnapshot s{.name = guest.name,
-                  .operations = p.operations,
-                  .mismatched_pages = p.mismatched_pages,
-                  .memory = options_.memory};
+  GuestSnapshot s{
+      .name = guest.name, .operations = p.operations, .mismatched_pages = p.mismatched_pages, .memory = guest.size};
   using State = GuestSnapshot::State;
-  s.state = !guest.machine->exit().ok() ? State::kStopped
-            : finished                  ? State::kFinished
-            : p.phase > 0               ? State::kRunning
-                                        : State::kFilling;
+  s.state = !guest.machine->started()     ? State::kWaiting
+            : !guest.machine->exit().ok() ? State::kStopped
+            : finished                    ? State::kFinished
+            : p.phase > 0                 ? State::kRunning
+                                          : State::kFilling;
   if (guest.memory == nullptr) return s;
   const PageStateCounts& pages = guest.memory->counts();
   s.resident = (pages[PageState::kResident] + pages[PageState::kInTransit]).bytes();
@@ -235,6 +274,7 @@ Report GuestRun::MakeReport() {
     report.cpu_seconds.vcpus += absl::ToDoubleSeconds(guest.machine->vcpu_time());
   ReportTranslations(report);
   if (set_.manager() != nullptr) ReportManager(report);
+  if (phases_) ReportSchedule(report);
   return report;
 }
 
@@ -260,8 +300,8 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
   const Machine::Progress p = guest.machine->ReadProgress();
   GuestReport r{.id = static_cast<int>(number),
                 .name = guest.name,
-                .memory_bytes = options_.memory,
-                .vcpus = options_.vcpus,
+                .memory_bytes = guest.size,
+                .vcpus = guest.machine->vcpus(),
                 .exit = guest.machine->exit(),
                 .operations = p.operations,
                 .verified_pages = p.verified_pages,
@@ -283,23 +323,58 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
   return r;
 }
 
+PoolReport GuestRun::ReadPool(MemoryManager& manager) {
+  Pool& pool = manager.pool();
+  const PageCount wired = manager.wiring().limit.charged();
+  const PageCount resident = manager.PagesIn(PageState::kResident) + manager.PagesIn(PageState::kInTransit);
+  return {.limit_bytes = pool.budget().limit().bytes(),
+          .peak_bytes = pool.budget().peak().bytes(),
+          // Counters of a run that goes on are from slightly different moments.
+          .resident_bytes = (std::max(resident, wired) - wired).bytes(),
+          .out_bytes = manager.PagesIn(PageState::kOut).bytes(),
+          .shared_bytes = manager.shared().frames().bytes(),
+          .compressed_bytes = manager.store().statistics().held.bytes(),
+          .wired_bytes = (pool.wired() + wired).bytes(),
+          .poisoned_bytes = pool.poisoned().bytes(),
+          .free_bytes = (pool.budget().limit() + pool.arena().counts().free -
+                         std::min(pool.budget().limit() + pool.arena().counts().free, pool.budget().charged()))
+                            .bytes(),
+          .metadata_bytes = manager.metadata(),
+          .wirings_refused = manager.wiring().refused_limit.value()};
+}
+
+uint64_t GuestRun::BlocksMapped(const Guest& guest) {
+  if (guest.vm != nullptr) return guest.vm->KvmStatistic("pages_2m");
+  const bool mapped = guest.soft != nullptr && guest.soft->ept() != nullptr;
+  return mapped ? guest.soft->ept()->statistics().blocks : 0;
+}
+
+void GuestRun::ReportSchedule(Report& report) {
+  report.phases = phase_reports_;
+  const OperationLatency& latency = phases_->latency();
+  uint32_t first = 0, end = OperationLatency::kBuckets;
+  while (first < end && latency.counts[first] == 0) ++first;
+  while (end > first && latency.counts[end - 1] == 0) --end;
+  uint64_t all = 0, seen = 0;
+  for (uint32_t i = first; i < end; ++i) all += latency.counts[i];
+  for (uint32_t i = first; i < end; ++i) {
+    const double us = static_cast<double>(OperationLatency::EndOf(i)) / ticks_per_us_;
+    report.latency.bounds_us.push_back(us);
+    report.latency.counts.push_back(latency.counts[i]);
+    // The bucket's end, as that of a percentile, is not exceeded by so many of all.
+    if (seen * 2 < all && (seen + latency.counts[i]) * 2 >= all) report.latency.p50_us = us;
+    if (seen * 100 < all * 99 && (seen + latency.counts[i]) * 100 >= all * 99) report.latency.p99_us = us;
+    seen += latency.counts[i];
+  }
+}
+
 void GuestRun::ReportManager(Report& report) {
-  Pool& pool = set_.manager()->pool();
-  const SwapSpace::Statistics stored = set_.manager()->store().statistics();
-  report.huge_pages = pool.file().backing() == PoolFile::Backing::kTmpfs;
-  report.pool.limit_bytes = pool.budget().limit().bytes();
-  report.pool.peak_bytes = pool.budget().peak().bytes();
   const Wiring& wiring = set_.manager()->wiring();
-  const PageCount wired = wiring.limit.charged();
-  report.pool.resident_bytes =
-      (set_.manager()->PagesIn(PageState::kResident) + set_.manager()->PagesIn(PageState::kInTransit) - wired).bytes();
-  report.pool.out_bytes = set_.manager()->PagesIn(PageState::kOut).bytes();
-  report.pool.compressed_bytes = stored.held.bytes();
-  report.pool.wired_bytes = (pool.wired() + wired).bytes();
-  report.pool.poisoned_bytes = pool.poisoned().bytes();
-  report.pool.wirings_refused = wiring.refused_limit.value();
-  report.pool.free_bytes = (pool.budget().limit() - pool.budget().charged() + pool.arena().counts().free).bytes();
-  report.pool.metadata_bytes += set_.manager()->metadata();
+  const SwapSpace::Statistics stored = set_.manager()->store().statistics();
+  report.huge_pages = set_.manager()->pool().file().backing() == PoolFile::Backing::kTmpfs;
+  const ByteCount of_mmus = report.pool.metadata_bytes;
+  report.pool = ReadPool(*set_.manager());
+  report.pool.metadata_bytes += of_mmus;
 
   const FaultCounters& faults = set_.manager()->faults();
   report.faults.total = faults.total.value();
@@ -372,7 +447,6 @@ void GuestRun::ReportMerging(Report& report) {
   const SharedFrames& shared = manager.shared();
   const PageCount frames = shared.frames();
   const PageCount pages = shared.sharers();
-  report.pool.shared_bytes = frames.bytes();
   report.faults.unshare = manager.faults().unshare.value();
   const MergeCounters& counters = manager.merger().counters();
   report.merge.scanned_pages = counters.scanned.value();
@@ -417,7 +491,7 @@ void GuestRun::ReportCompaction(Report& report) {
 void GuestRun::ReportTranslations(Report& report) {
   LatencyHistogram latency;
   for (const Guest& guest : set_.guests()) {
-    if (guest.vm != nullptr) report.huge.blocks_mapped += guest.vm->KvmStatistic("pages_2m");
+    report.huge.blocks_mapped += BlocksMapped(guest);
     if (guest.memory == nullptr) continue;
     report.notifier.invalidations += guest.memory->notifiers().invalidations();
     report.notifier.pages += guest.memory->notifiers().pages();
@@ -437,13 +511,17 @@ void GuestRun::ReportTranslations(Report& report) {
     } else {
       const EptStatistics ept = guest.soft->ept()->statistics();
       report.notifier.retries += ept.retries;
-      report.huge.blocks_mapped += ept.blocks;
       report.pool.metadata_bytes += ept.metadata;
       latency.Add(guest.soft->ept()->fault_latency());
     }
   }
   report.faults.p50_us = absl::ToDoubleMicroseconds(latency.Percentile(50));
   report.faults.p99_us = absl::ToDoubleMicroseconds(latency.Percentile(99));
+  report.fault_latency = {.p50_us = report.faults.p50_us, .p99_us = report.faults.p99_us};
+  for (const LatencyHistogram::Range& range : latency.Ranges()) {
+    report.fault_latency.bounds_us.push_back(absl::ToDoubleMicroseconds(range.end));
+    report.fault_latency.counts.push_back(range.count);
+  }
 }
 
 // A run without one is as good; only what the user has named must be had. Null: there is none.

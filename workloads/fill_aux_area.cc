@@ -10,8 +10,9 @@
 namespace quire {
 namespace {
 
-// The versions begin on a cache line of their own.
-constexpr uint64_t kVersionsOffset = (sizeof(AuxArea) + 63) / 64 * 64;
+// Each part begins on a cache line of its own.
+static_assert(sizeof(OperationLatency) % 64 == 0);
+uint64_t VersionsOffset(uint32_t vcpus) { return kLatencyOffset + vcpus * sizeof(OperationLatency); }
 
 PageCount ShareOfUsed(double share, const WorkloadSpec& spec, PageCount memory) {
   const PageCount used = UsedPages(spec, memory);
@@ -33,7 +34,7 @@ PageCount CommonPages(const WorkloadSpec& spec, PageCount memory) { return Share
 
 ByteCount AuxScratchSize(const AuxParameters& parameters) {
   const uint64_t versions = UsedPages(parameters.spec, parameters.memory).in_pages() * sizeof(uint32_t);
-  return PageCount::Ceil(ByteCount::Bytes(kVersionsOffset + versions)).bytes();
+  return PageCount::Ceil(ByteCount::Bytes(VersionsOffset(parameters.vcpus) + versions)).bytes();
 }
 
 void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::Span<std::byte> scratch) {
@@ -47,7 +48,8 @@ void FillAuxArea(const AuxParameters& parameters, uint64_t guest_address, absl::
   area->spec = parameters.spec;
   area->content = parameters.content;
   area->content.common_pages = CommonPages(parameters.spec, parameters.memory).in_pages();
-  area->versions = reinterpret_cast<uint32_t*>(guest_address + kVersionsOffset);
+  area->latency = reinterpret_cast<OperationLatency*>(guest_address + kLatencyOffset);
+  area->versions = reinterpret_cast<uint32_t*>(guest_address + VersionsOffset(parameters.vcpus));
   if (parameters.spec.kind == WorkloadKind::kZipf)
     BuildZipfTable(PageCountOfVcpu(area->used_pages, 0, parameters.vcpus), parameters.spec.theta, area->zipf);
 }

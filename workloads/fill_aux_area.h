@@ -30,6 +30,9 @@ PageCount PagesToWire(const WorkloadSpec& spec, PageCount memory);
 // How many of them, from the first one on, all guests of a run fill alike.
 PageCount CommonPages(const WorkloadSpec& spec, PageCount memory);
 
+// Where the latencies begin in the scratch area.
+inline constexpr uint64_t kLatencyOffset = (sizeof(AuxArea) + 63) / 64 * 64;
+
 // Size of the scratch area, a whole number of pages.
 ByteCount AuxScratchSize(const AuxParameters& parameters);
 

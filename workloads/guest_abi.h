@@ -36,6 +36,7 @@
   0xf8 /* OUT, 32 bits, any value: with --clones, this vCPU stops here; see boot_info->clone \
         */
 
+#define QUIRE_REST_PORT 0xf9 /* OUT, 32 bits, any value: rest for as long as boot_info->idle_percent asks for */
 #define QUIRE_WIRE_PORT 0xf7 /* OUT, 32 bits: a request about the part of the memory that boot_info->wire_* say */
 
 /* What may be written to QUIRE_ADVISE_PORT; anything else ends the guest. */
@@ -81,7 +82,10 @@ struct quire_boot_info {
   uint64_t wire_answer;  /* to the latest request, written by Quire */
   uint64_t clone; /* 0; or, behind the OUT to QUIRE_FREEZE_PORT with which all vCPUs of a guest stopped, the number
                      of this clone of it, from 1. All else is as it was then: memory, registers, boot info */
-  uint64_t reserved[2]; /* 0 */
+  uint32_t idle_percent; /* the share of its time that the guest is asked to rest, 0 to 100. Quire changes it at any
+                            time; a guest that heeds it writes to QUIRE_REST_PORT now and then */
+  uint32_t reserved32;   /* 0 */
+  uint64_t reserved;     /* 0 */
   struct quire_progress progress[QUIRE_MAX_VCPUS];
 };
 

@@ -20,6 +20,9 @@
 //   // it was, and this vCPU ends here.
 //   bool PassFreezePoint();
 //
+//   // The vCPU rests for as long as boot_info->idle_percent asks for.
+//   void Rest();
+//
 // The sequence of operations is determined by spec, seed, vCPU and number of vCPUs; only how far it gets depends on the
 // time. A write first verifies the page, then writes its next version. Clones of a guest go different ways from the
 // freeze point on, and write versions of their own.
@@ -32,6 +35,7 @@
 #include "workloads/aux_area.h"
 #include "workloads/content.h"
 #include "workloads/guest_abi.h"
+#include "workloads/operation_latency.h"
 #include "workloads/random.h"
 
 namespace quire {
@@ -74,6 +78,7 @@ class WorkloadRun {
  private:
   static constexpr uint64_t kVersionsOfClone = 1 << 20;
   static constexpr uint64_t kPatternsApart = 1000003;
+  static constexpr uint64_t kOperationsToRest = 64;  // looking is cheap, but leaving the guest to rest is not
 
   bool Stopped() const { return __atomic_load_n(&boot_.stop, __ATOMIC_RELAXED) != 0; }
 
@@ -97,12 +102,24 @@ class WorkloadRun {
     AccessPattern pattern(aux_.spec, aux_.zipf, page_count_, Mix64(boot_.seed + clone_ * kPatternsApart) + vcpu_);
     const bool limited = aux_.spec.operations != 0;
     const uint64_t limit = PageCountOfVcpu(aux_.spec.operations, vcpu_, boot_.vcpus);
+    OperationLatency& latency = aux_.latency[vcpu_];
     for (uint64_t done = 0; !Stopped() && !(limited && done == limit); ++done) {
+      if (done % kOperationsToRest == 0) Rest();
       const Operation operation = pattern.Next();
+      const uint64_t begin = ReadTicks();
       if (!Access(operation.index, operation.write)) return false;
+      latency.Count(ReadTicks() - begin);
       Set(progress_.operations, done + 1);
     }
     return true;
+  }
+
+  // One that is to rest all the time does so until it is told otherwise.
+  void Rest() {
+    for (uint32_t idle; !Stopped() && (idle = __atomic_load_n(&boot_.idle_percent, __ATOMIC_RELAXED)) != 0;) {
+      memory_.Rest();
+      if (idle < 100) return;
+    }
   }
 
   // While it waits the vCPU is at work, as far as the host can see. What is counted are the touches; the checks follow

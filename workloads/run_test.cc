@@ -46,6 +46,10 @@ class PlainMemory {
 
   void AdviseHuge(uint64_t page, uint64_t count) { advice.emplace_back(page, count); }
   bool PassFreezePoint() { return !freezes; }
+  void Rest() {
+    ++rests;
+    if (at_rest) at_rest();
+  }
 
   std::vector<std::pair<uint64_t, bool>> operations;
   void Wire(uint64_t page, uint64_t count) { wired.emplace_back(page, count); }
@@ -53,6 +57,8 @@ class PlainMemory {
   std::vector<std::pair<uint64_t, uint64_t>> advice;  // first page, number of pages
   std::vector<std::pair<uint64_t, uint64_t>> wired;
   size_t fail_at = ~size_t{0};
+  size_t rests = 0;
+  std::function<void()> at_rest;
   bool freezes = false;  // at the freeze point
   std::function<void(size_t)> before_operation;
 
@@ -394,6 +400,55 @@ TEST(RunWorkload, VersionsNeverWrapToZero) {
   EXPECT_EQ(guest.progress().mismatched_pages, 0u);
 }
 
+TEST(Rest, AGuestThatIsNotAskedToNeverRests) {
+  Guest guest("random:operations=1000");
+  PlainMemory memory(guest.memory);
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(memory.rests, 0u);
+}
+
+TEST(Rest, AGuestThatIsAskedToRestsNowAndThenAndDoesAllItsWork) {
+  Guest guest("random:operations=1000");
+  guest.boot.idle_percent = 50;
+  PlainMemory memory(guest.memory);
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(memory.rests, 16u);
+  EXPECT_EQ(guest.progress().operations, 1000u);
+}
+
+TEST(Rest, AGuestThatIsToRestAllTheTimeWorksOnWhenItIsTold) {
+  Guest guest("random:operations=1000");
+  guest.boot.idle_percent = 100;
+  PlainMemory memory(guest.memory);
+  memory.at_rest = [&] {
+    EXPECT_EQ(guest.progress().operations, 0u);
+    if (memory.rests == 10) guest.boot.idle_percent = 0;
+  };
+  RunWorkload(guest.aux(), guest.boot, 0, memory);
+  EXPECT_EQ(memory.rests, 10u);
+  EXPECT_EQ(guest.progress().operations, 1000u);
+}
+
+TEST(Rest, AGuestThatRestsAllTheTimeEndsWhenItIsTold) {
+  Guest guest("random");
+  guest.boot.idle_percent = 100;
+  PlainMemory memory(guest.memory);
+  memory.at_rest = [&] { guest.boot.stop = 1; };
+  EXPECT_EQ(RunWorkload(guest.aux(), guest.boot, 0, memory), RunResult::kFinished);
+  EXPECT_LE(guest.progress().operations, 1u);
+}
+
+TEST(Latency, EveryOperationIsCountedOnceAndNoneOfTheFilling) {
+  Guest guest("random:operations=1000", /*vcpus=*/2);
+  for (uint32_t vcpu = 0; vcpu < 2; ++vcpu) {
+    PlainMemory memory(guest.memory);
+    RunWorkload(guest.aux(), guest.boot, vcpu, memory);
+    uint64_t counted = 0;
+    for (const uint64_t count : guest.aux().latency[vcpu].counts) counted += count;
+    EXPECT_EQ(counted, 500u);
+  }
+}
+
 TEST(AuxArea, UsedPagesIsAtLeastOneAndAtMostAll) {
   WorkloadSpec spec;
   spec.touched = 0.001;
@@ -431,8 +486,10 @@ TEST(AuxArea, ScratchIsSmallAndPointsIntoItself) {
   std::vector<std::byte> scratch(size.in_bytes());
   FillAuxArea(parameters, QUIRE_AUX, absl::MakeSpan(scratch));
   const AuxArea& area = *reinterpret_cast<const AuxArea*>(scratch.data());
+  const uint64_t latency = reinterpret_cast<uint64_t>(area.latency);
   const uint64_t versions = reinterpret_cast<uint64_t>(area.versions);
-  EXPECT_GE(versions, QUIRE_AUX + sizeof(AuxArea));
+  EXPECT_EQ(latency, QUIRE_AUX + kLatencyOffset);
+  EXPECT_GE(versions, latency + 2 * sizeof(OperationLatency));
   EXPECT_LE(versions + 65536 * sizeof(uint32_t), QUIRE_AUX + size.in_bytes());
   EXPECT_EQ(area.zipf.ranks, 32768u);
 }

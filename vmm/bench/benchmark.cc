@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "base/clock.h"
 #include "base/mapping.h"
+#include "base/thread.h"
 #include "vmm/bench/clone.h"
 #include "vmm/bench/host_memory.h"
 #include "vmm/bench/merge_scan.h"

@@ -16,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "base/clock.h"
 #include "base/mapping.h"
+#include "base/thread.h"
 #include "base/units.h"
 #include "vmm/bench/sweep.h"
 #include "vmm/report.h"

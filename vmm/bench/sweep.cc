@@ -1,7 +1,6 @@
 #include "vmm/bench/sweep.h"
 
 #include <sys/mman.h>
-#include <sys/resource.h>
 
 #include <utility>
 #include <vector>
@@ -9,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "vmm/interrupt.h"
 #include "workloads/workload_spec.h"
 
@@ -26,8 +26,6 @@ constexpr int kTriesToPushOut = 20;
 // Of a guest's memory may stay: pages that somebody looks at just then.
 constexpr double kMayStay = 0.02;
 
-absl::Duration ToDuration(const timeval& t) { return absl::Seconds(t.tv_sec) + absl::Microseconds(t.tv_usec); }
-
 PageCount ResidentPages(const Mapping& mapping) {
   std::vector<unsigned char> in_core(mapping.size().in_bytes() / kPageSize);
   if (mincore(mapping.data(), mapping.size().in_bytes(), in_core.data()) != 0) return PageCount(in_core.size());
@@ -37,12 +35,6 @@ PageCount ResidentPages(const Mapping& mapping) {
 }
 
 }  // namespace
-
-absl::Duration ProcessCpuTime() {
-  rusage usage;
-  getrusage(RUSAGE_SELF, &usage);
-  return ToDuration(usage.ru_utime) + ToDuration(usage.ru_stime);
-}
 
 absl::StatusOr<SweepGuest> SweepGuest::Create(const RunOptions& options, bool fill) {
   WorkloadSpec spec;

@@ -47,9 +47,6 @@ class SweepGuest {
   PageCount size_;
 };
 
-// CPU time of all threads of this process so far.
-absl::Duration ProcessCpuTime();
-
 }  // namespace quire
 
 #endif  // QUIRE_VMM_BENCH_SWEEP_H_

@@ -55,8 +55,7 @@ std::string DescribePageFault(uint64_t error_code, uint64_t cr2) {
   return text;
 }
 
-std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodePort(
-    kvm_run& run) {
+DecodedExit DecodePort(kvm_run& run) {
   auto* const data = reinterpret_cast<uint8_t*>(&run) + run.io.data_offset;
   const uint32_t bytes = uint32_t{run.io.size} * run.io.count;
   if (run.io.direction == KVM_EXIT_IO_IN) return PortRead{data, bytes};
@@ -70,6 +69,7 @@ std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, Guest
   if (run.io.port == QUIRE_ADVISE_PORT) return AdviceWrite{value};
   if (run.io.port == QUIRE_WIRE_PORT) return WireWrite{value};
   if (run.io.port == QUIRE_FREEZE_PORT) return FreezePoint{};
+  if (run.io.port == QUIRE_REST_PORT) return RestPoint{};
   return PortWrite{run.io.port, value};
 }
 
@@ -111,8 +111,7 @@ std::string FormatSegment(const char* name, const kvm_segment& s) {
 
 }  // namespace
 
-std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
-    kvm_run& run) {
+DecodedExit DecodeExit(kvm_run& run) {
   if (run.exit_reason == KVM_EXIT_IO) return DecodePort(run);
   return Death{DescribeExit(run), ""};
 }

@@ -40,6 +40,9 @@ struct WireWrite {
 // The program wrote to QUIRE_FREEZE_PORT: the guest may be frozen here. The vCPU may run on.
 struct FreezePoint {};
 
+// The program wrote to QUIRE_REST_PORT: the vCPU may rest. It may run on.
+struct RestPoint {};
+
 // The program ended on this vCPU; 0 is success.
 struct GuestExit {
   uint32_t status = 0;
@@ -63,8 +66,8 @@ struct Death {
   std::string registers;  // several lines
 };
 
-using VcpuExit = std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, Interrupted,
-                              MemoryFault, Death>;
+using VcpuExit = std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, RestPoint, GuestExit,
+                              Interrupted, MemoryFault, Death>;
 
 // The program read from a port. There are no devices to read: it gets all ones, as from an empty bus. Handled within
 // KvmVcpu.
@@ -73,10 +76,13 @@ struct PortRead {
   uint32_t bytes;
 };
 
+// An exit as it is decoded.
+using DecodedExit =
+    std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, RestPoint, GuestExit, PortRead, Death>;
+
 // What KVM_RUN, having returned 0, left in `run`, which is followed by the data of port accesses as the vCPU's shared
 // memory is. Death has no registers yet. Pure.
-std::variant<SerialOutput, PortWrite, AdviceWrite, WireWrite, FreezePoint, GuestExit, PortRead, Death> DecodeExit(
-    kvm_run& run);
+DecodedExit DecodeExit(kvm_run& run);
 
 // A sentence, without a full stop, for an exit after which the guest cannot go on.
 std::string DescribeExit(const kvm_run& run);

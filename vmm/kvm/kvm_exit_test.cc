@@ -64,7 +64,8 @@ TEST(DecodeExit, AdviceHasItsValueAndNothingOfTheNeighbouringPorts) {
   EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_OUT, 1, 1, "\x02\xff").As<AdviceWrite>().value, 2u);
   EXPECT_EQ(RunPage().Port(QUIRE_WIRE_PORT, KVM_EXIT_IO_OUT, 4, 1, "\x02\0\0\0").As<WireWrite>().value, 2u);
   RunPage().Port(QUIRE_FREEZE_PORT, KVM_EXIT_IO_OUT, 4, 1).As<FreezePoint>();
-  EXPECT_EQ(RunPage().Port(QUIRE_FREEZE_PORT + 1, KVM_EXIT_IO_OUT, 4, 1).As<PortWrite>().port, QUIRE_FREEZE_PORT + 1);
+  RunPage().Port(QUIRE_REST_PORT, KVM_EXIT_IO_OUT, 4, 1).As<RestPoint>();
+  EXPECT_EQ(RunPage().Port(QUIRE_REST_PORT + 1, KVM_EXIT_IO_OUT, 4, 1).As<PortWrite>().port, QUIRE_REST_PORT + 1);
   EXPECT_EQ(RunPage().Port(QUIRE_ADVISE_PORT, KVM_EXIT_IO_IN, 4, 1).As<PortRead>().bytes, 4u);
 }
 

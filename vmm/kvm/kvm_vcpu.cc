@@ -152,6 +152,7 @@ VcpuExit KvmVcpu::Run() {
     if (auto* advice = std::get_if<AdviceWrite>(&exit)) return *advice;
     if (auto* request = std::get_if<WireWrite>(&exit)) return *request;
     if (auto* freeze = std::get_if<FreezePoint>(&exit)) return *freeze;
+    if (auto* rest = std::get_if<RestPoint>(&exit)) return *rest;
     if (auto* death = std::get_if<Death>(&exit)) return Die(std::move(death->sentence));
     if (auto* write = std::get_if<PortWrite>(&exit)) {
       if (write->port != kFaultPort) return *write;

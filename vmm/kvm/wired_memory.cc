@@ -354,6 +354,12 @@ VcpuStart WiredMemory::StartOf(int vcpu) const {
 
 void WiredMemory::RequestStop() { __atomic_store_n(&boot_info().stop, 1, __ATOMIC_RELAXED); }
 
+bool WiredMemory::stop_requested() const { return RelaxedLoad(boot_info().stop) != 0; }
+
+void WiredMemory::AskToRest(uint32_t percent) {
+  __atomic_store_n(&boot_info().idle_percent, percent, __ATOMIC_RELAXED);
+}
+
 quire_progress WiredMemory::ReadProgress(int vcpu) const {
   QUIRE_CHECK(0 <= vcpu && vcpu < layout_.vcpus);
   const quire_progress& progress = boot_info().progress[vcpu];

@@ -147,6 +147,10 @@ class WiredMemory {
 
   // Sets boot_info->stop: the program is to finish.
   void RequestStop();
+  // Whether that has been called, or the guest has written so.
+  bool stop_requested() const;
+  // Sets boot_info->idle_percent.
+  void AskToRest(uint32_t percent);
   // The vCPU's progress so far, as the guest claims it. Fields may be from slightly different moments.
   quire_progress ReadProgress(int vcpu) const;
 

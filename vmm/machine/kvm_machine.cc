@@ -36,7 +36,9 @@ KvmMachine::KvmMachine(const KvmMachineOptions& options, GuestMemory* memory)
     : VmMachine(options.name, options.vcpus, memory),
       console_(options.console),
       freezes_(options.freezes),
-      frozen_(static_cast<size_t>(options.vcpus)) {}
+      has_work_(options.work != nullptr),
+      frozen_(static_cast<size_t>(options.vcpus)),
+      rests_(static_cast<size_t>(options.vcpus)) {}
 
 // The VM goes before what its memslots point at.
 KvmMachine::~KvmMachine() {
@@ -151,6 +153,10 @@ absl::Status KvmMachine::Handle(KvmVcpu& vcpu, int number, const VcpuExit& exit,
           [&](const WireWrite& request) { return TakeWireRequest(vcpu, request.value); },
           [&](const FreezePoint&) { return StopAtFreezePoint(vcpu, number, done); },
           [](const Death& death) { return Died(death); },
+          [&](const RestPoint&) {
+            TakeRest(rests_[static_cast<size_t>(number)], [this] { return killed() || wired_->stop_requested(); });
+            return absl::OkStatus();
+          },
           // Nobody listens on other ports; an interruption is looked at by the loop.
           [](const PortWrite&) { return absl::OkStatus(); }, [](const Interrupted&) { return absl::OkStatus(); }},
       exit);
@@ -180,6 +186,10 @@ absl::Status KvmMachine::StopAtFreezePoint(KvmVcpu& vcpu, int number, bool& done
   done = true;
   NoteFrozen();
   return absl::OkStatus();
+}
+
+void KvmMachine::AddLatency(OperationLatency& sum) const {
+  if (has_work_) AddLatencyOf(scratch_.bytes(), vcpus(), sum);
 }
 
 void KvmMachine::KickVcpus() {

@@ -63,6 +63,7 @@ class KvmMachine final : public VmMachine {
 
   void RequestStop() override { wired_->RequestStop(); }
   void StartSweep() override { SetGo(scratch_.bytes()); }
+  void AddLatency(OperationLatency& sum) const override;
 
   // At the freeze point, and joined: gives up its VM and its window. What remains is what clones begin with; its
   // memory can be frozen.
@@ -80,6 +81,7 @@ class KvmMachine final : public VmMachine {
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override;
   quire_progress ReadProgressOf(int vcpu) const override { return wired_->ReadProgress(vcpu); }
+  void AskToRest(uint32_t percent) override { wired_->AskToRest(percent); }
   absl::Status TakeAdvice(KvmVcpu& vcpu, uint32_t value);
   absl::Status TakeWireRequest(KvmVcpu& vcpu, uint32_t value);
   // The vCPU's thread goes on when this is OK and `done` is false.
@@ -88,7 +90,9 @@ class KvmMachine final : public VmMachine {
 
   const std::function<void(absl::string_view)> console_;
   const bool freezes_;
+  const bool has_work_;
   std::vector<VcpuState> frozen_;  // by vCPU: where it ended, each written by its thread
+  std::vector<Rest> rests_;        // likewise, what it owes
   WiredRegion wired_region_;
   WiredRegion scratch_;
   std::optional<WiredMemory> wired_;

@@ -7,10 +7,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "base/check.h"
 #include "base/clock.h"
 #include "base/thread.h"
 #include "workloads/aux_area.h"
+#include "workloads/fill_aux_area.h"
 
 namespace quire {
 
@@ -18,6 +20,7 @@ Machine::~Machine() { QUIRE_CHECK(threads_.empty()); }
 
 void Machine::Start() {
   running_ = vcpus();
+  started_.store(true, std::memory_order_release);
   for (int i = 0; i < vcpus(); ++i) threads_.emplace_back([this, i] { VcpuThread(i); });
 }
 
@@ -29,6 +32,23 @@ void Machine::VcpuThread(int vcpu) {
   absl::MutexLock lock(&lock_);
   ended_ = RealClock().Now();
   running_.fetch_sub(1, std::memory_order_release);
+}
+
+void Machine::TakeRest(Rest& rest, absl::FunctionRef<bool()> wanted) const {
+  while (!wanted()) {
+    const absl::Duration owed = rest.Owes(idle_percent_.load(std::memory_order_relaxed), RealClock().Now());
+    if (owed == absl::ZeroDuration()) return;
+    absl::SleepFor(owed);
+  }
+}
+
+void Machine::AddLatencyOf(absl::Span<const std::byte> scratch, int vcpus, OperationLatency& sum) {
+  const auto* const tables = reinterpret_cast<const OperationLatency*>(scratch.data() + kLatencyOffset);
+  for (int vcpu = 0; vcpu < vcpus; ++vcpu) {
+    for (uint32_t i = 0; i < OperationLatency::kBuckets; ++i) {
+      sum.counts[i] += __atomic_load_n(&tables[vcpu].counts[i], __ATOMIC_RELAXED);
+    }
+  }
 }
 
 absl::Status Machine::MapAnonymous(ByteCount size, AnonymousBlocks blocks) {

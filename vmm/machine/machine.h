@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
@@ -18,7 +19,9 @@
 #include "base/mapping.h"
 #include "base/units.h"
 #include "guest/guest_memory.h"
+#include "vmm/machine/rest.h"
 #include "workloads/guest_abi.h"
+#include "workloads/operation_latency.h"
 
 namespace quire {
 
@@ -41,6 +44,15 @@ class Machine {
   virtual void RequestStop() = 0;
   // A guest whose workload is a sweep is to begin it.
   virtual void StartSweep() = 0;
+  // The guest is to rest for `percent`, 0 to 100, of its time from now on, if its program heeds that.
+  void SetIdle(int percent) {
+    idle_percent_.store(percent, std::memory_order_relaxed);
+    AskToRest(static_cast<uint32_t>(percent));
+  }
+  // Adds how long operations of the guest's workload took, as it claims; nothing of guests that run none.
+  virtual void AddLatency(OperationLatency& sum) const { (void)sum; }
+  // Whether Start has been called.
+  bool started() const { return started_.load(std::memory_order_acquire); }
   // The guest wants whole blocks in a part of its memory, or none any more. Has no effect unless that is up to the
   // guest: GranularityOptions::advised_only, AnonymousBlocks::kAdvised.
   void AdviseHuge(GfnRange range, bool huge);
@@ -90,6 +102,11 @@ class Machine {
   // Interrupts every vCPU wherever it is, so that it sees killed(). Non-blocking.
   virtual void KickVcpus() = 0;
   virtual quire_progress ReadProgressOf(int vcpu) const = 0;
+  // The guest is to know that it is to rest, where there is a way to tell it.
+  virtual void AskToRest(uint32_t percent) { (void)percent; }
+
+  // A vCPU's thread, on the guest's behalf: sleeps for what it owes, unless `wanted` for something else.
+  void TakeRest(Rest& rest, absl::FunctionRef<bool()> wanted) const;
 
   // Null where the host kernel has it.
   GuestMemory* memory() const { return memory_; }
@@ -98,6 +115,8 @@ class Machine {
   bool killed() const { return killed_.load(std::memory_order_acquire); }
   // Maps anonymous(), for engines without managed memory.
   absl::Status MapAnonymous(ByteCount size, AnonymousBlocks blocks);
+  // Of the table in a guest's scratch area.
+  static void AddLatencyOf(absl::Span<const std::byte> scratch, int vcpus, OperationLatency& sum);
   // What a sweep waits for, in a guest's scratch area.
   static void SetGo(absl::Span<std::byte> scratch);
 
@@ -112,7 +131,9 @@ class Machine {
   AnonymousBlocks anonymous_blocks_ = AnonymousBlocks::kWanted;
   absl::Mutex wired_lock_;                                    // held while one of them is being wired
   std::vector<GfnRange> wired_ ABSL_GUARDED_BY(wired_lock_);  // by the guest, one entry for each time
+  std::atomic<bool> started_ = false;
   std::atomic<int> running_ = 0;
+  std::atomic<int> idle_percent_ = 0;
   std::atomic<int> frozen_ = 0;  // vCPUs
   std::atomic<bool> killed_ = false;
   mutable absl::Mutex lock_;

@@ -1,6 +1,9 @@
 #include "vmm/machine/soft_machine.h"
 
 #include <cstring>
+#include <functional>
+#include <type_traits>
+#include <utility>
 
 #include "absl/memory/memory.h"
 #include "base/check.h"
@@ -13,7 +16,8 @@ namespace {
 // How a workload reaches a guest's memory: see workloads/run.h.
 class SoftAccess {
  public:
-  SoftAccess(Machine& machine, bool freezes) : machine_(machine), freezes_(freezes) {}
+  SoftAccess(Machine& machine, bool freezes, std::function<void()> rest)
+      : machine_(machine), freezes_(freezes), rest_(std::move(rest)) {}
 
   void AdviseHuge(uint64_t page, uint64_t count) {
     machine_.AdviseHuge(GfnRange(Gfn(page), PageCount(count)), /*huge=*/true);
@@ -21,15 +25,18 @@ class SoftAccess {
   // What is refused is counted, and the guest goes on.
   void Wire(uint64_t page, uint64_t count) { (void)machine_.Wire(GfnRange(Gfn(page), PageCount(count))); }
   bool PassFreezePoint() { return !freezes_; }
+  void Rest() { rest_(); }
 
  private:
   Machine& machine_;
   const bool freezes_;
+  const std::function<void()> rest_;
 };
 
 class EptAccess : public SoftAccess {
  public:
-  EptAccess(Machine& machine, bool freezes, EptVcpu& vcpu) : SoftAccess(machine, freezes), vcpu_(vcpu) {}
+  EptAccess(Machine& machine, bool freezes, std::function<void()> rest, EptVcpu& vcpu)
+      : SoftAccess(machine, freezes, std::move(rest)), vcpu_(vcpu) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool write, Use use) {
@@ -46,8 +53,8 @@ class EptAccess : public SoftAccess {
 
 class DirectAccess : public SoftAccess {
  public:
-  explicit DirectAccess(Machine& machine)
-      : SoftAccess(machine, /*freezes=*/false), memory_(machine.anonymous().data()) {}
+  DirectAccess(Machine& machine, std::function<void()> rest)
+      : SoftAccess(machine, /*freezes=*/false, std::move(rest)), memory_(machine.anonymous().data()) {}
 
   template <class Use>
   bool WithPage(uint64_t page, bool, Use use) {
@@ -103,13 +110,17 @@ void SoftMachine::LoadFresh(const SoftMachineOptions& options, const AuxParamete
   FillAuxArea(parameters, reinterpret_cast<uint64_t>(scratch_.bytes().data()), scratch_.bytes());
 }
 
-// The table of versions lies where this machine's scratch does.
+// The tables lie where this machine's scratch does.
 void SoftMachine::LoadClone(const SoftMachine& frozen, uint64_t clone) {
   std::memcpy(boot_.bytes().data(), frozen.boot_.bytes().data(), boot_.bytes().size());
   std::memcpy(scratch_.bytes().data(), frozen.scratch_.bytes().data(), scratch_.bytes().size());
   boot().clone = clone;
-  const auto offset = reinterpret_cast<std::byte*>(aux().versions) - frozen.scratch_.bytes().data();
-  aux().versions = reinterpret_cast<uint32_t*>(scratch_.bytes().data() + offset);
+  const auto moved = [&](auto*& table) {
+    const auto offset = reinterpret_cast<std::byte*>(table) - frozen.scratch_.bytes().data();
+    table = reinterpret_cast<std::remove_reference_t<decltype(table)>>(scratch_.bytes().data() + offset);
+  };
+  moved(aux().latency);
+  moved(aux().versions);
 }
 
 void SoftMachine::BecomeTemplate() {
@@ -122,14 +133,20 @@ void SoftMachine::RequestStop() { __atomic_store_n(&boot().stop, 1, __ATOMIC_REL
 
 absl::Status SoftMachine::RunVcpu(int vcpu) {
   const uint32_t number = static_cast<uint32_t>(vcpu);
+  Rest owed;
+  const auto rest = [this, &owed] { RestVcpu(owed); };
   if (ept_ == nullptr) {
-    DirectAccess memory(*this);
+    DirectAccess memory(*this, rest);
     RunWorkload(aux(), boot(), number, memory);
     return absl::OkStatus();
   }
-  EptAccess memory(*this, freezes_, *vcpus_[number]);
+  EptAccess memory(*this, freezes_, rest, *vcpus_[number]);
   if (RunWorkload(aux(), boot(), number, memory, from_) == RunResult::kFrozen) NoteFrozen();
   return memory.status();
+}
+
+void SoftMachine::RestVcpu(Rest& rest) const {
+  TakeRest(rest, [this] { return killed() || __atomic_load_n(&boot().stop, __ATOMIC_RELAXED) != 0; });
 }
 
 quire_progress SoftMachine::ReadProgressOf(int vcpu) const {

@@ -48,6 +48,7 @@ class SoftMachine final : public Machine {
 
   void RequestStop() override;
   void StartSweep() override { SetGo(scratch_.bytes()); }
+  void AddLatency(OperationLatency& sum) const override { AddLatencyOf(scratch_.bytes(), vcpus(), sum); }
   // As KvmMachine's. A software vCPU is its place in the workload, and the tables that this keeps.
   void BecomeTemplate();
   // Null without managed memory, and of a template.
@@ -65,6 +66,8 @@ class SoftMachine final : public Machine {
   absl::Status RunVcpu(int vcpu) override;
   void KickVcpus() override { RequestStop(); }
   quire_progress ReadProgressOf(int vcpu) const override;
+  void AskToRest(uint32_t percent) override { __atomic_store_n(&boot().idle_percent, percent, __ATOMIC_RELAXED); }
+  void RestVcpu(Rest& rest) const;
 
   quire_boot_info& boot() const { return *reinterpret_cast<quire_boot_info*>(boot_.bytes().data()); }
   AuxArea& aux() const { return *reinterpret_cast<AuxArea*>(scratch_.bytes().data()); }

@@ -37,6 +37,7 @@ class GuestMemory {
     quire::PassFreezePoint();
     return true;
   }
+  void Rest() { quire::Rest(); }
 
  private:
   static constexpr uint64_t kPageBytes = kWordsPerPage * sizeof(uint64_t);

@@ -46,6 +46,9 @@ inline void PassFreezePoint() {
   asm volatile("outl %0, %1" : : "a"(0), "Nd"(static_cast<uint16_t>(QUIRE_FREEZE_PORT)) : "memory");
 }
 
+// This vCPU rests for as long as boot_info->idle_percent asks for.
+inline void Rest() { asm volatile("outl %0, %1" : : "a"(0), "Nd"(static_cast<uint16_t>(QUIRE_REST_PORT)) : "memory"); }
+
 // Ends this vCPU.
 [[noreturn]] inline void Exit(uint32_t status) {
   for (;;) asm volatile("outl %0, %1" : : "a"(status), "Nd"(static_cast<uint16_t>(QUIRE_EXIT_PORT)));

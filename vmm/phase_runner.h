@@ -1,0 +1,73 @@
+// Takes a run through the phases of its schedule, and notes what was done in each.
+#ifndef QUIRE_VMM_PHASE_RUNNER_H_
+#define QUIRE_VMM_PHASE_RUNNER_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "vmm/guest_set.h"
+#include "vmm/report.h"
+#include "vmm/schedule.h"
+#include "workloads/operation_latency.h"
+
+namespace quire {
+
+// Belongs to the thread that starts and joins the guests.
+class PhaseRunner {
+ public:
+  // Both outlive this. The guests have just been started.
+  PhaseRunner(const Schedule& schedule, GuestSet& set, MonotonicTime start);
+
+  // Does what is due. False: the last phase is over.
+  bool Advance(MonotonicTime now);
+  // When something may be due next.
+  MonotonicTime next() const { return next_; }
+  const std::string& name() const { return phases_.back().name; }
+
+  // Ends the phase that the run is in. What was done in each, kFill being the first.
+  std::vector<PhaseReport> Finish(MonotonicTime now);
+  // Of operations in measured phases. After Finish.
+  const OperationLatency& latency() const { return latency_; }
+
+  static constexpr absl::string_view kFill = "fill";
+
+ private:
+  struct Totals {
+    uint64_t operations = 0;
+    uint64_t faults = 0;
+    absl::Duration cpu;
+    OperationLatency latency = {};
+  };
+
+  bool AllFilled() const;
+  bool PhaseIsOver(MonotonicTime now) const;
+  void Begin(const Phase& phase, MonotonicTime now);
+  void End(MonotonicTime now);
+  // One more of those that start one after another, if it is time.
+  void StartNext(MonotonicTime now);
+  Totals Count() const;
+  uint64_t Running() const;
+  bool AllHaveEnded() const;
+  bool AnyoneStoppedForMemory() const;
+  template <class Do>
+  void ForGroup(size_t group, Do what);
+
+  const Schedule& schedule_;
+  GuestSet& set_;
+  const MonotonicTime start_;
+  const Phase* phase_ = nullptr;  // null: filling
+  size_t number_ = 0;             // of the phase after this one
+  MonotonicTime begun_;           // when this phase did
+  MonotonicTime next_;
+  Totals before_;  // this phase
+  OperationLatency latency_ = {};
+  std::vector<PhaseReport> phases_;
+};
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_PHASE_RUNNER_H_

@@ -12,6 +12,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "vmm/baseline/journal.h"
 #include "vmm/baseline/undo.h"
 
@@ -22,6 +23,7 @@ struct HostSeams {
   std::string root = {};  // stands before all paths
   SwapCalls swap = {};
   std::function<void()> at_step = nullptr;  // called before and after each change, and before and after each is undone
+  absl::Duration patience = absl::Seconds(5);  // with swap space that does not become empty
 };
 
 // Undoes what was done, last thing first, when it goes. If its process is killed, a janitor does that; if that is

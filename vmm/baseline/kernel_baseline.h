@@ -14,6 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "base/units.h"
 #include "vmm/baseline/host_settings.h"
 
@@ -78,7 +79,11 @@ class KernelBaseline {
 
  private:
   KernelBaseline(const KernelNeeds& needs, HostSeams seams)
-      : root_(seams.root), needs_(needs), swap_on_(seams.swap.on), settings_(std::move(seams)) {}
+      : root_(seams.root),
+        needs_(needs),
+        swap_on_(seams.swap.on),
+        patience_(seams.patience),
+        settings_(std::move(seams)) {}
 
   absl::Status SetUp(ByteCount memory);
   absl::Status SetUpSwap(ByteCount size);
@@ -96,6 +101,7 @@ class KernelBaseline {
   const std::string root_;
   const KernelNeeds needs_;
   int (*const swap_on_)(const char*, int);
+  const absl::Duration patience_;
   std::string zram_;      // directory in sysfs
   std::string group_;     // directory of the cgroup
   bool unified_ = false;  // it is one of version 2

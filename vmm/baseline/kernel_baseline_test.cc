@@ -12,6 +12,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "base/units.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/baseline/fake_tree.h"
@@ -243,9 +245,13 @@ TEST_F(KernelBaselineTest, AKernelWithoutMultiSizeHugePagesSaysSo) {
 }
 
 TEST_F(KernelBaselineTest, MemoryOfOthersInSwapSpaceIsNotCounted) {
-  const auto baseline = Make(kSwap);
+  const HostSeams seams = {.root = host_.root(),
+                           .swap = {.on = [](const char*, int) { return 0; }, .off = [](const char*) { return 0; }},
+                           .patience = absl::ZeroDuration()};
+  const auto baseline = KernelBaseline::Create(kSwap, ByteCount::MiB(64), seams);
+  ASSERT_TRUE(baseline.ok()) << baseline.status();
   host_.Put("/sys/block/zram0/mm_stat", absl::StrCat(size_t{1} << 30, " 1000 12288"));
-  const absl::Status status = baseline->Prepare(kAsItComes);
+  const absl::Status status = (*baseline)->Prepare(kAsItComes);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(status.message()), HasSubstr("other programs have 1024 MiB of their memory"));
 }

@@ -7,9 +7,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "vmm/baseline/host_memory.h"
+#include "vmm/baseline/kernel_baseline.h"
 #include "vmm/bench/child.h"
-#include "vmm/bench/host_memory.h"
-#include "vmm/bench/kernel_baseline.h"
 #include "vmm/interrupt.h"
 #include "vmm/text.h"
 
@@ -31,6 +31,17 @@ constexpr double kLeastRatio = 1.25;  // of content, for the step of the calibra
 constexpr int kTriesAtLimit = 3;
 constexpr double kMoreAfterKills = 1.3;
 
+KernelTuning TuningOf(Side side) {
+  switch (side) {
+    case Side::kKernelBest:
+      return KernelTuning::kAtItsBest;
+    case Side::kKernelSmall:
+      return KernelTuning::kSmallPages;
+    default:
+      return KernelTuning::kAsItComes;
+  }
+}
+
 class Bench {
  public:
   Bench(const BenchOptions& options, std::ostream& out)
@@ -40,6 +51,8 @@ class Bench {
 
  private:
   absl::Status PrepareKernel();
+  // Makes the host as a measurement of `side` is to find it.
+  absl::Status PrepareHost(Side side, ChildOptions& child);
   absl::Status CalibrateSides(BenchReport& report);
   // From now on `side` is not measured any more.
   void GiveUp(Side side, const absl::Status& why, BenchReport& report);
@@ -93,7 +106,8 @@ absl::StatusOr<BenchReport> Bench::Run() {
 }
 
 absl::Status Bench::PrepareKernel() {
-  absl::StatusOr<std::unique_ptr<KernelBaseline>> kernel = KernelBaseline::Create(benchmark_, options_.guest.memory);
+  const KernelNeeds needs = {.swaps = benchmark_.swaps, .limited = benchmark_.limited, .merges = benchmark_.merges};
+  absl::StatusOr<std::unique_ptr<KernelBaseline>> kernel = KernelBaseline::Create(needs, options_.guest.memory);
   if (!kernel.ok()) return kernel.status();
   kernel_ = *std::move(kernel);
   return absl::OkStatus();
@@ -171,20 +185,24 @@ absl::StatusOr<Measurement> Bench::MeasureOnce(Side side) {
   }
 }
 
+absl::Status Bench::PrepareHost(Side side, ChildOptions& child) {
+  if (kernel_ == nullptr) return absl::OkStatus();
+  if (side == Side::kQuire) return kernel_->Rest();
+  if (absl::Status status = kernel_->Prepare(TuningOf(side), benchmark_.merges); !status.ok()) return status;
+  if (!benchmark_.limited) return absl::OkStatus();
+  if (absl::Status status = kernel_->SetLimit(limits_[side]); !status.ok()) return status;
+  most_used_ = ByteCount();
+  child.cgroup_procs = kernel_->procs();
+  child.while_running = [this] { most_used_ = std::max(most_used_, kernel_->Usage()); };
+  return absl::OkStatus();
+}
+
 absl::StatusOr<Measurement> Bench::TryOnce(Side side) {
   if (absl::Status status = TouchHostMemory(ByteCount::Bytes(2 * options_.guest.memory.in_bytes())); !status.ok()) {
     return status;
   }
   ChildOptions child{.arguments = ArgumentsFor(options_, side)};
-  if (side != Side::kQuire) {
-    if (absl::Status status = kernel_->Prepare(side); !status.ok()) return status;
-    if (benchmark_.limited) {
-      if (absl::Status status = kernel_->SetLimit(limits_[side]); !status.ok()) return status;
-      most_used_ = ByteCount();
-      child.cgroup_procs = kernel_->procs();
-      child.while_running = [this] { most_used_ = std::max(most_used_, kernel_->Usage()); };
-    }
-  }
+  if (absl::Status status = PrepareHost(side, child); !status.ok()) return status;
   const absl::StatusOr<std::string> output = RunThisProgram(child);
   if (!output.ok()) return output.status();
   absl::StatusOr<Measurement> measured = MeasurementFromJson(*output);

@@ -1,6 +1,6 @@
 // The outcome of a benchmark: as JSON for scripts, and to be read.
-#ifndef QUIRE_VMM_BENCH_BENCH_REPORT_H_
-#define QUIRE_VMM_BENCH_BENCH_REPORT_H_
+#ifndef QUIRE_VMM_BASELINE_BENCH_REPORT_H_
+#define QUIRE_VMM_BASELINE_BENCH_REPORT_H_
 
 #include <optional>
 #include <string>
@@ -44,4 +44,4 @@ ExitStatus ToExitStatus(const BenchReport& report);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BENCH_BENCH_REPORT_H_
+#endif  // QUIRE_VMM_BASELINE_BENCH_REPORT_H_

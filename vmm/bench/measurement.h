@@ -1,6 +1,6 @@
 // What one run of one side of a benchmark gives, and what several of them amount to.
-#ifndef QUIRE_VMM_BENCH_MEASUREMENT_H_
-#define QUIRE_VMM_BENCH_MEASUREMENT_H_
+#ifndef QUIRE_VMM_BASELINE_MEASUREMENT_H_
+#define QUIRE_VMM_BASELINE_MEASUREMENT_H_
 
 #include <cstdint>
 #include <map>
@@ -40,4 +40,4 @@ Interval ConfidenceOfMean(const std::vector<double>& values);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BENCH_MEASUREMENT_H_
+#endif  // QUIRE_VMM_BASELINE_MEASUREMENT_H_

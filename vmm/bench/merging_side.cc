@@ -13,8 +13,8 @@
 #include "guest/memory_manager.h"
 #include "guest/merge/merger.h"
 #include "mmu/ept.h"
-#include "vmm/bench/host_settings.h"
-#include "vmm/bench/ksm.h"
+#include "vmm/baseline/ksm.h"
+#include "vmm/baseline/setting.h"
 
 namespace quire {
 namespace {

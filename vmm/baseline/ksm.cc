@@ -1,4 +1,4 @@
-#include "vmm/bench/ksm.h"
+#include "vmm/baseline/ksm.h"
 
 #include <dirent.h>
 
@@ -12,16 +12,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "vmm/bench/host_settings.h"
+#include "vmm/baseline/setting.h"
 
 namespace quire {
 namespace {
-
-uint64_t CounterIn(const std::string& path) {
-  const absl::StatusOr<std::string> text = ReadSetting(path);
-  uint64_t number = 0;
-  return text.ok() && absl::SimpleAtoi(absl::StripAsciiWhitespace(*text), &number) ? number : 0;
-}
 
 // Threads of the kernel have no command line: a program may have called itself ksmd.
 bool IsKsmd(const std::string& process) {
@@ -35,13 +29,13 @@ bool IsKsmd(const std::string& process) {
 absl::StatusOr<KsmCounters> ReadKsmCounters(const std::string& root) {
   const std::string directory = absl::StrCat(root, kKsmDirectory);
   if (const absl::Status status = ReadSetting(directory + "/pages_sharing").status(); !status.ok()) return status;
-  return KsmCounters{.sharing = PageCount(CounterIn(directory + "/pages_sharing")),
-                     .zero = PageCount(CounterIn(directory + "/ksm_zero_pages")),
-                     .shared = PageCount(CounterIn(directory + "/pages_shared")),
-                     .unshared = PageCount(CounterIn(directory + "/pages_unshared")),
-                     .scanned = CounterIn(directory + "/pages_scanned"),
-                     .skipped = CounterIn(directory + "/pages_skipped"),
-                     .passes = CounterIn(directory + "/full_scans")};
+  return KsmCounters{.sharing = PageCount(NumberIn(directory + "/pages_sharing")),
+                     .zero = PageCount(NumberIn(directory + "/ksm_zero_pages")),
+                     .shared = PageCount(NumberIn(directory + "/pages_shared")),
+                     .unshared = PageCount(NumberIn(directory + "/pages_unshared")),
+                     .scanned = NumberIn(directory + "/pages_scanned"),
+                     .skipped = NumberIn(directory + "/pages_skipped"),
+                     .passes = NumberIn(directory + "/full_scans")};
 }
 
 absl::StatusOr<std::string> FindKsmdSchedstat(const std::string& root) {

@@ -1,4 +1,4 @@
-#include "vmm/bench/host_memory.h"
+#include "vmm/baseline/host_memory.h"
 
 #include <sys/mman.h>
 

@@ -1,5 +1,5 @@
 // On a made-up host: a directory with the files that are read.
-#include "vmm/bench/ksm.h"
+#include "vmm/baseline/ksm.h"
 
 #include <unistd.h>
 

@@ -1,8 +1,8 @@
 // A host that is a virtual machine itself gets its memory from its own host, a page when it is first touched, at ten
 // times the price of all later touches; and gives free memory back after some seconds (free page reporting). That is no
 // part of what is measured here.
-#ifndef QUIRE_VMM_BENCH_HOST_MEMORY_H_
-#define QUIRE_VMM_BENCH_HOST_MEMORY_H_
+#ifndef QUIRE_VMM_BASELINE_HOST_MEMORY_H_
+#define QUIRE_VMM_BASELINE_HOST_MEMORY_H_
 
 #include "absl/status/status.h"
 #include "base/units.h"
@@ -15,4 +15,4 @@ absl::Status TouchHostMemory(ByteCount size);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BENCH_HOST_MEMORY_H_
+#endif  // QUIRE_VMM_BASELINE_HOST_MEMORY_H_

@@ -1,8 +1,8 @@
 // The host kernel's same-page merging (KSM): what its thread, ksmd, has done, and at what cost.
 //
 // The files: Documentation/admin-guide/mm/ksm.rst, Documentation/scheduler/sched-stats.rst.
-#ifndef QUIRE_VMM_BENCH_KSM_H_
-#define QUIRE_VMM_BENCH_KSM_H_
+#ifndef QUIRE_VMM_BASELINE_KSM_H_
+#define QUIRE_VMM_BASELINE_KSM_H_
 
 #include <cstdint>
 #include <string>
@@ -44,4 +44,4 @@ absl::StatusOr<absl::Duration> ParseRunTime(absl::string_view schedstat);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BENCH_KSM_H_
+#endif  // QUIRE_VMM_BASELINE_KSM_H_

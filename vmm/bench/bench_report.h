@@ -9,6 +9,7 @@
 #include "vmm/bench/benchmark.h"
 #include "vmm/bench/measurement.h"
 #include "vmm/exit_status.h"
+#include "vmm/statistics.h"
 #include "vmm/terminal.h"
 
 namespace quire {

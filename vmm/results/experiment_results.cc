@@ -13,7 +13,7 @@
 #include "nlohmann/json.hpp"
 #include "vmm/files.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 using Json = nlohmann::json;
@@ -530,4 +530,4 @@ absl::StatusOr<ExperimentResults> ReadResults(const std::string& dir) {
   return ParseResults(*experiment, *lines);
 }
 
-}  // namespace quire
+}  // namespace quire::results

@@ -18,7 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 
-namespace quire {
+namespace quire::results {
 
 // The form of both files that is read here.
 inline constexpr int kResultsForm = 1;
@@ -140,6 +140,6 @@ absl::StatusOr<ExperimentResults> ParseResults(absl::string_view experiment_json
 // of ParseResults.
 absl::StatusOr<ExperimentResults> ReadResults(const std::string& dir);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_EXPERIMENT_RESULTS_H_

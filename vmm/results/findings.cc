@@ -11,7 +11,7 @@
 #include "vmm/results/verdicts.h"
 #include "vmm/text.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 // More would be more than can be looked at.
@@ -429,4 +429,4 @@ std::vector<Finding> FindingsOfRuns(const ExperimentResults& results) {
   return findings;
 }
 
-}  // namespace quire
+}  // namespace quire::results

@@ -12,7 +12,7 @@
 #include "vmm/results/measure.h"
 #include "vmm/results/statistics.h"
 
-namespace quire {
+namespace quire::results {
 
 // A sentence, and what it is about.
 struct Finding {
@@ -115,6 +115,6 @@ std::vector<Finding> FindingsOfRuns(const ExperimentResults& results);
 // How each fact of these runs is: the value where all have the same, else the values that there are, a few of them.
 Facts MergedFacts(const std::vector<const Run*>& runs, Facts Run::*facts);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_FINDINGS_H_

@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_replace.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 constexpr absl::string_view kReplacement = "\xef\xbf\xbd";
@@ -78,4 +78,4 @@ std::string EscapeJsonInHtml(absl::string_view json) {
   return absl::StrReplaceAll(json, {{"<", "\\u003c"}, {">", "\\u003e"}, {"&", "\\u0026"}});
 }
 
-}  // namespace quire
+}  // namespace quire::results

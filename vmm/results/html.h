@@ -6,7 +6,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace quire {
+namespace quire::results {
 
 // `text`, to stand between tags or within the quotes of an attribute. What HTML forbids, control characters and bytes
 // that are no UTF-8, becomes U+FFFD, and so do the characters that turn the direction of what follows them.
@@ -16,6 +16,6 @@ std::string EscapeHtml(absl::string_view text);
 // JSON's strings only, are written as \u003c and so on.
 std::string EscapeJsonInHtml(absl::string_view json);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_HTML_H_

@@ -2,7 +2,7 @@
 
 #include "gtest/gtest.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 TEST(EscapeHtmlTest, LeavesNoMarkup) {
@@ -28,4 +28,4 @@ TEST(EscapeJsonInHtmlTest, CannotEndTheElement) {
 }
 
 }  // namespace
-}  // namespace quire
+}  // namespace quire::results

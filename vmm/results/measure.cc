@@ -12,7 +12,7 @@
 #include "base/units.h"
 #include "vmm/text.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 struct Known {
@@ -152,4 +152,4 @@ std::string FormatRatio(double ratio) {
   return two == "1.00" && ratio != 1 ? absl::StrFormat("%.4g", ratio) : two;
 }
 
-}  // namespace quire
+}  // namespace quire::results

@@ -6,7 +6,7 @@
 
 #include "absl/strings/string_view.h"
 
-namespace quire {
+namespace quire::results {
 
 enum class Unit { kNumber, kPerSecond, kSeconds, kMicroseconds, kBytes, kShare };
 
@@ -32,6 +32,6 @@ std::string Format(double value, Unit unit);
 // A ratio in two digits or more, as few as tell it from 1: "3.1", "12", "1.004".
 std::string FormatRatio(double ratio);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_MEASURE_H_

@@ -6,7 +6,7 @@
 
 #include "base/check.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 // exp() of more is no number any more.
@@ -61,4 +61,4 @@ std::optional<double> QuantileOf(const std::vector<double>& bounds, const std::v
   return std::nullopt;
 }
 
-}  // namespace quire
+}  // namespace quire::results

@@ -10,7 +10,7 @@
 
 #include "vmm/statistics.h"
 
-namespace quire {
+namespace quire::results {
 
 // The value of each repetition, by its number.
 using Repetitions = std::map<uint64_t, double>;
@@ -48,6 +48,6 @@ Comparison Compare(const Repetitions& first, const Repetitions& second);
 // first, whose lower bound is 0, evenly. Nothing if there are no values, or it lies beyond the last bound.
 std::optional<double> QuantileOf(const std::vector<double>& bounds, const std::vector<double>& counts, double q);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_STATISTICS_H_

@@ -4,7 +4,7 @@
 
 #include "gtest/gtest.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 TEST(EstimateTest, IsNothingWithoutRepetitions) { EXPECT_FALSE(EstimateOf({}).has_value()); }
@@ -77,4 +77,4 @@ TEST(QuantileTest, LiesWithinItsBucket) {
 }
 
 }  // namespace
-}  // namespace quire
+}  // namespace quire::results

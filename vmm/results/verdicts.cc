@@ -11,7 +11,7 @@
 #include "absl/strings/substitute.h"
 #include "vmm/text.h"
 
-namespace quire {
+namespace quire::results {
 namespace {
 
 using Tone = Finding::Tone;
@@ -370,4 +370,4 @@ std::vector<Finding> SummaryOf(const std::vector<Panel>& panels) {
   return values->compared ? SummaryOfComparisons(panels) : SummaryOfCourses(panels);
 }
 
-}  // namespace quire
+}  // namespace quire::results

@@ -7,7 +7,7 @@
 
 #include "vmm/results/findings.h"
 
-namespace quire {
+namespace quire::results {
 
 // One for each place that is compared, then those about runs that did not end well.
 std::vector<Finding> VerdictsOf(const ValuesFigure& figure);
@@ -21,6 +21,6 @@ std::vector<Finding> SummaryOf(const std::vector<Panel>& panels);
 // "a", "a and b", "a, b and c".
 std::string JoinWords(const std::vector<std::string>& words);
 
-}  // namespace quire
+}  // namespace quire::results
 
 #endif  // QUIRE_VMM_RESULTS_VERDICTS_H_

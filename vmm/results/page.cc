@@ -86,15 +86,12 @@ std::string Legend(const ValuesFigure& figure) {
                                      figure.higher_is_better ? ": higher is better" : ": lower is better")));
 }
 
-std::string Legend(const MemoryFigure& figure) {
+std::string Legend(const MemoryFigure&) {
   std::string html = "<ul class=\"legend\">";
   for (const char* kind : {"resident", "shared", "compressed", "other", "free"}) {
-    const bool there = figure.timeline.columns.contains(absl::StrCat(kind, "_bytes"));
-    if (there) absl::StrAppend(&html, LegendItem(kind, kind, kind));
+    absl::StrAppend(&html, LegendItem(kind, kind, kind));
   }
-  const std::string limit =
-      figure.limit > 0 ? absl::StrCat("; the dashed line is the limit, ", Format(figure.limit, Unit::kBytes)) : "";
-  return absl::StrCat(html, "</ul>\n", Paragraph("unit", absl::StrCat("memory in use", limit)));
+  return absl::StrCat(html, "</ul>\n", Paragraph("unit", "memory in use, stacked"));
 }
 
 std::string Legend(const CoverageFigure& figure) {
@@ -136,11 +133,10 @@ std::string Caption(const LatencyFigure&) {
 }
 
 std::string FigureHtml(const Panel& panel, const std::string& place) {
-  const std::string legend = std::visit([](const auto& figure) { return Legend(figure); }, panel.figure);
   const std::string caption = std::visit([](const auto& figure) { return Caption(figure); }, panel.figure);
   const std::string title = panel.title.empty() ? "" : absl::StrCat("<h3>", EscapeHtml(panel.title), "</h3>\n");
-  return absl::StrCat("<figure ", place, ">\n", title, legend, "<div class=\"plot\"></div>\n<figcaption>",
-                      EscapeHtml(caption), "</figcaption>\n</figure>\n");
+  return absl::StrCat("<figure ", place, ">\n", title, "<div class=\"plot\"></div>\n<figcaption>", EscapeHtml(caption),
+                      "</figcaption>\n</figure>\n");
 }
 
 // Sentences of panels that have a title come after it.
@@ -149,6 +145,8 @@ std::string FindingsOfPanel(const Panel& panel) {
   const std::string title = panel.title.empty() ? "" : absl::StrCat("<h3>", EscapeHtml(panel.title), "</h3>\n");
   return title + FindingsList(panel.findings);
 }
+
+const char* ColumnsClass(size_t panels) { return panels == 1 ? "" : panels == 3 ? " many three" : " many"; }
 
 std::string ChartHtml(const ChartFindings& chart, size_t number) {
   std::string figures, tables, findings;
@@ -162,7 +160,9 @@ std::string ChartHtml(const ChartFindings& chart, size_t number) {
   std::string html = absl::StrCat("<section class=\"chart\" id=\"chart-", number + 1, "\">\n<h2>",
                                   EscapeHtml(chart.chart.title), "</h2>\n");
   if (!figures.empty()) {
-    absl::StrAppend(&html, "<div class=\"panels", chart.panels.size() > 1 ? " many" : "", "\">\n", figures, "</div>\n");
+    // All panels have the same series.
+    absl::StrAppend(&html, std::visit([](const auto& figure) { return Legend(figure); }, chart.panels[0].figure),
+                    "<div class=\"panels", ColumnsClass(chart.panels.size()), "\">\n", figures, "</div>\n");
   }
   absl::StrAppend(&html, findings);
   for (const std::string& note : chart.notes) absl::StrAppend(&html, Paragraph("note", note));
@@ -179,10 +179,11 @@ std::string VerdictHtml(const ExperimentResults& results, const std::vector<Char
   std::string html = "<section class=\"verdict\">\n<h2>What came out</h2>\n";
   for (size_t i = 0; i < charts.size(); ++i) {
     if (charts[i].summary.empty()) continue;
-    absl::StrAppend(&html, "<h3><a href=\"#chart-", i + 1, "\">", EscapeHtml(charts[i].chart.title), "</a></h3>\n",
-                    FindingsList(charts[i].summary));
+    absl::StrAppend(&html, "<div class=\"row\"><h3><a href=\"#chart-", i + 1, "\">", EscapeHtml(charts[i].chart.title),
+                    "</a></h3>\n", FindingsList(charts[i].summary), "</div>\n");
   }
-  return absl::StrCat(html, "<div class=\"runs\">\n", FindingsList(FindingsOfRuns(results)), "</div>\n</section>\n");
+  return absl::StrCat(html, "<div class=\"row\"><h3>The runs</h3>\n", FindingsList(FindingsOfRuns(results)),
+                      "</div>\n</section>\n");
 }
 
 std::string HeaderHtml(const ExperimentResults& results, const std::vector<ChartFindings>& charts) {

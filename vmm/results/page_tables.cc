@@ -52,7 +52,7 @@ std::string Number(absl::string_view key, const std::optional<double>& value, Un
 }
 
 std::string Ratio(absl::string_view key, const std::optional<double>& value) {
-  return Number(key, value, value ? FormatRatio(*value) : "");
+  return Number(key, value, value ? absl::StrFormat(*value < 1e4 && *value >= 1 ? "%.4g" : "%.3g", *value) : "");
 }
 
 template <class Member>
@@ -97,8 +97,10 @@ std::string ValuesTable(const ValuesFigure& figure, const std::string& caption, 
   for (size_t i = 0; i < figure.xs.size(); ++i) {
     for (size_t k = 0; k < figure.series.size(); ++k) {
       const Place& place = figure.series[k].places[i];
+      // A single series of bars has a colour for each.
+      const size_t color = figure.series.size() == 1 && !figure.numeric ? i : k;
       Cells row = {Heading(figure.x_name.empty() ? "all" : ToText(figure.xs[i])),
-                   Colored(k, SeriesName(figure.series[k].name)),
+                   Colored(color, SeriesName(figure.series[k].name)),
                    Number("runs", static_cast<double>(place.runs), WellEnded(place))};
       AddEstimate(place.estimate, figure.measure.unit, row);
       rows.push_back(std::move(row));

@@ -28,9 +28,10 @@ std::string Capitalized(std::string text) {
   return text;
 }
 
-// "At overcommit 2, " or, where there is one place, nothing.
+// "At overcommit 2, ", "With workload scan, " or, where there is one place, nothing.
 std::string AtPlace(const ValuesFigure& figure, size_t i) {
-  return figure.x_name.empty() ? "" : absl::StrCat("At ", figure.x_name, " ", ToText(figure.xs[i]), ", ");
+  if (figure.x_name.empty()) return "";
+  return absl::StrCat(figure.numeric ? "At " : "With ", figure.x_name, " ", ToText(figure.xs[i]), ", ");
 }
 
 std::string NameOf(const ValuesFigure::Series& series) { return series.name.empty() ? "the experiment" : series.name; }
@@ -172,10 +173,17 @@ struct Group {
   double most() const { return *std::max_element(ratios.begin(), ratios.end()); }
 };
 
+// "at every overcommit, ".
+std::string Everywhere(const Group& group, size_t all_places) {
+  const std::string& x = std::get<ValuesFigure>(group.panels[0].panel->figure).x_name;
+  if (group.panels.size() == 1 && !x.empty()) return absl::StrCat("at every ", x, ", ");
+  return absl::StrCat("at all ", all_places, " places, ");
+}
+
 // "at overcommit 1.5 and 2, "; nothing if there is one place in all.
 std::string Where(const Group& group, size_t all_places) {
   if (all_places == 1) return "";
-  if (group.places == all_places) return absl::StrCat("at all ", all_places, " places, ");
+  if (group.places == all_places) return Everywhere(group, all_places);
   if (group.places > kMostPlacesNamed) return absl::StrCat("at ", group.places, " of ", all_places, " places, ");
   std::vector<std::string> parts;
   for (const Group::InPanel& in_panel : group.panels) {
@@ -251,21 +259,21 @@ std::vector<Finding> SummaryOfComparisons(const std::vector<Panel>& panels) {
   return findings;
 }
 
-// From the first to the last place that has a value.
+// From the first to the last place that has a value; where the places are words, all of them.
 std::string Course(const ValuesFigure& figure, const ValuesFigure::Series& series) {
-  std::vector<size_t> there;
+  std::vector<std::string> there;
   for (size_t i = 0; i < series.places.size(); ++i) {
-    if (series.places[i].estimate) there.push_back(i);
+    if (!series.places[i].estimate) continue;
+    const std::string median = Format(series.places[i].estimate->median, figure.measure.unit);
+    const std::string at = figure.numeric          ? absl::StrCat("at ", figure.x_name, " ", ToText(figure.xs[i]))
+                           : figure.x_name.empty() ? ""
+                                                   : absl::StrCat("with ", ToText(figure.xs[i]));
+    there.push_back(at.empty() ? median : absl::StrCat(median, " ", at));
   }
-  if (there.empty()) return "";
-  const auto median = [&](size_t i) { return Format(series.places[i].estimate->median, figure.measure.unit); };
-  const auto at = [&](size_t i) {
-    return figure.x_name.empty() ? "" : absl::StrCat(" at ", figure.x_name, " ", ToText(figure.xs[i]));
-  };
-  const std::string name = series.name.empty() ? "" : absl::StrCat(series.name, ": ");
-  const size_t first = there.front(), last = there.back();
-  if (first == last) return absl::StrCat(name, median(first), at(first));
-  return absl::StrCat(name, median(first), at(first), ", ", median(last), at(last));
+  if (figure.numeric && there.size() > 2) there.erase(there.begin() + 1, there.end() - 1);
+  if (there.size() > kMostPlacesNamed) there.resize(kMostPlacesNamed);
+  const std::string course = JoinWords(there);
+  return course.empty() || series.name.empty() ? course : absl::StrCat(series.name, ": ", course);
 }
 
 std::vector<Finding> SummaryOfCourses(const std::vector<Panel>& panels) {
@@ -293,13 +301,34 @@ std::string OrBeyond(const std::optional<double>& quantile, const LatencyHistogr
   return absl::StrCat("more than ", Format(histogram.us.back(), Unit::kMicroseconds));
 }
 
-std::vector<Finding> FirstOfEach(const std::vector<Panel>& panels) {
+std::string MostUsed(const MemoryFigure& figure) {
+  const std::string used = Format(figure.most_used, Unit::kBytes);
+  return figure.limit > 0 ? absl::StrCat(used, " of ", Format(figure.limit, Unit::kBytes)) : used;
+}
+
+// The same for all panels is said once.
+std::vector<Finding> SummaryOfMemory(const std::vector<Panel>& panels) {
+  std::vector<std::string> parts;
+  bool same = true;
+  const std::string first = MostUsed(std::get<MemoryFigure>(panels[0].figure));
+  for (const Panel& panel : panels) {
+    const std::string used = MostUsed(std::get<MemoryFigure>(panel.figure));
+    same = same && used == first;
+    parts.push_back(panel.title.empty() ? used : absl::StrCat(used, " (", panel.title, ")"));
+  }
+  if (parts.size() > kMostPlacesNamed) parts.resize(kMostPlacesNamed);
+  const std::string all = same ? absl::StrCat(first, panels.size() > 1 ? " each" : "") : JoinWords(parts);
+  return {{Tone::kPlain, absl::StrCat("In use at most: ", all, ".")}};
+}
+
+std::vector<Finding> AllOfEach(const std::vector<Panel>& panels) {
   std::vector<Finding> findings;
   for (const Panel& panel : panels) {
-    if (panel.findings.empty() || findings.size() == kMostPlacesNamed) continue;
-    Finding finding = panel.findings[0];
-    if (!panel.title.empty()) finding.text = absl::StrCat(Capitalized(panel.title), ": ", finding.text);
-    findings.push_back(std::move(finding));
+    for (Finding finding : panel.findings) {
+      if (findings.size() == kMostPlacesNamed) return findings;
+      if (!panel.title.empty()) finding.text = absl::StrCat(Capitalized(panel.title), ": ", finding.text);
+      findings.push_back(std::move(finding));
+    }
   }
   return findings;
 }
@@ -332,15 +361,14 @@ std::vector<Finding> VerdictsOf(const MemoryFigure& figure) {
 }
 
 std::vector<Finding> VerdictsOf(const CoverageFigure& figure) {
-  std::vector<Finding> findings;
+  std::vector<std::string> shares;
   for (const CoverageFigure::Series& series : figure.series) {
     if (!series.estimate) continue;
-    findings.push_back(
-        {Tone::kPlain, Capitalized(absl::StrFormat("%s%.0f %% of guests' memory in use is mapped by 2 MiB%s.",
-                                                   series.name.empty() ? "" : absl::StrCat("with ", series.name, ", "),
-                                                   series.estimate->mean * 100, ConfidenceOfShare(*series.estimate)))});
+    shares.push_back(absl::StrCat(absl::StrFormat("%.0f %%", series.estimate->mean * 100), With(series.name),
+                                  ConfidenceOfShare(*series.estimate)));
   }
-  return findings;
+  if (shares.empty()) return {};
+  return {{Tone::kPlain, absl::StrCat("Of guests' memory in use is mapped by 2 MiB: ", JoinWords(shares), ".")}};
 }
 
 std::vector<Finding> VerdictsOf(const LatencyFigure& figure) {
@@ -366,7 +394,8 @@ std::vector<Finding> VerdictsOf(const LatencyFigure& figure) {
 std::vector<Finding> SummaryOf(const std::vector<Panel>& panels) {
   if (panels.empty()) return {};
   const ValuesFigure* const values = std::get_if<ValuesFigure>(&panels[0].figure);
-  if (values == nullptr) return FirstOfEach(panels);
+  if (std::holds_alternative<MemoryFigure>(panels[0].figure)) return SummaryOfMemory(panels);
+  if (values == nullptr) return AllOfEach(panels);
   return values->compared ? SummaryOfComparisons(panels) : SummaryOfCourses(panels);
 }
 

@@ -88,6 +88,7 @@
     ctx.save();
     if (clipped) { ctx.beginPath(); ctx.rect(bbox.left, bbox.top, bbox.width, bbox.height); ctx.clip(); }
     ctx.scale(scale, scale);
+    ctx.textAlign = 'left';
     paint(ctx, {
       x: (v) => u.valToPos(v, 'x', true) / scale,
       y: (v) => u.valToPos(v, 'y', true) / scale,
@@ -96,7 +97,8 @@
     ctx.restore();
   };
 
-  // Phases behind everything: those that were measured tinted, a hairline where each begins, its name where there is room.
+  // Phases behind everything, those that were measured tinted; a hairline where each begins, a strip above it, dark where it
+  // was measured, and its name where there is room.
   const phases = (list) => painting((ctx, at) => {
     list.forEach((phase) => {
       const left = Math.max(at.left, at.x(phase.begin));
@@ -119,7 +121,10 @@
       ctx.globalAlpha = 1;
       ctx.fillStyle = color(phase.measured ? 'ink' : 'soft');
       const text = fitting(ctx, phase.name, right - left - 8);
-      if (text) ctx.fillText(text, left + 4, at.top - 3);
+      if (text) ctx.fillText(text, left + 4, at.top - 5);
+      ctx.globalAlpha = phase.measured ? 0.9 : 0.3;
+      ctx.fillRect(left + 1, at.top - 3, right - left - 2, 3);
+      ctx.globalAlpha = 1;
     });
   }, false);
 
@@ -193,15 +198,25 @@
       const format = formats[panel.unit];
       const between = place.low !== null ? ` (${format(Math.max(place.low, Math.min(0, place.mean)))} to ${format(place.high)})` : '';
       const lost = ended(place) ? `${has(place) ? ', ' : ''}${ended(place)} of ${place.runs} killed or failed` : '';
-      return ['c' + k % SERIES, s.name || panel.name, (has(place) ? format(place.mean) + between : '') + lost || 'no run'];
+      return ['c' + (panel.x.numeric ? k : barColor(panel, k, i)) % SERIES, s.name || panel.name, (has(place) ? format(place.mean) + between : '') + lost || 'no run'];
     }),
   ];
+
+  // A cross and a word, on the side where there is room.
+  const paintEnded = (ctx, place, x, y, leftwards) => {
+    cross(ctx, x, y, 5);
+    ctx.font = font(11.5, 560);
+    ctx.textBaseline = 'middle';
+    ctx.textAlign = leftwards ? 'right' : 'left';
+    ctx.fillText(place.killed ? 'killed' : 'failed', x + (leftwards ? -10 : 10), y);
+    ctx.textAlign = 'left';
+  };
 
   const paintPoint = (ctx, at, k, place, x) => {
     ctx.strokeStyle = ctx.fillStyle = seriesColor(k);
     if (!has(place)) {
       ctx.lineWidth = 2.2;
-      if (ended(place)) cross(ctx, x, at.top + at.height - 10, 5);
+      if (ended(place)) paintEnded(ctx, place, x, at.top + at.height - 10 - 16 * k, x > at.left + at.width / 2);
       return;
     }
     ctx.globalAlpha = 0.4;
@@ -242,11 +257,10 @@
   };
 
   // Marks at the places that were measured, as many as there is room for.
-  const marksAt = (xs) => (u) => {
+  const marksAt = (xs, width) => (u, axisIndex, least, most) => {
     const kept = [];
-    const span = u.scales.x.max - u.scales.x.min;
     xs.forEach((x) => {
-      const apart = kept.length ? (x - kept[kept.length - 1]) / span * u.over.clientWidth : Infinity;
+      const apart = kept.length ? (x - kept[kept.length - 1]) / (most - least) * (width - 80) : Infinity;
       if (apart >= 8 + 8 * axisText(x).length) kept.push(x);
     });
     return kept;
@@ -260,7 +274,7 @@
     return [base(width, height, {
       padding: [14, named ? Math.min(220, widthOf(panel.series.map((s) => s.name)) + 18) : 14, 0, 0],
       scales: {x: {time: false, range: [xs[0] - spread * 0.05, xs[xs.length - 1] + spread * 0.05]}, y: {range: valueRange(panel)}},
-      axes: [axis({splits: marksAt(xs), values: (u, v) => v.map(axisText), label: panel.x.name, grid: {show: false}}),
+      axes: [axis({splits: marksAt(xs, width), size: 26, values: (u, v) => v.map(axisText), label: panel.x.name, grid: {show: false}}),
              axis({values: (u, v) => v.map(format), size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
       series: [{}, ...panel.series.map(hidden)],
       plugins: [tooltip(valueRows(panel))],
@@ -270,9 +284,10 @@
         panel.series.forEach((s, k) => s.places.forEach((place, i) => paintPoint(ctx, at, k, place, at.x(xs[i]))));
       }, false), painting((ctx, at) => {
         if (!named) return;
+        ctx.font = font(13, 620);
         const labels = panel.series.flatMap((s, k) => {
-          const last = s.places.map((place, i) => [place, i]).filter(([place]) => has(place)).pop();
-          return last ? [{text: fitting(ctx, s.name, 190), color: seriesColor(k), x: at.x(xs[last[1]]) + 12, y: at.y(last[0].mean)}] : [];
+          const last = s.places[s.places.length - 1];
+          return has(last) ? [{text: fitting(ctx, s.name, 190), color: seriesColor(k), x: at.x(xs[xs.length - 1]) + 12, y: at.y(last.mean)}] : [];
         });
         endLabels(ctx, labels, at.top + 6, at.top + at.height - 6);
       }, false)]},
@@ -294,8 +309,12 @@
     return Math.ceil(width) + 12;
   };
 
-  const paintBar = (ctx, at, panel, k, place, x, width) => {
-    ctx.fillStyle = ctx.strokeStyle = seriesColor(k);
+  // A single series has a colour for each bar, the same as where the bars' axis makes the series of a chart.
+  const barColor = (panel, k, i) => (panel.series.length === 1 ? i : k);
+
+  const paintBar = (ctx, at, panel, k, i, x, width) => {
+    const place = panel.series[k].places[i];
+    ctx.fillStyle = ctx.strokeStyle = seriesColor(barColor(panel, k, i));
     const middle = x + width / 2;
     if (!has(place)) {
       ctx.lineWidth = 2.2;
@@ -326,7 +345,7 @@
     const format = formats[panel.unit];
     return [base(width, height, {
       scales: {x: {time: false, range: [-0.5, count - 0.5]}, y: {range: [valueRange(panel)[0], valueRange(panel)[1] * 1.04]}},
-      axes: [axis({splits: () => places, label: panel.x.name, grid: {show: false},
+      axes: [axis({splits: () => places, size: 26, label: panel.x.name, grid: {show: false},
                    values: (u, v) => { u.ctx.font = font(12 * uPlot.pxRatio); return v.map((i) => fitting(u.ctx, axisText(panel.x.values[i] ?? ''), u.bbox.width / count - 8)); }}),
              axis({values: (u, v) => v.map(format), size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
       series: [{}, ...panel.series.map(hidden)],
@@ -335,7 +354,7 @@
         const slot = Math.min(at.width / count * 0.76, 110 * panel.series.length);
         const each = slot / panel.series.length;
         places.forEach((i) => panel.series.forEach((s, k) =>
-          paintBar(ctx, at, panel, k, s.places[i], at.x(i) - slot / 2 + each * k + each * 0.06, each * 0.88)));
+          paintBar(ctx, at, panel, k, i, at.x(i) - slot / 2 + each * k + each * 0.06, each * 0.88)));
         ctx.strokeStyle = color('soft');
         ctx.lineWidth = 1;
         line(ctx, at.left, at.y(0), at.left + at.width, at.y(0));
@@ -347,7 +366,7 @@
   // Over time
   // -------------------------------------------------------------------------------------------------------------------
 
-  const timeAxis = () => axis({values: (u, v) => v.map((t) => digits(t)), label: 'seconds', grid: {show: false}});
+  const timeAxis = () => axis({values: (u, v) => v.map((t) => digits(t)), size: 26, label: 'seconds', grid: {show: false}});
   const timeRange = (seconds) => [0, Math.max(...seconds) || 1];
   const phaseAt = (list, t) => (list.find((phase) => t >= phase.begin && t < phase.end) || {name: ''}).name;
   const timeTitle = (list, t) => digits(t) + ' s' + (phaseAt(list, t) ? ', ' + phaseAt(list, t) : '');
@@ -359,7 +378,7 @@
     const most = Math.max(panel.limit, ...(sums.length ? sums[sums.length - 1] : []));
     return [base(width, height, {
       padding: [26, 14, 0, 0],
-      scales: {x: {time: false, range: timeRange(panel.seconds)}, y: {range: [0, most * 1.06 || 1]}},
+      scales: {x: {time: false, range: timeRange(panel.seconds)}, y: {range: [0, most * 1.13 || 1]}},
       axes: [timeAxis(), axis({values: (u, v) => v.map(formats.bytes), size: sizeOfMarks, incrs: BINARY})],
       series: [{}, ...layers.map(hidden)],
       plugins: [tooltip((i) => [timeTitle(panel.phases, panel.seconds[i]),
@@ -379,7 +398,7 @@
       for (let i = panel.seconds.length - 1; i >= 0; --i) ctx.lineTo(at.x(panel.seconds[i]), at.y(k ? sums[k - 1][i] : 0));
       ctx.closePath();
       ctx.fillStyle = color(name);
-      ctx.globalAlpha = name === 'free' ? 0.55 : 0.92;
+      ctx.globalAlpha = name === 'free' ? 0.35 : 0.94;
       ctx.fill();
       ctx.globalAlpha = 1;
     });
@@ -393,6 +412,11 @@
     ctx.setLineDash([5, 4]);
     line(ctx, at.left, y, at.left + at.width, y);
     ctx.setLineDash([]);
+    ctx.font = font(11.5, 560);
+    ctx.textAlign = 'right';
+    ctx.textBaseline = 'bottom';
+    ctx.fillText('limit ' + formats.bytes(panel.limit), at.left + at.width - 6, y - 3);
+    ctx.textAlign = 'left';
   };
 
   const coverage = (panel, width, height) => {
@@ -408,6 +432,7 @@
         ['c' + k % SERIES, s.name || 'mapped by 2 MiB', columns[k + 1][i] == null ? '' : formats.share(columns[k + 1][i])])])],
       hooks: {drawClear: [phases(panel.phases)], draw: [phaseNames(panel.phases), painting((ctx, at) => {
         if (!named) return;
+        ctx.font = font(13, 620);
         endLabels(ctx, panel.series.map((s, k) => ({text: fitting(ctx, s.name, 190), color: seriesColor(k),
           x: at.x(s.seconds[s.seconds.length - 1]) + 8, y: at.y(s.shares[s.shares.length - 1])})), at.top + 6, at.top + at.height - 6);
       }, false)]},
@@ -429,7 +454,7 @@
     const decades = (low, high) => { const all = []; for (let v = low; v <= high * 1.01; v *= 10) all.push(v); return all; };
     return [base(width, height, {
       scales: {x: {time: false, distr: 3, range: [from, Math.max(to, from * 10)]}, y: {distr: 3, range: [lowest, 1]}},
-      axes: [axis({splits: () => decades(from, Math.max(to, from * 10)), values: (u, v) => v.map(formats.us), filter: (u, v) => v,
+      axes: [axis({splits: () => decades(from, Math.max(to, from * 10)), values: (u, v) => v.map(formats.us), filter: (u, v) => v, size: 26,
                    label: panel.of + ' that take this long or longer'}),
              axis({splits: () => decades(lowest, 1), values: (u, v) => v.map(shareSlower), filter: (u, v) => v, size: sizeOfMarks})],
       series: [{}, ...panel.series.map((s, k) => ({stroke: seriesColor(k), width: 2.4, spanGaps: true, points: {show: false},

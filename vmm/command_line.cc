@@ -33,6 +33,7 @@
 #include "vmm/pc_options.h"
 #include "vmm/progress.h"
 #include "vmm/report.h"
+#include "vmm/results/page.h"
 #include "vmm/run.h"
 #include "vmm/summary.h"
 #include "vmm/text.h"
@@ -47,6 +48,7 @@ ABSL_FLAG(std::optional<uint64_t>, frame, std::nullopt,
           "instead of a guest's page: which frame of the pool, as `quire explain` names it");
 ABSL_FLAG(std::optional<quire::ByteCount>, size, std::nullopt,
           "how large the balloon is to be (default: as it is; only look)");
+ABSL_FLAG(std::optional<std::string>, out, std::nullopt, "where the page goes (default: DIR/report.html)");
 ABSL_FLAG(
     std::optional<std::string>, socket, std::nullopt,
     "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
@@ -330,6 +332,49 @@ ExitStatus Zones(Args args, Console& console) {
   return ExitStatus::kAllWell;
 }
 
+const std::vector<FlagGroup>& ReportFlags() {
+  static const auto* groups =
+      new std::vector<FlagGroup>{{"Output", {{"out", "FILE", "write the path of a file, or - for standard output"}}}};
+  return *groups;
+}
+
+std::string ReportHelp() {
+  return absl::StrCat(
+      "Usage: quire report DIR [flags]\n\n",
+      "Makes a page of an experiment's results: what came out and how sure that is, charts, the numbers behind them,\n"
+      "and how it was measured. DIR is what `quire experiment FILE --out=DIR` wrote to; it may still be at work. The "
+      "page\n"
+      "is one HTML file with everything in it. What came out is printed too.\n\n",
+      FlagsHelp(ReportFlags()),
+      "Examples\n"
+      "  quire report results/overcommit\n"
+      "      writes results/overcommit/report.html\n"
+      "  quire report results/overcommit --out=- > page.html\n"
+      "      the page on standard output, what came out on standard error\n\n",
+      kExitStatuses);
+}
+
+ExitStatus ReportExperiment(Args args, Console& console) {
+  if (args.empty() || absl::StartsWith(args[0], "-")) {
+    return Fail(absl::InvalidArgumentError("no directory is named: write `quire report DIR`, with the directory that "
+                                           "`quire experiment FILE --out=DIR` wrote to"),
+                console);
+  }
+  const std::string dir(args[0]);
+  if (absl::Status parsed = ParseFlags("quire report", args.subspan(1), ReportFlags()); !parsed.ok()) {
+    return Fail(parsed, console);
+  }
+  const absl::StatusOr<results::ExperimentReport> report = results::ReportOf(dir);
+  if (!report.ok()) return Fail(report.status(), console);
+  const std::string out = absl::GetFlag(FLAGS_out).value_or(dir + "/report.html");
+  if (absl::Status writable = CheckWritable("out", out); !writable.ok()) return Fail(writable, console);
+  if (absl::Status written = WriteWhole(out, report->page); !written.ok()) return Fail(written, console);
+  const bool aside = out == "-";
+  (aside ? console.err : console.out) << report->verdict << (aside ? "" : absl::StrCat("\nThe page: ", out, "\n"))
+                                      << std::flush;
+  return ExitStatus::kAllWell;
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // Questions to a run
 // ---------------------------------------------------------------------------------------------------------------------
@@ -516,6 +561,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
+    {"report", "a page with charts of an experiment's results", ReportExperiment, ReportHelp},
     {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
     {"balloon", "take memory from a guest with a kernel of its own, or give it back", AskBalloon, BalloonHelp},

@@ -138,7 +138,7 @@ absl::Status WriteWhole(const std::string& path, absl::string_view contents) {
   if (in_place ? WriteInPlace(path, contents) : Replace(path, contents)) return absl::OkStatus();
   return absl::UnavailableError(absl::StrCat("the report could not be written to ",
                                              path == "-" ? "standard output" : path, " (", Reason(errno),
-                                             "): make room there, or name another file with --json"));
+                                             "): make room there, or name another file"));
 }
 
 bool WriteAll(int fd, absl::string_view contents) {

@@ -102,7 +102,7 @@ TEST_F(FilesTest, AFullDeviceIsAnError) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(status.message(),
             "the report could not be written to /dev/full (no space left on device): make room "
-            "there, or name another file with --json");
+            "there, or name another file");
 }
 
 }  // namespace

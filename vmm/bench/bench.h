@@ -1,6 +1,6 @@
 // `quire bench`: measures this program and the host kernel in turn, under the same rules.
-#ifndef QUIRE_VMM_BASELINE_BENCH_H_
-#define QUIRE_VMM_BASELINE_BENCH_H_
+#ifndef QUIRE_VMM_BENCH_BENCH_H_
+#define QUIRE_VMM_BENCH_BENCH_H_
 
 #include <ostream>
 
@@ -17,4 +17,4 @@ absl::StatusOr<BenchReport> RunBenchmark(const BenchOptions& options, std::ostre
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_BENCH_H_
+#endif  // QUIRE_VMM_BENCH_BENCH_H_

@@ -1,6 +1,6 @@
 // What `quire bench` is asked to do.
-#ifndef QUIRE_VMM_BASELINE_BENCH_OPTIONS_H_
-#define QUIRE_VMM_BASELINE_BENCH_OPTIONS_H_
+#ifndef QUIRE_VMM_BENCH_BENCH_OPTIONS_H_
+#define QUIRE_VMM_BENCH_BENCH_OPTIONS_H_
 
 #include <optional>
 #include <string>
@@ -37,4 +37,4 @@ std::string BenchmarkHelp();
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_BENCH_OPTIONS_H_
+#endif  // QUIRE_VMM_BENCH_BENCH_OPTIONS_H_

@@ -1,6 +1,6 @@
 // The outcome of a benchmark: as JSON for scripts, and to be read.
-#ifndef QUIRE_VMM_BASELINE_BENCH_REPORT_H_
-#define QUIRE_VMM_BASELINE_BENCH_REPORT_H_
+#ifndef QUIRE_VMM_BENCH_BENCH_REPORT_H_
+#define QUIRE_VMM_BENCH_BENCH_REPORT_H_
 
 #include <optional>
 #include <string>
@@ -9,6 +9,7 @@
 #include "vmm/bench/benchmark.h"
 #include "vmm/bench/measurement.h"
 #include "vmm/exit_status.h"
+#include "vmm/statistics.h"
 #include "vmm/terminal.h"
 
 namespace quire {
@@ -44,4 +45,4 @@ ExitStatus ToExitStatus(const BenchReport& report);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_BENCH_REPORT_H_
+#endif  // QUIRE_VMM_BENCH_BENCH_REPORT_H_

@@ -1,8 +1,8 @@
 // The benchmarks of `quire bench`: what each measures, on which sides, and how one side is measured once.
 //
 // A measurement is one process's whole life: the guests, the engine and the host's memory start the same each time.
-#ifndef QUIRE_VMM_BASELINE_BENCHMARK_H_
-#define QUIRE_VMM_BASELINE_BENCHMARK_H_
+#ifndef QUIRE_VMM_BENCH_BENCHMARK_H_
+#define QUIRE_VMM_BENCH_BENCHMARK_H_
 
 #include <cstdint>
 #include <optional>
@@ -59,4 +59,4 @@ absl::StatusOr<Measurement> Measure(const Benchmark& benchmark, RunOptions optio
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_BENCHMARK_H_
+#endif  // QUIRE_VMM_BENCH_BENCHMARK_H_

@@ -1,6 +1,6 @@
 // This program again, in a process of its own: one measurement, from a clean state.
-#ifndef QUIRE_VMM_BASELINE_CHILD_H_
-#define QUIRE_VMM_BASELINE_CHILD_H_
+#ifndef QUIRE_VMM_BENCH_CHILD_H_
+#define QUIRE_VMM_BENCH_CHILD_H_
 
 #include <functional>
 #include <string>
@@ -24,4 +24,4 @@ absl::StatusOr<std::string> RunThisProgram(const ChildOptions& options);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_CHILD_H_
+#endif  // QUIRE_VMM_BENCH_CHILD_H_

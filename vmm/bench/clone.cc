@@ -21,6 +21,7 @@
 #include "vmm/bench/sweep.h"
 #include "vmm/report.h"
 #include "vmm/run.h"
+#include "vmm/statistics.h"
 
 namespace quire {
 namespace {

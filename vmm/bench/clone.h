@@ -1,7 +1,7 @@
 // `quire bench clone`: how long it takes to make one more guest of a frozen one's memory. Beside it stands what the
 // host kernel has for the purpose: fork(), of a process with as much memory.
-#ifndef QUIRE_VMM_BASELINE_CLONE_H_
-#define QUIRE_VMM_BASELINE_CLONE_H_
+#ifndef QUIRE_VMM_BENCH_CLONE_H_
+#define QUIRE_VMM_BENCH_CLONE_H_
 
 #include "absl/status/statusor.h"
 #include "vmm/bench/benchmark.h"
@@ -19,4 +19,4 @@ absl::StatusOr<Measurement> MeasureForks(const RunOptions& options, Side side);
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_CLONE_H_
+#endif  // QUIRE_VMM_BENCH_CLONE_H_

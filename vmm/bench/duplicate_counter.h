@@ -1,6 +1,6 @@
 // An oracle for merging: sees every page once, at leisure, and knows how many could go if equal ones shared one frame.
-#ifndef QUIRE_VMM_BASELINE_DUPLICATE_COUNTER_H_
-#define QUIRE_VMM_BASELINE_DUPLICATE_COUNTER_H_
+#ifndef QUIRE_VMM_BENCH_DUPLICATE_COUNTER_H_
+#define QUIRE_VMM_BENCH_DUPLICATE_COUNTER_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -30,4 +30,4 @@ class DuplicateCounter {
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_DUPLICATE_COUNTER_H_
+#endif  // QUIRE_VMM_BENCH_DUPLICATE_COUNTER_H_

@@ -1,24 +1,13 @@
 #include "vmm/bench/measurement.h"
 
-#include <algorithm>
-#include <array>
-#include <cmath>
-
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "base/check.h"
 #include "nlohmann/json.hpp"
 
 namespace quire {
 namespace {
 
 using Json = nlohmann::json;
-
-// 97.5 % quantiles of Student's t with 1, 2, ... degrees of freedom.
-constexpr std::array<double, 30> kStudentT = {12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-                                              2.201,  2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-                                              2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
-constexpr double kNormal = 1.960;
 
 }  // namespace
 
@@ -52,27 +41,6 @@ absl::StatusOr<Measurement> MeasurementFromJson(absl::string_view text) {
     }
   }
   return measurement;
-}
-
-double Median(std::vector<double> values) {
-  QUIRE_CHECK(!values.empty());
-  std::sort(values.begin(), values.end());
-  const size_t middle = values.size() / 2;
-  return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
-}
-
-Interval ConfidenceOfMean(const std::vector<double>& values) {
-  QUIRE_CHECK(values.size() >= 2);
-  const double n = static_cast<double>(values.size());
-  double sum = 0;
-  for (const double v : values) sum += v;
-  const double mean = sum / n;
-  double squares = 0;
-  for (const double v : values) squares += (v - mean) * (v - mean);
-  const size_t freedom = values.size() - 1;
-  const double t = freedom <= kStudentT.size() ? kStudentT[freedom - 1] : kNormal;
-  const double half = t * std::sqrt(squares / (n - 1) / n);
-  return {.low = mean - half, .high = mean + half};
 }
 
 }  // namespace quire

@@ -1,11 +1,10 @@
-// What one run of one side of a benchmark gives, and what several of them amount to.
-#ifndef QUIRE_VMM_BASELINE_MEASUREMENT_H_
-#define QUIRE_VMM_BASELINE_MEASUREMENT_H_
+// What one run of one side of a benchmark gives, as it goes from process to process.
+#ifndef QUIRE_VMM_BENCH_MEASUREMENT_H_
+#define QUIRE_VMM_BENCH_MEASUREMENT_H_
 
 #include <cstdint>
 #include <map>
 #include <string>
-#include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -27,17 +26,6 @@ std::string ToJsonLine(const Measurement& measurement);
 // Errors: InvalidArgument.
 absl::StatusOr<Measurement> MeasurementFromJson(absl::string_view text);
 
-// The middle of `values`, of which there is at least one; of an even number the mean of the two in the middle.
-double Median(std::vector<double> values);
-
-// Bounds that hold the mean of the population which `values` (at least two) are drawn from with 95 % confidence, if it
-// is normal: Student's t.
-struct Interval {
-  double low;
-  double high;
-};
-Interval ConfidenceOfMean(const std::vector<double>& values);
-
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_MEASUREMENT_H_
+#endif  // QUIRE_VMM_BENCH_MEASUREMENT_H_

@@ -37,21 +37,5 @@ TEST(MeasurementTest, WhatIsNoneIsRefused) {
   }
 }
 
-TEST(MedianTest, IsTheMiddleWhateverTheOrder) {
-  EXPECT_EQ(Median({7}), 7);
-  EXPECT_EQ(Median({9, 1, 5}), 5);
-  EXPECT_EQ(Median({4, 1, 100, 2}), 3);
-}
-
-// Mean 1, standard deviation 0.0158, t(0.975, 4) = 2.776.
-TEST(ConfidenceTest, BoundsTheMeanAsStudentSays) {
-  const Interval bounds = ConfidenceOfMean({1.01, 0.99, 1.02, 0.98, 1.00});
-  EXPECT_NEAR(bounds.low, 0.98037, 0.0001);
-  EXPECT_NEAR(bounds.high, 1.01963, 0.0001);
-  const Interval certain = ConfidenceOfMean({2, 2, 2});
-  EXPECT_EQ(certain.low, 2);
-  EXPECT_EQ(certain.high, 2);
-}
-
 }  // namespace
 }  // namespace quire

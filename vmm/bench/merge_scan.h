@@ -1,6 +1,6 @@
 // The benchmark merge-scan: what it costs to find equal pages, from cold to nearly all that there are.
-#ifndef QUIRE_VMM_BASELINE_MERGE_SCAN_H_
-#define QUIRE_VMM_BASELINE_MERGE_SCAN_H_
+#ifndef QUIRE_VMM_BENCH_MERGE_SCAN_H_
+#define QUIRE_VMM_BENCH_MERGE_SCAN_H_
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -19,4 +19,4 @@ absl::StatusOr<Measurement> MeasureMergeScan(const RunOptions& options, Side sid
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_MERGE_SCAN_H_
+#endif  // QUIRE_VMM_BENCH_MERGE_SCAN_H_

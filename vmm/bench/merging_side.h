@@ -1,7 +1,7 @@
 // Guests whose equal pages are to be merged, by Quire or by the host kernel's ksmd: what the benchmark merge-scan needs
 // of both. On either side all memory is of 4 KiB pages, so that nobody has to take 2 MiB pages apart.
-#ifndef QUIRE_VMM_BASELINE_MERGING_SIDE_H_
-#define QUIRE_VMM_BASELINE_MERGING_SIDE_H_
+#ifndef QUIRE_VMM_BENCH_MERGING_SIDE_H_
+#define QUIRE_VMM_BENCH_MERGING_SIDE_H_
 
 #include <cstddef>
 #include <cstdint>
@@ -51,4 +51,4 @@ absl::StatusOr<std::unique_ptr<MergingSide>> MakeKernelSide(const MergingOptions
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_MERGING_SIDE_H_
+#endif  // QUIRE_VMM_BENCH_MERGING_SIDE_H_

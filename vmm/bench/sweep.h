@@ -1,6 +1,6 @@
 // A guest that fills its memory, waits, and on a word touches every page once: what the benchmarks of single steps use.
-#ifndef QUIRE_VMM_BASELINE_SWEEP_H_
-#define QUIRE_VMM_BASELINE_SWEEP_H_
+#ifndef QUIRE_VMM_BENCH_SWEEP_H_
+#define QUIRE_VMM_BENCH_SWEEP_H_
 
 #include <memory>
 
@@ -49,4 +49,4 @@ class SweepGuest {
 
 }  // namespace quire
 
-#endif  // QUIRE_VMM_BASELINE_SWEEP_H_
+#endif  // QUIRE_VMM_BENCH_SWEEP_H_

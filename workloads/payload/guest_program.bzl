@@ -7,7 +7,7 @@
                                                declared in `hdr`
 """
 
-load("//tools/bazel:quire.bzl", "quire_cc_library")
+load("//tools/bazel:embedded_files.bzl", "embedded_files")
 
 # A rule of its own, not cc_binary: what runs in a guest must not get the host's options and sanitizers.
 _FLAGS = [
@@ -62,24 +62,4 @@ def _build(name, src, hdrs, flags, visibility):
     )
 
 def embedded_guest_program(name, program, hdr, function, **kwargs):
-    native.genrule(
-        name = name + "_bytes",
-        srcs = [program],
-        outs = [name + "_bytes.cc"],
-        cmd = """{
-            echo '#include "%s/%s"'
-            echo 'namespace {'
-            echo 'alignas(16) constexpr unsigned char kBytes[] = {'
-            od -An -v -tx1 $(location %s) | sed 's/ \\(..\\)/0x\\1,/g'
-            echo '};'
-            echo '}  // namespace'
-            echo 'absl::Span<const std::byte> quire::%s() { return {reinterpret_cast<const std::byte*>(kBytes), sizeof kBytes}; }'
-        } >$@""" % (native.package_name(), hdr, program, function),
-    )
-    quire_cc_library(
-        name = name,
-        srcs = [name + "_bytes.cc"],
-        hdrs = [hdr],
-        deps = ["@com_google_absl//absl/types:span"],
-        **kwargs
-    )
+    embedded_files(name = name, hdr = hdr, functions = {function: program}, **kwargs)

@@ -70,7 +70,7 @@ class KernelBaseline {
 
   // The limit of the cgroup.
   absl::Status SetLimit(ByteCount limit);
-  // At the moment. Some reads of sysfs: 50 us or so.
+  // At the moment, from some files of sysfs.
   KernelMemory ReadMemory() const;
   // What the cgroup and zram hold at the moment: ReadMemory().total().
   ByteCount Usage() const;

@@ -85,8 +85,8 @@ ByteCount SwappedOut() {
   return ByteCount::KiB(kib);
 }
 
-// Half of its pages are equal to others, the other half are not and compress badly. They are pushed out one by one: at
-// a limit the kernel kills a process now and then that has swap space enough.
+// Half of its pages are equal to others, the other half are not: half of such a page does not compress. They are pushed
+// out one by one: at a limit the kernel kills a process now and then that has swap space enough.
 void FillAndWait(const Signal& ready) {
   void* const memory =
       mmap(nullptr, kMemory.in_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -97,7 +97,7 @@ void FillAndWait(const Signal& ready) {
   uint64_t random = 88172645463325252u;
   for (uint64_t i = 0; i < kMemory.in_bytes() / sizeof *words; ++i) {
     random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-    words[i] = i / 512 % 2 == 0 ? i % 512 : random;
+    words[i] = i / 512 % 2 == 0 || i % 512 < 256 ? i % 512 : random;
   }
   const ByteCount most = ByteCount::Bytes(kMemory.in_bytes() / 4 * 3);
   while (SwappedOut() < kSwapped) madvise(memory, most.in_bytes(), MADV_PAGEOUT);

@@ -24,6 +24,7 @@
 #include "vmm/control/request.h"
 #include "vmm/control/socket_place.h"
 #include "vmm/doctor.h"
+#include "vmm/experiment_command.h"
 #include "vmm/files.h"
 #include "vmm/flags.h"
 #include "vmm/guest_set.h"
@@ -48,7 +49,7 @@ ABSL_FLAG(std::optional<uint64_t>, frame, std::nullopt,
           "instead of a guest's page: which frame of the pool, as `quire explain` names it");
 ABSL_FLAG(std::optional<quire::ByteCount>, size, std::nullopt,
           "how large the balloon is to be (default: as it is; only look)");
-ABSL_FLAG(std::optional<std::string>, out, std::nullopt, "where the page goes (default: DIR/report.html)");
+ABSL_FLAG(std::optional<std::string>, out, std::nullopt, "where the result goes");
 ABSL_FLAG(
     std::optional<std::string>, socket, std::nullopt,
     "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
@@ -332,6 +333,13 @@ ExitStatus Zones(Args args, Console& console) {
   return ExitStatus::kAllWell;
 }
 
+std::string ExperimentText() { return absl::StrCat(ExperimentHelp(), kExitStatuses); }
+
+ExitStatus Experiment(Args args, Console& console) {
+  const absl::Status status = ExperimentCommand(args, console);
+  return status.ok() ? ExitStatus::kAllWell : Fail(status, console);
+}
+
 const std::vector<FlagGroup>& ReportFlags() {
   static const auto* groups =
       new std::vector<FlagGroup>{{"Output", {{"out", "FILE", "write the path of a file, or - for standard output"}}}};
@@ -561,6 +569,7 @@ constexpr Command kCommands[] = {
     {"bench", "measure Quire against the host kernel's memory management", Bench, BenchHelp},
     {"doctor", "what this host offers, and how to get what is missing", Doctor, DoctorHelp},
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
+    {"experiment", "sweep settings by a file, both engines in turn", Experiment, ExperimentText},
     {"report", "a page with charts of an experiment's results", ReportExperiment, ReportHelp},
     {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
@@ -577,8 +586,8 @@ const Command* FindCommand(absl::string_view name) {
 
 std::string Help() {
   std::string text = "Quire runs guests in less memory than they have.\n\nUsage: quire COMMAND [flags]\n\nCommands\n";
-  for (const Command& command : kCommands) absl::StrAppendFormat(&text, "  %-9s %s\n", command.name, command.summary);
-  absl::StrAppendFormat(&text, "  %-9s %s\n", "help", "this text, or with a command's name all about that command");
+  for (const Command& command : kCommands) absl::StrAppendFormat(&text, "  %-10s %s\n", command.name, command.summary);
+  absl::StrAppendFormat(&text, "  %-10s %s\n", "help", "this text, or with a command's name all about that command");
   return absl::StrCat(text, "\nStart with `quire run`; `quire run --help` lists its flags and workloads.\n\n",
                       kExitStatuses);
 }

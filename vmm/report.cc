@@ -28,6 +28,7 @@ Json GuestJson(const GuestReport& guest) {
             {"name", guest.name},
             {"memory_bytes", Bytes(guest.memory_bytes)},
             {"vcpus", guest.vcpus},
+            {"out_of_memory", absl::IsResourceExhausted(guest.exit)},
             {"exit", guest.exit.ok() ? "ok" : std::string(guest.exit.message())},
             {"operations", guest.operations},
             {"operations_per_second", guest.operations_per_second},

@@ -27,7 +27,7 @@ struct GuestGroup {
 // A part of a run. What happens in it happens at its beginning. Groups by their numbers.
 struct Phase {
   std::string name;
-  absl::Duration duration;
+  absl::Duration duration = {};
   bool measured = true;
   std::vector<size_t> start = {};            // guests of these groups
   std::vector<size_t> stop = {};             // for good

@@ -1,0 +1,57 @@
+// How a run, in a process of its own, tells the experiment of itself: lines of JSON through a pipe.
+//
+//   {"sample": {"seconds": 0.2, "phase": "fill", "operations": 12, ...}}    several times a second
+//   {"report": {...}}       at the end: as `quire run --json`; or
+//   {"error": "sentence"}
+#ifndef QUIRE_VMM_EXPERIMENT_RUN_PROTOCOL_H_
+#define QUIRE_VMM_EXPERIMENT_RUN_PROTOCOL_H_
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "nlohmann/json.hpp"
+#include "vmm/options.h"
+#include "vmm/progress.h"
+
+namespace quire {
+
+// A run at a moment. What an engine cannot tell by itself is added by who reads it.
+struct Sample {
+  double seconds = 0;  // since the start of the run
+  std::string phase = {};
+  uint64_t operations = 0;  // since then, of all guests
+  uint64_t faults = 0;
+  uint64_t guests = 0;  // that run
+  std::optional<ByteCount> resident = {}, shared = {}, compressed = {}, other = {}, free = {};
+  std::optional<ByteCount> huge = {};  // of guests' memory, mapped by 2 MiB
+
+  // What is in use.
+  ByteCount used() const {
+    return resident.value_or(ByteCount()) + shared.value_or(ByteCount()) + compressed.value_or(ByteCount()) +
+           other.value_or(ByteCount());
+  }
+};
+
+Sample SampleOf(const Snapshot& snapshot);
+
+std::string FormatSample(const Sample& sample);
+
+struct RunMessage {
+  std::optional<Sample> sample = {};
+  nlohmann::json report = {};  // null: there is none
+  std::optional<std::string> error = {};
+};
+// Errors: Internal, it is no message.
+absl::StatusOr<RunMessage> ParseMessage(absl::string_view line);
+
+// The life of a run's process: runs `options`, which are valid, and writes messages to `fd`.
+void RunAndTell(const RunOptions& options, int fd);
+
+}  // namespace quire
+
+#endif  // QUIRE_VMM_EXPERIMENT_RUN_PROTOCOL_H_

@@ -1,0 +1,173 @@
+#include "vmm/experiment/runner.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "nlohmann/json.hpp"
+#include "vmm/accel.h"
+#include "vmm/baseline/kernel_baseline.h"
+#include "vmm/doctor.h"
+#include "vmm/experiment/measured_run.h"
+#include "vmm/experiment/plan.h"
+#include "vmm/experiment/progress_bar.h"
+#include "vmm/experiment/results_file.h"
+#include "vmm/interrupt.h"
+#include "vmm/text.h"
+#include "vmm/version.h"
+
+namespace quire {
+namespace {
+
+using Json = nlohmann::json;
+
+bool OnKernel(const Variant& variant) { return variant.contender != Contender::kQuire; }
+
+Json PointJson(const Point& point) {
+  Json json = Json::object();
+  for (const auto& [name, value] : point) json[name] = value;
+  return json;
+}
+
+class Runner {
+ public:
+  Runner(const Experiment& experiment, const RunnerOptions& options, const Host& host, std::ostream& out,
+         const std::function<Terminal()>& terminal)
+      : experiment_(experiment), options_(options), host_(host), out_(out), terminal_(terminal) {}
+
+  absl::Status Run();
+
+ private:
+  // What is left to be run.
+  std::vector<PlannedRun> Left(const ResultsFile& results) const;
+  absl::Status PrepareHost(const std::vector<PlannedRun>& runs);
+  absl::Status DecideHowToRun(const std::vector<PlannedRun>& runs);
+  absl::Status PrepareKernel(const std::vector<PlannedRun>& runs);
+  absl::Status RunOne(const PlannedRun& run, ProgressBar& progress);
+
+  const Experiment& experiment_;
+  const RunnerOptions& options_;
+  const Host& host_;
+  std::ostream& out_;
+  const std::function<Terminal()>& terminal_;
+  std::unique_ptr<ResultsFile> results_;
+  std::unique_ptr<KernelBaseline> baseline_;
+  Accel accel_ = Accel::kSoft;
+  Json host_facts_;
+};
+
+absl::Status Runner::Run() {
+  absl::StatusOr<std::unique_ptr<ResultsFile>> results = ResultsFile::Open(options_.out, experiment_);
+  if (!results.ok()) return results.status();
+  results_ = *std::move(results);
+  const std::vector<PlannedRun> runs = Left(*results_);
+  if (results_->size() > 0) {
+    out_ << Plural(results_->size(), "run") << " of " << experiment_.runs() << " found in " << options_.out << ".\n";
+  }
+  if (runs.empty()) return absl::OkStatus();
+  CatchInterrupts();
+  if (absl::Status status = PrepareHost(runs); !status.ok()) return status;
+  ProgressBar progress(out_, terminal_);
+  for (const PlannedRun& run : runs) progress.Expect(SecondsOf(*run.variant));
+  for (const PlannedRun& run : runs) {
+    if (absl::Status status = RunOne(run, progress); !status.ok()) {
+      progress.Clear();
+      return status;
+    }
+  }
+  progress.Clear();
+  return absl::OkStatus();
+}
+
+std::vector<PlannedRun> Runner::Left(const ResultsFile& results) const {
+  std::vector<PlannedRun> left;
+  const std::vector<RunGroup> groups = PlanRuns(experiment_);
+  for (size_t i = 0; i < groups.size(); ++i) {
+    if (options_.task.has_value() && *options_.task != TaskOf(i)) continue;
+    for (const PlannedRun& run : groups[i]) {
+      if (!results.Has(run.name())) left.push_back(run);
+    }
+  }
+  return left;
+}
+
+absl::Status Runner::PrepareHost(const std::vector<PlannedRun>& runs) {
+  host_facts_ = Json::parse(ToJson(Diagnose(host_)), nullptr, /*allow_exceptions=*/false);
+  if (absl::Status status = DecideHowToRun(runs); !status.ok()) return status;
+  return PrepareKernel(runs);
+}
+
+absl::Status Runner::DecideHowToRun(const std::vector<PlannedRun>& runs) {
+  for (const PlannedRun& run : runs) {
+    const RunOptions& options = run.variant->options;
+    const absl::StatusOr<AccelDecision> decision =
+        DecideAccel({.accel = options.accel, .own_program = options.pc.has_value() ? "kernel" : ""}, host_);
+    if (!decision.ok()) return decision.status();
+    // Both engines are to run the same guests.
+    if (options.accel == Accel::kAuto) accel_ = decision->accel;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Runner::PrepareKernel(const std::vector<PlannedRun>& runs) {
+  KernelNeeds needs;
+  ByteCount most;
+  for (const PlannedRun& run : runs) {
+    if (!OnKernel(*run.variant)) continue;
+    needs.swaps = needs.limited = true;
+    needs.merges |= run.variant->options.merge == Merge::kOn;
+    most = std::max(most, run.variant->options.all_memory());
+  }
+  if (!needs.swaps) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<KernelBaseline>> baseline = KernelBaseline::Create(needs, most);
+  if (!baseline.ok()) {
+    return absl::Status(baseline.status().code(),
+                        absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message(),
+                                     "; leave the engines \"kernel\" and \"kernel-best\" out of the matrix"));
+  }
+  baseline_ = *std::move(baseline);
+  return absl::OkStatus();
+}
+
+absl::Status Runner::RunOne(const PlannedRun& run, ProgressBar& progress) {
+  const std::string name = run.name();
+  progress.Begin(name);
+  const absl::Time started = absl::Now();
+  const absl::StatusOr<RunOutcome> outcome = RunVariant(
+      *run.variant, run.seed,
+      {.baseline = baseline_.get(), .accel = accel_, .log = results_->log(), .while_running = [&](double seconds) {
+         progress.Update(seconds);
+       }});
+  if (!outcome.ok()) return outcome.status();
+  Json result = ResultOf(*run.variant, *outcome);
+  result["form"] = kResultsForm;
+  result["run"] = name;
+  result["point"] = PointJson(run.variant->point);
+  result["repetition"] = run.repetition;
+  result["seed"] = run.seed;
+  result["settings"] = run.variant->settings;
+  result["settings"]["accel"] = Name(run.variant->options.accel == Accel::kAuto ? accel_ : run.variant->options.accel);
+  result["settings"]["pool_bytes"] = run.variant->options.pool.in_bytes();
+  result["started"] = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", started, absl::UTCTimeZone());
+  result["version"] = kVersion;
+  result["host"] = host_facts_;
+  if (absl::Status status = results_->Append(result); !status.ok()) return status;
+  progress.End(result["outcome"] == "ok" ? "" : absl::StrCat(name, ": ", outcome->reason));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status RunExperiment(const Experiment& experiment, const RunnerOptions& options, const Host& host,
+                           std::ostream& out, const std::function<Terminal()>& terminal) {
+  return Runner(experiment, options, host, out, terminal).Run();
+}
+
+}  // namespace quire

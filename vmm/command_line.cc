@@ -397,9 +397,8 @@ absl::StatusOr<std::string> AskChosenRun(const ControlRequest& request) {
   return socket.ok() ? AskRun(*socket, request) : socket.status();
 }
 
-ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) {
-  if (!request.ok()) return Fail(request.status(), console);
-  const absl::StatusOr<std::string> answer = AskChosenRun(*request);
+// For people, or as the flags say.
+ExitStatus Show(const absl::StatusOr<std::string>& answer, Console& console) {
   if (!answer.ok()) return Fail(answer.status(), console);
   const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
   if (json == "-") {
@@ -414,6 +413,10 @@ ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) 
     if (!written.ok()) return Fail(written, console);
   }
   return ExitStatus::kAllWell;
+}
+
+ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) {
+  return request.ok() ? Show(AskChosenRun(*request), console) : Fail(request.status(), console);
 }
 
 ExitStatus Explain(Args args, Console& console) {
@@ -478,15 +481,22 @@ std::string BalloonHelp() {
 }
 
 absl::StatusOr<ControlRequest> BalloonRequest() {
-  absl::StatusOr<ControlRequest> request = RequestToGuest(ControlRequest::Command::kBalloon);
+  const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size);
+  absl::StatusOr<ControlRequest> request =
+      RequestToGuest(size ? ControlRequest::Command::kChangeGuest : ControlRequest::Command::kGuest);
   if (!request.ok()) return request;
-  if (const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size)) request->bytes = size->in_bytes();
+  if (size) request->balloon_bytes = size->in_bytes();
+  request->fresh_statistics = !size;  // a change comes with them
   return request;
 }
 
 ExitStatus AskBalloon(Args args, Console& console) {
   const absl::Status parsed = ParseFlags("quire balloon", args, BalloonFlags());
-  return parsed.ok() ? Ask(BalloonRequest(), console) : Fail(parsed, console);
+  if (!parsed.ok()) return Fail(parsed, console);
+  const absl::StatusOr<ControlRequest> request = BalloonRequest();
+  if (!request.ok()) return Fail(request.status(), console);
+  const absl::StatusOr<std::string> guest = AskChosenRun(*request);
+  return Show(guest.ok() ? BalloonOf(*guest) : guest, console);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

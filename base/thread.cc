@@ -14,6 +14,18 @@ absl::Duration ThreadCpuTime() {
   return absl::DurationFromTimespec(used);
 }
 
+clockid_t ThreadCpuClock() {
+  clockid_t clock = CLOCK_THREAD_CPUTIME_ID;
+  pthread_getcpuclockid(pthread_self(), &clock);
+  return clock;
+}
+
+absl::Duration TimeOf(clockid_t clock) {
+  timespec used = {};
+  clock_gettime(clock, &used);
+  return absl::DurationFromTimespec(used);
+}
+
 absl::Duration CpuTimeOf(std::thread& thread) {
   clockid_t clock;
   timespec used;

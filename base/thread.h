@@ -2,6 +2,8 @@
 #ifndef QUIRE_BASE_THREAD_H_
 #define QUIRE_BASE_THREAD_H_
 
+#include <time.h>
+
 #include <thread>
 
 #include "absl/time/time.h"
@@ -13,6 +15,9 @@ void SetThreadName(const char* name);
 
 // CPU time used by the calling thread since it started (CLOCK_THREAD_CPUTIME_ID).
 absl::Duration ThreadCpuTime();
+// The clock of that, for other threads to read while the calling one runs, and how much it says.
+clockid_t ThreadCpuClock();
+absl::Duration TimeOf(clockid_t clock);
 // The same of another thread, which has not been joined. Costs that thread nothing.
 absl::Duration CpuTimeOf(std::thread& thread);
 // CPU time of all threads of this process so far, those that have ended too.

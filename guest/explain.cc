@@ -89,7 +89,7 @@ std::string BlockInPieces(const Explanation& e) {
   return text.empty() ? "all resident, in frames that do not follow each other" : text;
 }
 
-std::string WhyInPieces(const GuestMemory::PageFacts& facts, const GranularityOptions& options) {
+std::string WhyInPieces(const GuestMemory::PageFacts& facts, BlockPolicy policy) {
   switch (*facts.why_not_whole) {
     case BlockRefusal::kPartial:
       return "the guest's memory ends within it.";
@@ -115,15 +115,16 @@ std::string WhyInPieces(const GuestMemory::PageFacts& facts, const GranularityOp
     case BlockRefusal::kHost:
       return "this host has no 2 MiB pages for windows (`quire doctor` says why).";
     case BlockRefusal::kNotAsked:
-      return options.blocks ? "only what a guest asks for is whole (--huge=advise), and it has not asked for this one."
-                            : "whole blocks are switched off (--huge=never).";
+      return policy != BlockPolicy::kNever
+                 ? "only what a guest asks for is whole (--huge=advise), and it has not asked for this one."
+                 : "whole blocks are switched off (--huge=never).";
     case BlockRefusal::kUnread:
       return "a page of it could not be read back.";
   }
   return "";
 }
 
-void ExplainBlock(Explanation& e, GuestMemory::PageFacts facts, const GranularityOptions& options) {
+void ExplainBlock(Explanation& e, GuestMemory::PageFacts facts, const GranularityOptions& options, BlockPolicy policy) {
   const uint64_t number = BlockOf(e.gfn).value();
   if (facts.whole) {
     const bool in = CountOf(e, PageState::kResident) == kPagesPerBlock;
@@ -136,7 +137,7 @@ void ExplainBlock(Explanation& e, GuestMemory::PageFacts facts, const Granularit
   e.huge = absl::StrCat("Its block, ", number, ", is in pieces (", BlockInPieces(e), "): ");
   if (facts.why_not_whole.has_value()) {
     e.huge_refused = std::string(Name(*facts.why_not_whole));
-    absl::StrAppend(&e.huge, WhyInPieces(facts, options));
+    absl::StrAppend(&e.huge, WhyInPieces(facts, policy));
     return;
   }
   absl::StrAppend(
@@ -266,7 +267,7 @@ absl::StatusOr<Explanation> Explain(MemoryManager& manager, GuestMemory& guest, 
   if (e.state == PageState::kSwapped) e.stored = manager.store().Describe(entry.slot());
   if (entry.kept().has_value()) e.stored = manager.store().Describe(*entry.kept());
   e.residence = absl::StrCat(Residence(e), KeptCopy(e));
-  ExplainBlock(e, facts, manager.granularity());
+  ExplainBlock(e, facts, manager.granularity(), manager.block_policy());
   ExplainMerging(e, manager, guest);
   return e;
 }

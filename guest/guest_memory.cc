@@ -11,19 +11,27 @@
 
 namespace quire {
 
+namespace {
+
+absl::Status CheckFrames(PageCount limit) {
+  if (limit == PageCount() || limit >= GuestLimits::kLeast) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrFormat("a guest may hold %d pages, and cannot run in less than %d",
+                                                    limit.in_pages(), GuestLimits::kLeast.in_pages()));
+}
+
+}  // namespace
+
 absl::StatusOr<std::unique_ptr<GuestMemory>> GuestMemory::Create(GuestId id, PageCount size,
                                                                  std::unique_ptr<FrameSource> frames,
                                                                  const GuestServices& services,
                                                                  const GuestLimits& limits, GuestMemory* parent) {
-  if (limits.frames != PageCount() && limits.frames < GuestLimits::kLeast) {
-    return absl::InvalidArgumentError(absl::StrFormat("a guest may hold %d pages, and cannot run in less than %d",
-                                                      limits.frames.in_pages(), GuestLimits::kLeast.in_pages()));
-  }
+  if (absl::Status status = CheckFrames(limits.frames); !status.ok()) return status;
   auto guest = absl::WrapUnique(new GuestMemory(id, std::move(frames), services, limits, parent));
   const PageEntry fresh = parent == nullptr ? PageEntry::Absent() : PageEntry::Inherited();
   absl::StatusOr<MemoryMap> map = MemoryMap::Create(*guest, size, fresh);
   if (!map.ok()) return map.status();
   guest->map_ = std::make_unique<MemoryMap>(*std::move(map));
+  if (guest->is_limited()) services.reclaim.Track(*guest);
   if (parent != nullptr) guest->BeginAsClone();
   return guest;
 }
@@ -32,12 +40,11 @@ GuestMemory::GuestMemory(GuestId id, std::unique_ptr<FrameSource> frames, const 
                          const GuestLimits& limits, GuestMemory* parent)
     : id_(id),
       services_(services),
-      limits_(limits),
+      limit_advice_(limits.advice),
       held_limit_(limits.frames),
       swapped_limit_(limits.swapped),
-      wired_limit_(held_limit_.limited() ? limits.frames / 2 : kUnlimitedWiring),
-      frames_(held_limit_.limited() ? std::make_unique<LimitedFrames>(std::move(frames), held_limit_)
-                                    : std::move(frames)),
+      wired_limit_(WiringWithin(limits.frames)),
+      frames_(std::make_unique<LimitedFrames>(std::move(frames), held_limit_)),
       parent_(parent) {}
 
 GuestMemory::~GuestMemory() {
@@ -61,6 +68,26 @@ void GuestMemory::AdviseHuge(GfnRange range, bool huge) {
     absl::MutexLock lock(&block.lock);
     block.advised = huge;
   }
+}
+
+// --- Limits.
+
+absl::Status GuestMemory::CheckNewLimits(PageCount frames) const {
+  if (absl::Status status = CheckFrames(frames); !status.ok()) return status;
+  if (wired() <= WiringWithin(frames)) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrFormat("guest-%u has %.1f MiB wired, and may have half of its limit: make that at least %.1f MiB", id(),
+                      wired().bytes().in_mib(), (wired() * 2).bytes().in_mib()));
+}
+
+absl::Status GuestMemory::SetLimits(PageCount frames, PageCount swapped) {
+  if (absl::Status status = CheckNewLimits(frames); !status.ok()) return status;
+  // Before a fault can be at the limit.
+  if (frames != PageCount()) services_.reclaim.Track(*this);
+  wired_limit_.SetLimit(WiringWithin(frames));
+  held_limit_.SetLimit(frames);
+  swapped_limit_.SetLimit(swapped);
+  return absl::OkStatus();
 }
 
 // --- Giving pages up.
@@ -190,7 +217,7 @@ absl::Status GuestMemory::Check() {
 
 absl::Status GuestMemory::CheckLimits() const {
   const auto check = [&](const PageLimit& limit, PageCount pages, absl::string_view what) {
-    if (!limit.limited() || (limit.charged() == pages && pages <= limit.limit())) return absl::OkStatus();
+    if (limit.charged() == pages && limit.Allows(pages)) return absl::OkStatus();
     return absl::InternalError(absl::StrCat("invariant 13: guest ", id(), " has ", pages.in_pages(), " ", what,
                                             ", of at most ", limit.limit().in_pages(), ", and is charged for ",
                                             limit.charged().in_pages()));

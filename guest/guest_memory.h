@@ -100,7 +100,8 @@ struct GuestServices {
   PrefetchHooks& prefetch;
   FaultCounters& faults;
   SwapCounters& swap;
-  const GranularityOptions& granularity;
+  const GranularityOptions& granularity;         // but for what the next says
+  const std::atomic<BlockPolicy>& block_policy;  // may change at any time
   Compactor& compactor;
   Wiring& wiring;
   // Called once for a guest, when it has been stopped, from whatever thread found the reason; must not block.
@@ -317,14 +318,25 @@ class GuestMemory final : public FaultHandler {
   bool has_swap_limit() const { return swapped_limit_.limited(); }
   const PageStateCounts& counts() const { return map_->counts(); }
   uint64_t faults() const { return faults_.value(); }
+  // Pages that went into the swap store, each time that they did.
+  uint64_t pages_out() const { return pages_out_.value(); }
   // Pages of the pool that this guest's frames take; compressed pages are not counted.
   PageCount frames_held() const;
   // Whether it may hold only so many of them.
   bool is_limited() const { return held_limit_.limited(); }
   bool HasRoomFor(PageCount pages) const { return held_limit_.HasRoomFor(pages); }
-  const GuestLimits& limits() const { return limits_; }
-  // The most frames that it ever held: exact for a guest with a limit; else taken while pages may change their state.
-  PageCount peak_held() const { return is_limited() ? held_limit_.peak() : PageCount(held_peak_.value()); }
+  GuestLimits limits() const {
+    return {.frames = held_limit_.limit(), .swapped = swapped_limit_.limit(), .advice = limit_advice_};
+  }
+  // Gives it other limits; zero: none. It may run: what it holds beyond a lower limit of frames goes at its next
+  // faults, and what it has stored beyond one of swapped pages stays stored until it is wanted. Errors, which change
+  // nothing: InvalidArgument, it cannot run in so few frames; FailedPrecondition, too many of its pages are wired for
+  // that.
+  absl::Status SetLimits(PageCount frames, PageCount swapped);
+  // Whether SetLimits would do it now.
+  absl::Status CheckNewLimits(PageCount frames) const;
+  // The most frames that it ever held.
+  PageCount peak_held() const { return held_limit_.peak(); }
   // The most pages that it ever had in the swap store.
   PageCount peak_swapped() const { return PageCount(swapped_peak_.value()); }
   ByteCount metadata() const;
@@ -397,7 +409,7 @@ class GuestMemory final : public FaultHandler {
   Granularity Choose(Block& block, Gfn gfn) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
   // Whether a block may be brought in whole as far as the user's options and the guest's advice go.
   bool MayBeWhole(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock) {
-    return quire::MayBeWhole(services_.granularity, block.advised);
+    return quire::MayBeWhole(services_.block_policy.load(std::memory_order_relaxed), block.advised);
   }
   // Whether the latest faults came in order through the blocks before this one, and it may be next.
   bool IsAfterStream(const Block& block) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
@@ -480,8 +492,6 @@ class GuestMemory final : public FaultHandler {
   absl::StatusOr<FrameNumber> AcquireFrames(GfnRange run);
   // Frames for the run, or for its first page alone.
   absl::StatusOr<Resolution> AcquireSome(GfnRange run);
-  // So many frames have just been acquired, and are no page's yet.
-  void NoteHeld(PageCount acquired);
   void MakeResident(Block& block, GfnRange run, FrameNumber first) ABSL_EXCLUSIVE_LOCKS_REQUIRED(block.lock);
 
   // The pages around `gfn`, within its aligned 64 KiB, that are in the same state as it.
@@ -630,6 +640,8 @@ class GuestMemory final : public FaultHandler {
 
   // What is charged to the limits is what there is.
   absl::Status CheckLimits() const;
+  // How many pages a guest may have wired that may hold so many frames.
+  static PageCount WiringWithin(PageCount frames) { return frames == PageCount() ? kUnlimitedWiring : frames / 2; }
 
   // False if it was stopped already.
   bool MarkStopped(const absl::Status& reason) ABSL_LOCKS_EXCLUDED(stop_lock_);
@@ -638,17 +650,17 @@ class GuestMemory final : public FaultHandler {
 
   const GuestId id_;
   const GuestServices services_;
-  const GuestLimits limits_;
+  const std::string limit_advice_;
   PageLimit held_limit_;     // charged by frames_
   PageLimit swapped_limit_;  // charged with what is being stored, too
   PageLimit wired_limit_;    // charged with what is being wired, too; a guest without a limit may wire all its pages
   Gauge wired_blocks_;       // that have a page that is wired
-  Peak held_peak_;           // of a guest without a limit
   Peak swapped_peak_;
   const std::unique_ptr<FrameSource> frames_;
   std::unique_ptr<MemoryMap> map_;
   NotifierChain notifiers_;
   Counter faults_;
+  Counter pages_out_;
 
   GuestMemory* const parent_;
   PageCount view_charge_;

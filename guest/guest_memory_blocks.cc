@@ -85,7 +85,8 @@ void GuestMemory::BecomeWhole(Block& block) {
 // In a reservation each page has its place, and others are brought in around it.
 bool GuestMemory::CameWholeTooLately(const Block& block) const {
   const PageCount pool = services_.pool.budget().limit();
-  const PageCount room = is_limited() ? std::min(pool, held_limit_.limit()) : pool;
+  const PageCount limit = held_limit_.limit();
+  const PageCount room = limit == PageCount() ? pool : std::min(pool, limit);
   return !HasPlenty(kOneBlock) && CameWholeLately(block.faults, evicted_pages(), room);
 }
 
@@ -121,7 +122,6 @@ absl::Status GuestMemory::MayHaveBlock() const {
 
 absl::StatusOr<FrameNumber> GuestMemory::AcquireBlock(const Block& block) {
   absl::StatusOr<FrameNumber> first = frames_->AcquireBlock(FirstGfn(block.number));
-  if (first.ok()) NoteHeld(kOneBlock);
   if (first.ok() || absl::IsUnavailable(first.status()) || IsAtLimit(first.status())) return first;
   if (absl::IsFailedPrecondition(first.status())) return Scattered();
   return RefuseBlock(BlockRefusal::kHost);  // it has small pages left, perhaps, or no whole blocks at all

@@ -100,6 +100,7 @@ absl::Status GuestMemory::MakeRoomWithinLimit(FaultPlan& plan) {
     absl::SleepFor(SwapSpace::kAwaitArea);
     return absl::OkStatus();
   }
+  if (HasRoomFor(kOnePage)) return absl::OkStatus();  // the limit has been raised meanwhile
   return StopAtLimit();
 }
 
@@ -120,7 +121,7 @@ absl::Status GuestMemory::StopAtLimit() {
       "guest-%u is at its limit of %.0f MiB of memory and nothing more of it can be stored (%.0f MiB%s are)%s; it has "
       "been stopped; %s",
       id(), held_limit_.limit().bytes().in_mib(), swapped.bytes().in_mib(), most, services_.store.DescribeAreas(),
-      limits_.advice));
+      limit_advice_));
   if (frozen()) return why;
   Stop(why);
   Discard(GfnRange(Gfn(0), size()));
@@ -268,9 +269,7 @@ absl::StatusOr<Resolution> GuestMemory::TakeBack(Block& block, Gfn gfn) {
 }
 
 absl::StatusOr<FrameNumber> GuestMemory::AcquireFrames(GfnRange run) {
-  absl::StatusOr<FrameNumber> first = frames_->Acquire(run.begin(), run.size());
-  if (first.ok()) NoteHeld(run.size());
-  return first;
+  return frames_->Acquire(run.begin(), run.size());
 }
 
 absl::StatusOr<Resolution> GuestMemory::AcquireSome(GfnRange run) {
@@ -281,14 +280,6 @@ absl::StatusOr<Resolution> GuestMemory::AcquireSome(GfnRange run) {
   }
   if (!first.ok()) return first.status();
   return Resolution{.range = run, .frame = *first};
-}
-
-// By what is not held: pages move between the states of those that are all the time.
-void GuestMemory::NoteHeld(PageCount acquired) {
-  if (is_limited()) return;
-  const PageCount others = counts()[PageState::kAbsent] + counts()[PageState::kSwapped] + counts()[PageState::kShared] +
-                           counts()[PageState::kPoisoned] + counts()[PageState::kInherited];
-  held_peak_.Note((size() - std::min(others, size()) + acquired).in_pages());
 }
 
 absl::StatusOr<Resolution> GuestMemory::FillZero(Block& block, Gfn gfn) {

@@ -247,6 +247,7 @@ bool GuestMemory::FinishPage(Block& block, Gfn gfn, const StoreResult& result) {
 
 void GuestMemory::NoteSwapped() {
   services_.swap.pages_out.Add();
+  pages_out_.Add();
   swapped_peak_.Note(counts()[PageState::kSwapped].in_pages());
 }
 

@@ -121,7 +121,7 @@ absl::Status GuestMemory::ChargeWired(PageCount pages) {
     return absl::ResourceExhaustedError(absl::StrFormat(
         "guest-%u cannot have %.1f MiB more wired: it may have %.1f MiB, half of its limit, and has %.1f MiB; unwire "
         "some first, or %s",
-        id(), pages.bytes().in_mib(), wired_limit_.limit().bytes().in_mib(), wired().bytes().in_mib(), limits_.advice));
+        id(), pages.bytes().in_mib(), wired_limit_.limit().bytes().in_mib(), wired().bytes().in_mib(), limit_advice_));
   }
   if (all.limit.TryCharge(pages)) return absl::OkStatus();
   wired_limit_.Uncharge(pages);

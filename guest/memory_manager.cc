@@ -57,11 +57,10 @@ absl::StatusOr<std::unique_ptr<MemoryManager>> MemoryManager::Create(MemoryManag
   if (!candidates.ok()) return candidates.status();
   auto manager =
       absl::WrapUnique(new MemoryManager(*std::move(pool), std::move(swap), *std::move(candidates), options));
-  if (options.merge) {
-    absl::StatusOr<DuplicateHints> hints = DuplicateHints::Create(options.limit);
-    if (!hints.ok()) return hints.status();
-    manager->store_.SetDuplicateHints(*std::move(hints));
-  }
+  // Without merging they take no memory, and are there if it is switched on.
+  absl::StatusOr<DuplicateHints> hints = DuplicateHints::Create(options.limit);
+  if (!hints.ok()) return hints.status();
+  manager->store_.SetDuplicateHints(*std::move(hints));
   return manager;
 }
 
@@ -78,10 +77,11 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
       compactor_(*pool_, *this, options.compaction),
       merger_(
           *pool_, shared_, std::move(candidates), [this](auto visit) { WithGuests(visit); }, options.merger),
-      merge_(options.merge),
       out_of_memory_advice_(options.out_of_memory_advice),
       granularity_(options.granularity),
+      block_policy_(PolicyOf(options.granularity)),
       on_stopped_(options.on_stopped) {
+  SetMerging(options.merge);
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
   reclaimer_.SetShrinker([this](PageCount wanted) { return store_.DropKept(wanted); });
   reclaimer_.SetSharedReclaim([this](bool many) { return ReclaimShared(many); });
@@ -134,7 +134,7 @@ absl::StatusOr<GuestMemory*> MemoryManager::AddGuest(PageCount size, Placement p
   absl::StatusOr<std::unique_ptr<GuestMemory>> guest =
       GuestMemory::Create(id, size, std::move(frames),
                           GuestServices{*pool_, store_, shared_, islands_, reclaimer_, prefetcher_, faults_, swap_,
-                                        granularity_, compactor_, wiring_, on_stopped_},
+                                        granularity_, block_policy_, compactor_, wiring_, on_stopped_},
                           limits, parent);
   if (!guest.ok() && !home.empty()) pool_->ReturnReservation(home);
   if (!guest.ok()) return guest.status();

@@ -3,6 +3,7 @@
 #ifndef QUIRE_GUEST_MEMORY_MANAGER_H_
 #define QUIRE_GUEST_MEMORY_MANAGER_H_
 
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -100,7 +101,7 @@ class MemoryManager final : private FrameMigrator {
     writer_.Start();
     zones_.Start();
     recompressor_.Start();
-    if (merge_) merger_.Start();
+    merger_.Start();
   }
   void StopReclaim() {
     merger_.Stop();
@@ -124,8 +125,18 @@ class MemoryManager final : private FrameMigrator {
   const Merger& merger() const { return merger_; }
   const SharedFrames& shared() const { return shared_; }
   // Whether guests' equal pages come to share frames while the threads run.
-  bool merges() const { return merge_; }
+  bool merges() const { return merger_.on(); }
+  // Has them do so or not, from now on. Once it is off, no page comes to be shared when this returns; what is shared
+  // stays so until it is written to.
+  void SetMerging(bool on) {
+    store_.SetDeduplication(on);
+    merger_.SetOn(on);
+  }
+  // But for where whole blocks may come in, which the next two are about.
   const GranularityOptions& granularity() const { return granularity_; }
+  BlockPolicy block_policy() const { return block_policy_.load(std::memory_order_relaxed); }
+  // From the next fault on. Blocks that are whole stay so until they go out.
+  void SetBlockPolicy(BlockPolicy policy) { block_policy_.store(policy, std::memory_order_relaxed); }
   // CPU time of the thread that writes to swap areas, while it runs.
   absl::Duration writer_cpu_time() { return writer_.cpu_time(); }
   // CPU time of the thread that moves stored bytes together, while it runs.
@@ -229,11 +240,11 @@ class MemoryManager final : private FrameMigrator {
   Prefetcher prefetcher_;
   Compactor compactor_;
   Merger merger_;
-  const bool merge_;
   FaultCounters faults_;
   SwapCounters swap_;
   const std::string out_of_memory_advice_;
   const GranularityOptions granularity_;
+  std::atomic<BlockPolicy> block_policy_;
   const std::function<void(GuestMemory&, const absl::Status&)> on_stopped_;
 
   Daemon writer_{"quire-swap", [this] { WriteOutSurplus(); }};

@@ -135,6 +135,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"zones", "/"}, "cannot be read"}, BadInput{{"zones", "/dev/null"}, "is empty"},
         BadInput{{"zones", "--json=x"}, "--json is not a flag of quire zones"},
         BadInput{{"zones", "a", "b"}, "is not a flag"}, BadInput{{"zones", "vmm/quire"}, "this is no report"},
+        BadInput{{"top", "--interval=0"}, "from 0.1 to 3600"}, BadInput{{"top", "--interval=x"}, "seconds such as 1"},
+        BadInput{{"top", "--sort=size"}, "write guest, state, operations"},
+        BadInput{{"top", "--socket=/nonexistent"}, "no run of guests listens on /nonexistent"},
+        BadInput{{"balloon", "--guest=0", "--socket=/nonexistent"}, "no run of guests listens on"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
 
 TEST(CliTest, HelpIsNoError) {
@@ -149,6 +153,7 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"bench", "touch", "--help"},
                                                                                     {"doctor", "--help"},
                                                                                     {"zones", "--help"},
+                                                                                    {"top", "--help"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
     EXPECT_EQ(outcome.status, 0);

@@ -14,6 +14,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/time/time.h"
 #include "vmm/accel.h"
 #include "vmm/bench/bench.h"
 #include "vmm/bench/bench_options.h"
@@ -38,6 +40,8 @@
 #include "vmm/run.h"
 #include "vmm/summary.h"
 #include "vmm/text.h"
+#include "vmm/top/top.h"
+#include "vmm/top/top_view.h"
 #include "vmm/version.h"
 #include "vmm/zones.h"
 #include "workloads/spec.h"
@@ -53,6 +57,11 @@ ABSL_FLAG(std::optional<std::string>, out, std::nullopt, "where the result goes"
 ABSL_FLAG(
     std::optional<std::string>, socket, std::nullopt,
     "the control socket of the run, as `quire run --control=PATH` made it (default: that of the only run there is)");
+
+ABSL_FLAG(double, interval, 1, "seconds from one look at the run to the next");
+ABSL_FLAG(std::string, sort, "guest",
+          "the column that guests are sorted by: guest, state, operations, faults, reclaim, balloon, limit or memory");
+ABSL_FLAG(bool, once, false, "print what can be measured in one interval, and end");
 
 namespace quire {
 namespace {
@@ -450,9 +459,8 @@ absl::StatusOr<std::string> AskChosenRun(const ControlRequest& request) {
   return socket.ok() ? AskRun(*socket, request) : socket.status();
 }
 
-ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) {
-  if (!request.ok()) return Fail(request.status(), console);
-  const absl::StatusOr<std::string> answer = AskChosenRun(*request);
+// For people, or as the flags say.
+ExitStatus Show(const absl::StatusOr<std::string>& answer, Console& console) {
   if (!answer.ok()) return Fail(answer.status(), console);
   const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
   if (json == "-") {
@@ -467,6 +475,10 @@ ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) 
     if (!written.ok()) return Fail(written, console);
   }
   return ExitStatus::kAllWell;
+}
+
+ExitStatus Ask(const absl::StatusOr<ControlRequest>& request, Console& console) {
+  return request.ok() ? Show(AskChosenRun(*request), console) : Fail(request.status(), console);
 }
 
 ExitStatus Explain(Args args, Console& console) {
@@ -531,15 +543,78 @@ std::string BalloonHelp() {
 }
 
 absl::StatusOr<ControlRequest> BalloonRequest() {
-  absl::StatusOr<ControlRequest> request = RequestToGuest(ControlRequest::Command::kBalloon);
+  const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size);
+  absl::StatusOr<ControlRequest> request =
+      RequestToGuest(size ? ControlRequest::Command::kChangeGuest : ControlRequest::Command::kGuest);
   if (!request.ok()) return request;
-  if (const std::optional<ByteCount> size = absl::GetFlag(FLAGS_size)) request->bytes = size->in_bytes();
+  if (size) request->balloon_bytes = size->in_bytes();
+  request->fresh_statistics = !size;  // a change comes with them
   return request;
 }
 
 ExitStatus AskBalloon(Args args, Console& console) {
   const absl::Status parsed = ParseFlags("quire balloon", args, BalloonFlags());
-  return parsed.ok() ? Ask(BalloonRequest(), console) : Fail(parsed, console);
+  if (!parsed.ok()) return Fail(parsed, console);
+  const absl::StatusOr<ControlRequest> request = BalloonRequest();
+  if (!request.ok()) return Fail(request.status(), console);
+  const absl::StatusOr<std::string> guest = AskChosenRun(*request);
+  return Show(guest.ok() ? BalloonOf(*guest) : guest, console);
+}
+
+const std::vector<FlagGroup>& TopFlags() {
+  static const auto* groups =
+      new std::vector<FlagGroup>{{"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
+                                 {"What is shown",
+                                  {{"interval", "SECONDS", "write a number of seconds such as 1 or 0.5"},
+                                   {"sort", "COLUMN", "write guest, operations or another column"},
+                                   {"once", "BOOL", "leave the value out", "true"}}}};
+  return *groups;
+}
+
+std::string TopHelp() {
+  return absl::StrCat(
+      "Usage: quire top [flags]\n\n",
+      "Shows a run, of `quire run` by the same user, as it goes on: what the pool holds, what comes and goes, and a "
+      "line\n"
+      "a guest. Ends with the run. Where there is no terminal, plain text is printed at each interval.\n\n",
+      FlagsHelp(TopFlags()),
+      "Keys\n"
+      "  s  sorts by the next column    r  the other way round    p  pauses    q  leaves    ?  shows the keys\n\n"
+      "Examples\n"
+      "  quire top\n"
+      "      the only run there is\n"
+      "  quire top --once --interval=5 --sort=faults\n"
+      "      what happens within five seconds, as text\n\n",
+      kExitStatuses);
+}
+
+absl::StatusOr<TopOptions> TopOptionsFromFlags() {
+  TopOptions options{.socket = "", .once = absl::GetFlag(FLAGS_once)};
+  const double interval = absl::GetFlag(FLAGS_interval);
+  if (!(interval >= 0.1 && interval <= 3600)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--interval=", interval, " is out of range: write a number of seconds from 0.1 to 3600"));
+  }
+  options.interval = absl::Seconds(interval);
+  const std::optional<TopSort> sort = ParseTopSort(absl::GetFlag(FLAGS_sort));
+  if (!sort) {
+    return absl::InvalidArgumentError(absl::StrCat("--sort=", absl::GetFlag(FLAGS_sort), " is no column: write ",
+                                                   absl::StrJoin(TopSortNames(), ", ")));
+  }
+  options.sort = *sort;
+  const absl::StatusOr<std::string> socket = ChooseSocket(absl::GetFlag(FLAGS_socket), RunningSockets());
+  if (!socket.ok()) return socket.status();
+  options.socket = *socket;
+  return options;
+}
+
+ExitStatus Top(Args args, Console& console) {
+  const absl::Status parsed = ParseFlags("quire top", args, TopFlags());
+  if (!parsed.ok()) return Fail(parsed, console);
+  const absl::StatusOr<TopOptions> options = TopOptionsFromFlags();
+  if (!options.ok()) return Fail(options.status(), console);
+  const absl::Status shown = RunTop(*options, console.out, console.out_terminal);
+  return shown.ok() ? ExitStatus::kAllWell : Fail(shown, console);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -571,6 +646,7 @@ constexpr Command kCommands[] = {
     {"zones", "the small objects in the pool, from a run's report", Zones, ZonesHelp},
     {"experiment", "sweep settings by a file, both engines in turn", Experiment, ExperimentText},
     {"report", "a page with charts of an experiment's results", ReportExperiment, ReportHelp},
+    {"top", "watch a run: its pool, what comes and goes, its guests", Top, TopHelp},
     {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
     {"balloon", "take memory from a guest with a kernel of its own, or give it back", AskBalloon, BalloonHelp},

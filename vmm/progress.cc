@@ -13,22 +13,6 @@ constexpr size_t kMaxLines = 16;  // guests named one by one where nothing is re
 constexpr int kMinBar = 10;
 constexpr int kMaxBar = 40;
 
-const char* Name(GuestSnapshot::State state) {
-  switch (state) {
-    case GuestSnapshot::State::kWaiting:
-      return "waiting";
-    case GuestSnapshot::State::kFilling:
-      return "filling";
-    case GuestSnapshot::State::kRunning:
-      return "running";
-    case GuestSnapshot::State::kFinished:
-      return "finished";
-    case GuestSnapshot::State::kStopped:
-      return "stopped";
-  }
-  return "";
-}
-
 std::string Columns(absl::string_view name, absl::string_view state, absl::string_view rate, absl::string_view resident,
                     absl::string_view out, absl::string_view compressed, absl::string_view faults) {
   return absl::StrFormat("%-9s %-8s %7s %9s %9s %10s %7s  ", name, state, rate, resident, out, compressed, faults);
@@ -67,6 +51,22 @@ std::string Cut(std::string text, int columns) {
 }
 
 }  // namespace
+
+const char* Name(GuestSnapshot::State state) {
+  switch (state) {
+    case GuestSnapshot::State::kWaiting:
+      return "waiting";
+    case GuestSnapshot::State::kFilling:
+      return "filling";
+    case GuestSnapshot::State::kRunning:
+      return "running";
+    case GuestSnapshot::State::kFinished:
+      return "finished";
+    case GuestSnapshot::State::kStopped:
+      return "stopped";
+  }
+  return "";
+}
 
 void ProgressPrinter::Update(const Snapshot& snapshot) {
   MeasureRates(snapshot);

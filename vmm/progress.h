@@ -31,6 +31,9 @@ struct GuestSnapshot {
   ByteCount compressed = {};  // as the guest sees it: before compression
 };
 
+// "filling", "running", "finished", "stopped".
+const char* Name(GuestSnapshot::State state);
+
 struct Snapshot {
   absl::Duration elapsed = {};             // since the start of the run
   absl::Duration duration = {};            // that the run is to take; zero: nobody knows

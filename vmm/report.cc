@@ -18,6 +18,7 @@ Json PcJson(const PcReport& pc) {
   json["console"] = pc.console;
   json["failed_devices"] = pc.failed_devices;
   json["balloon_bytes"] = Bytes(pc.balloon_bytes);
+  json["balloon_target_bytes"] = Bytes(pc.balloon_target_bytes);
   json["reported_bytes"] = Bytes(pc.reported_bytes);
   json["machine_checks"] = pc.machine_checks;
   return json;
@@ -37,7 +38,16 @@ Json GuestJson(const GuestReport& guest) {
             {"peak_resident_bytes", Bytes(guest.peak_resident_bytes)},
             {"peak_swapped_bytes", Bytes(guest.peak_swapped_bytes)},
             {"pool_limit_bytes", Bytes(guest.pool_limit_bytes)},
-            {"swap_limit_bytes", Bytes(guest.swap_limit_bytes)}};
+            {"swap_limit_bytes", Bytes(guest.swap_limit_bytes)},
+            {"state", guest.state},
+            {"resident_bytes", Bytes(guest.resident_bytes)},
+            {"out_bytes", Bytes(guest.out_bytes)},
+            {"shared_bytes", Bytes(guest.shared_bytes)},
+            {"compressed_bytes", Bytes(guest.compressed_bytes)},
+            {"inherited_bytes", Bytes(guest.inherited_bytes)},
+            {"wired_bytes", Bytes(guest.wired_bytes)},
+            {"faults", guest.faults},
+            {"reclaimed_pages", guest.reclaimed_pages}};
   if (guest.pc) json.update(PcJson(*guest.pc));
   return json;
 }
@@ -194,6 +204,12 @@ Json CpuSecondsJson(const CpuSecondsReport& cpu) {
       {"vcpus", cpu.vcpus}, {"fault", cpu.fault}, {"reclaim", cpu.reclaim}, {"swap", cpu.swap}, {"merge", cpu.merge}};
 }
 
+Json PoliciesJson(const PoliciesReport& policies) {
+  return Json{{"merge", Name(policies.merge)}, {"huge", Name(policies.huge)}};
+}
+
+std::string Line(const Json& json) { return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n"; }
+
 bool Failed(const GuestReport& guest) {
   return guest.mismatched_pages > 0 || (!guest.exit.ok() && !absl::IsResourceExhausted(guest.exit));
 }
@@ -216,6 +232,7 @@ std::string ToJson(const Report& report) {
             {"huge", HugeJson(report.huge)},
             {"notifier", NotifierJson(report.notifier)},
             {"clones", ClonesJson(report.clones)},
+            {"policies", PoliciesJson(report.policies)},
             {"cpu_seconds", CpuSecondsJson(report.cpu_seconds)},
             {"fault_latency", LatencyJson(report.fault_latency)}};
   if (!report.phases.empty()) {
@@ -224,6 +241,12 @@ std::string ToJson(const Report& report) {
   }
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
+
+std::string ToJson(const GuestReport& guest) { return Line(GuestJson(guest)); }
+
+std::string ToJson(const std::vector<GuestReport>& guests) { return Line(Json{{"guests", GuestsJson(guests)}}); }
+
+std::string ToJson(const PoliciesReport& policies) { return Line(PoliciesJson(policies)); }
 
 ExitStatus ToExitStatus(const Report& report) {
   const auto stopped = [](const GuestReport& guest) { return !guest.exit.ok(); };

@@ -25,6 +25,7 @@ struct PcReport {
   std::map<std::string, std::string> console = {};  // what it reported there, by key
   std::vector<std::string> failed_devices = {};     // a sentence for each
   ByteCount balloon_bytes = {};                     // that the guest has given back, and not taken again
+  ByteCount balloon_target_bytes = {};              // that it is to give back
   ByteCount reported_bytes = {};                    // that it said were free, over the run
   uint64_t machine_checks = 0;                      // that told it of lost pages
 };
@@ -43,6 +44,16 @@ struct GuestReport {
   ByteCount peak_swapped_bytes = {};   // as it was before compression
   ByteCount pool_limit_bytes = {};     // 0: no limit of its own
   ByteCount swap_limit_bytes = {};
+  std::string state = "filling";  // or running, finished (also when its time was over), stopped: before its time
+  // Gauges: of its memory, as it sees it. The rest was never touched.
+  ByteCount resident_bytes = {};
+  ByteCount out_bytes = {};         // second chance
+  ByteCount shared_bytes = {};      // in frames that others have too
+  ByteCount compressed_bytes = {};  // as they were before compression, wherever they lie
+  ByteCount inherited_bytes = {};   // read from the template that it was cloned from
+  ByteCount wired_bytes = {};       // of those resident
+  uint64_t faults = 0;
+  uint64_t reclaimed_pages = 0;  // taken out and stored, each time that they were
   std::optional<PcReport> pc = {};
 };
 
@@ -166,6 +177,12 @@ struct ClonesReport {
   ByteCount metadata_bytes_each = {};  // and beside it
 };
 
+// What may be changed while the run goes on, as it was last.
+struct PoliciesReport {
+  Merge merge = Merge::kOn;
+  Huge huge = Huge::kAlways;
+};
+
 // By kind of thread.
 struct CpuSecondsReport {
   double vcpus = 0;
@@ -211,6 +228,7 @@ struct Report {
   HugeReport huge = {};
   NotifierReport notifier = {};
   ClonesReport clones = {};
+  PoliciesReport policies = {};
   CpuSecondsReport cpu_seconds = {};
   LatencyReport fault_latency = {};  // as FaultsReport's percentiles
   // Of a run that has a schedule:
@@ -221,6 +239,11 @@ struct Report {
 // The report as one JSON object, indented, with a line break at the end. Sizes are bytes, times seconds unless the key
 // says otherwise. Bytes that are not UTF-8 are replaced.
 std::string ToJson(const Report& report);
+
+// Its parts: one of the guests, all of them as {"guests": [...]}, and the policies; in a line each.
+std::string ToJson(const GuestReport& guest);
+std::string ToJson(const std::vector<GuestReport>& guests);
+std::string ToJson(const PoliciesReport& policies);
 
 // What the program ends with: a guest that died or read a wrong byte counts for more than one stopped for want of
 // memory.

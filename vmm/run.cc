@@ -8,7 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "base/clock.h"
 #include "guest/frames/fragmentation.h"
@@ -20,6 +22,7 @@
 #include "guest/swap/zone.h"
 #include "vmm/console_listener.h"
 #include "vmm/control/commands.h"
+#include "vmm/control/http.h"
 #include "vmm/control/server.h"
 #include "vmm/control/socket_place.h"
 #include "vmm/guest_set.h"
@@ -41,6 +44,14 @@ constexpr absl::Duration kFreezePoll = absl::Milliseconds(1);
 // How long a guest may take to heed its stop flag. Long enough for a page to come back under the worst thrashing.
 constexpr absl::Duration kStopGrace = absl::Seconds(20);
 
+GuestSnapshot::State StateOf(bool started, const absl::Status& exit, bool finished, uint64_t phase) {
+  using State = GuestSnapshot::State;
+  if (!started) return State::kWaiting;
+  if (!exit.ok()) return State::kStopped;
+  if (finished) return State::kFinished;
+  return phase > 0 ? State::kRunning : State::kFilling;
+}
+
 class GuestRun {
  public:
   GuestRun(const RunOptions& options, GuestSet& set) : options_(options), set_(set), started_(set.guests().size()) {}
@@ -52,7 +63,11 @@ class GuestRun {
   void Execute(ProgressSink& progress);
   // Ends what was started.
   void Finish(ProgressSink& progress);
-  Report MakeReport();
+  // As things are; once Start has returned, from any thread.
+  Report MakeReport() ABSL_LOCKS_EXCLUDED(lock_);
+  std::vector<GuestReport> ReportGuests() ABSL_LOCKS_EXCLUDED(lock_);
+  // Once the guests have ended: what was done in each phase, too.
+  Report FinalReport() ABSL_LOCKS_EXCLUDED(lock_);
 
  private:
   using Guest = GuestSet::Guest;
@@ -66,7 +81,7 @@ class GuestRun {
   absl::Status RunToFreezePoint(ProgressSink& progress);
   void NoteClones(const GuestSet::CloneTimes& times);
   void Look(ProgressSink& progress);
-  Snapshot Sample();
+  Snapshot Sample() ABSL_LOCKS_EXCLUDED(lock_);
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
   // The others, if there are any left, can use what a guest had that ended before its time.
   void FreeMemoryOfFinished();
@@ -77,7 +92,7 @@ class GuestRun {
   static uint64_t BlocksMapped(const Guest& guest);
   void ReportSchedule(Report& report);
 
-  GuestReport ReportGuest(size_t number) const;
+  GuestReport ReportGuest(size_t number, const Started& started) const;
   PcReport ReportPc(const Guest& guest) const;
   void ReportManager(Report& report);
   void ReportMerging(Report& report);
@@ -87,14 +102,16 @@ class GuestRun {
 
   const RunOptions& options_;
   GuestSet& set_;
-  std::vector<Started> started_;  // in the order of the guests
+  absl::Mutex lock_;                                           // a leaf but for what the guests say of themselves
+  std::vector<Started> started_ ABSL_GUARDED_BY(lock_);        // in the order of the guests
+  std::optional<absl::Duration> took_ ABSL_GUARDED_BY(lock_);  // when all is over
+  // These stay as they are once Start has returned.
   ClonesReport clones_;
   std::optional<PhaseRunner> phases_;
   std::vector<PhaseReport> phase_reports_;
   MonotonicTime start_;
   uint64_t start_ticks_ = 0;
   double ticks_per_us_ = 0;
-  absl::Duration elapsed_;
 };
 
 absl::Status GuestRun::Start(ProgressSink& progress) {
@@ -154,6 +171,7 @@ absl::Status GuestRun::RunToFreezePoint(ProgressSink& progress) {
   const absl::StatusOr<GuestSet::CloneTimes> times = set_.StartClones();
   if (!times.ok()) return times.status();
   NoteClones(*times);
+  absl::MutexLock lock(&lock_);
   started_.resize(set_.guests().size());
   return absl::OkStatus();
 }
@@ -184,8 +202,12 @@ void GuestRun::Finish(ProgressSink& progress) {
         "it was told to stop (boot_info->stop) and did not within 20 seconds, so it was ended"));
   }
   set_.Join();
-  elapsed_ = RealClock().Now() - start_;
-  ticks_per_us_ = static_cast<double>(ReadTicks() - start_ticks_) / absl::ToDoubleMicroseconds(elapsed_);
+  const absl::Duration took = RealClock().Now() - start_;
+  ticks_per_us_ = static_cast<double>(ReadTicks() - start_ticks_) / absl::ToDoubleMicroseconds(took);
+  {
+    absl::MutexLock lock(&lock_);
+    took_ = took;
+  }
   progress.Update(Sample());
   set_.console().Flush(progress, /*end=*/true);
 }
@@ -211,8 +233,11 @@ void GuestRun::FreeMemoryOfFinished() {
 Snapshot GuestRun::Sample() {
   Snapshot snapshot{.elapsed = RealClock().Now() - start_};
   if (options_.duration < RunOptions::kNoTimeLimit) snapshot.duration = options_.duration;
-  for (size_t i = 0; i < started_.size(); ++i) {
-    snapshot.guests.push_back(SampleGuest(set_.guests()[i], started_[i]));
+  {
+    absl::MutexLock lock(&lock_);
+    for (size_t i = 0; i < started_.size(); ++i) {
+      snapshot.guests.push_back(SampleGuest(set_.guests()[i], started_[i]));
+    }
   }
   if (set_.manager() != nullptr) {
     snapshot.pool_used = set_.manager()->pool().budget().charged().bytes();
@@ -244,12 +269,7 @@ GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
   }
   GuestSnapshot s{
       .name = guest.name, .operations = p.operations, .mismatched_pages = p.mismatched_pages, .memory = guest.size};
-  using State = GuestSnapshot::State;
-  s.state = !guest.machine->started()     ? State::kWaiting
-            : !guest.machine->exit().ok() ? State::kStopped
-            : finished                    ? State::kFinished
-            : p.phase > 0                 ? State::kRunning
-                                          : State::kFilling;
+  s.state = StateOf(guest.machine->started(), guest.machine->exit(), finished, p.phase);
   if (guest.memory == nullptr) return s;
   const PageStateCounts& pages = guest.memory->counts();
   s.resident = (pages[PageState::kResident] + pages[PageState::kInTransit]).bytes();
@@ -267,15 +287,36 @@ Report GuestRun::MakeReport() {
   report.engine = options_.engine;
   report.accel = options_.accel;
   report.content_ratio = set_.content_ratio();
-  report.elapsed_seconds = absl::ToDoubleSeconds(elapsed_);
+  {
+    absl::MutexLock lock(&lock_);
+    report.elapsed_seconds = absl::ToDoubleSeconds(took_.value_or(RealClock().Now() - start_));
+  }
   report.clones = clones_;
-  for (size_t i = 0; i < started_.size(); ++i) report.guests.push_back(ReportGuest(i));
+  report.guests = ReportGuests();
+  report.policies = {.merge = options_.merge, .huge = options_.huge};
+  if (set_.manager() != nullptr) report.policies = PoliciesOf(*set_.manager());
   for (const Guest& guest : set_.guests())
     report.cpu_seconds.vcpus += absl::ToDoubleSeconds(guest.machine->vcpu_time());
   ReportTranslations(report);
   if (set_.manager() != nullptr) ReportManager(report);
+  return report;
+}
+
+Report GuestRun::FinalReport() {
+  Report report = MakeReport();
   if (phases_) ReportSchedule(report);
   return report;
+}
+
+std::vector<GuestReport> GuestRun::ReportGuests() {
+  std::vector<Started> started;
+  {
+    absl::MutexLock lock(&lock_);
+    started = started_;
+  }
+  std::vector<GuestReport> guests;
+  for (size_t i = 0; i < started.size(); ++i) guests.push_back(ReportGuest(i, started[i]));
+  return guests;
 }
 
 PcReport GuestRun::ReportPc(const Guest& guest) const {
@@ -289,14 +330,15 @@ PcReport GuestRun::ReportPc(const Guest& guest) const {
   }
   const Balloon& balloon = guest.pc->devices().balloon();
   report.balloon_bytes = balloon.actual().bytes();
+  report.balloon_target_bytes = balloon.target().bytes();
   report.reported_bytes = PageCount(balloon.counters().reported.value()).bytes();
   report.machine_checks = guest.pc->machine_checks();
   return report;
 }
 
-GuestReport GuestRun::ReportGuest(size_t number) const {
+GuestReport GuestRun::ReportGuest(size_t number, const Started& started) const {
   const Guest& guest = set_.guests()[number];
-  const Started& started = started_[number];
+  const bool finished = guest.machine->finished();
   const Machine::Progress p = guest.machine->ReadProgress();
   GuestReport r{.id = static_cast<int>(number),
                 .name = guest.name,
@@ -311,12 +353,22 @@ GuestReport GuestRun::ReportGuest(size_t number) const {
     r.peak_swapped_bytes = guest.memory->peak_swapped().bytes();
     r.pool_limit_bytes = guest.memory->limits().frames.bytes();
     r.swap_limit_bytes = guest.memory->limits().swapped.bytes();
+    const PageStateCounts& pages = guest.memory->counts();
+    r.resident_bytes = (pages[PageState::kResident] + pages[PageState::kInTransit]).bytes();
+    r.out_bytes = pages[PageState::kOut].bytes();
+    r.shared_bytes = pages[PageState::kShared].bytes();
+    r.compressed_bytes = pages[PageState::kSwapped].bytes();
+    r.inherited_bytes = pages[PageState::kInherited].bytes();
+    r.wired_bytes = guest.memory->wired().bytes();
+    r.faults = guest.memory->faults();
+    r.reclaimed_pages = guest.memory->pages_out();
   }
+  r.state = Name(StateOf(guest.machine->started(), r.exit, finished, p.phase));
   if (guest.pc != nullptr) r.pc = ReportPc(guest);
   if (r.exit.ok() && !p.first_mismatch.empty()) r.exit = absl::DataLossError(p.first_mismatch);
   // A guest that was never seen to run is measured from its start, filling included.
   const MonotonicTime since = started.running_since.value_or(start_);
-  if (const MonotonicTime end = guest.machine->ended(); end > since) {
+  if (const MonotonicTime end = finished ? guest.machine->ended() : RealClock().Now(); end > since) {
     r.operations_per_second =
         static_cast<double>(p.operations - started.operations_before) / absl::ToDoubleSeconds(end - since);
   }
@@ -525,19 +577,24 @@ void GuestRun::ReportTranslations(Report& report) {
 }
 
 // A run without one is as good; only what the user has named must be had. Null: there is none.
-absl::StatusOr<std::unique_ptr<ControlServer>> StartControl(const RunOptions& options, GuestSet& set,
+absl::StatusOr<std::unique_ptr<ControlServer>> StartControl(const RunOptions& options, GuestSet& set, GuestRun& run,
                                                             ProgressSink& progress) {
   if (!options.control.has_value()) return nullptr;
   const absl::StatusOr<std::string> path =
       options.control->empty() ? PlaceForSocket() : absl::StatusOr<std::string>(*options.control);
   absl::StatusOr<std::unique_ptr<ControlServer>> server = nullptr;
   if (path.ok()) {
-    server = ControlServer::Start(*path, [&set](absl::string_view request) { return AnswerRequest(set, request); });
+    const ControlledRun controlled{.options = options,
+                                   .set = set,
+                                   .report = [&run] { return run.MakeReport(); },
+                                   .guests = [&run] { return run.ReportGuests(); }};
+    server = ControlServer::Start(
+        *path, [controlled](const HttpRequest& request) { return AnswerRequest(controlled, request); });
   } else {
     server = path.status();
   }
   if (server.ok() || !options.control->empty()) return server;
-  progress.ShowLine(absl::StrCat("`quire explain` cannot ask this run: ", server.status().message()));
+  progress.ShowLine(absl::StrCat("this run has no control socket: ", server.status().message()));
   return nullptr;
 }
 
@@ -572,13 +629,13 @@ absl::StatusOr<Report> RunGuests(const RunOptions& options, ProgressSink& progre
   if (absl::Status status = run.Start(progress); !status.ok()) return status;
   // For all guests, of which there are no more from now on.
   const std::unique_ptr<MemoryFailureWatch> failures = WatchFailures(**set);
-  const absl::StatusOr<std::unique_ptr<ControlServer>> control = StartControl(options, **set, progress);
+  const absl::StatusOr<std::unique_ptr<ControlServer>> control = StartControl(options, **set, run, progress);
   if (!control.ok()) {
     run.Finish(progress);
     return control.status();
   }
   run.Execute(progress);
-  return run.MakeReport();
+  return run.FinalReport();
 }
 
 }  // namespace quire

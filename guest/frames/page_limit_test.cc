@@ -33,15 +33,34 @@ TEST(PageLimitTest, AReplacementPassesTheLimitButIsNoPeak) {
   EXPECT_EQ(limit.peak(), PageCount(10));
 }
 
-TEST(PageLimitTest, WithoutALimitThereIsAlwaysRoomAndNothingIsCounted) {
+TEST(PageLimitTest, WithoutALimitThereIsAlwaysRoom) {
   PageLimit none{PageCount()};
   EXPECT_FALSE(none.limited());
   EXPECT_TRUE(none.TryCharge(PageCount(uint64_t{1} << 40)));
   EXPECT_TRUE(none.HasRoomFor(PageCount(uint64_t{1} << 40)));
   none.ChargeReplacement(kOnePage);
   none.Uncharge(PageCount(5));
-  EXPECT_EQ(none.charged(), PageCount());
-  EXPECT_EQ(none.peak(), PageCount());
+  EXPECT_EQ(none.charged(), PageCount((uint64_t{1} << 40) - 4));
+  EXPECT_EQ(none.peak(), PageCount(uint64_t{1} << 40));
+  EXPECT_TRUE(none.Allows(PageCount(uint64_t{1} << 41)));
+}
+
+TEST(PageLimitTest, ALimitThatIsLoweredLeavesWhatIsChargedAndTakesNoMore) {
+  PageLimit limit{PageCount()};
+  ASSERT_TRUE(limit.TryCharge(PageCount(20)));
+  limit.SetLimit(PageCount(10));
+  EXPECT_EQ(limit.charged(), PageCount(20));
+  EXPECT_TRUE(limit.Allows(PageCount(20)));
+  EXPECT_FALSE(limit.Allows(PageCount(21)));
+  EXPECT_FALSE(limit.TryCharge(kOnePage));
+  limit.Uncharge(PageCount(11));
+  EXPECT_TRUE(limit.TryCharge(kOnePage));
+  EXPECT_FALSE(limit.TryCharge(kOnePage));
+  limit.SetLimit(PageCount(11));
+  EXPECT_TRUE(limit.TryCharge(kOnePage));
+  EXPECT_FALSE(limit.Allows(PageCount(12)));
+  limit.SetLimit(PageCount());
+  EXPECT_TRUE(limit.TryCharge(PageCount(100)));
 }
 
 TEST(PageLimitTest, ThreadsTogetherNeverPassIt) {

@@ -29,6 +29,9 @@ namespace quire {
 
 enum class Granularity : uint8_t { kPage, kRun, kBlock };
 
+// Where whole blocks may come in: nowhere, where a guest has asked for them, anywhere.
+enum class BlockPolicy : uint8_t { kNever, kAdvised, kAlways };
+
 struct GranularityOptions {
   bool blocks = true;                   // false: never more than a run
   bool advised_only = false;            // blocks only where the guest has asked for them
@@ -73,9 +76,15 @@ constexpr bool InStream(const GranularityOptions& options, const FaultHistory& h
 // Where in the block after it a stream may go on, in pages: several vCPUs may arrive there in any order.
 inline constexpr uint64_t kStreamBegin = 16;
 
+// What the options say; it may be changed while guests run.
+constexpr BlockPolicy PolicyOf(const GranularityOptions& options) {
+  if (!options.blocks) return BlockPolicy::kNever;
+  return options.advised_only ? BlockPolicy::kAdvised : BlockPolicy::kAlways;
+}
+
 // Whether a block may be brought in whole at all; `advised`: its guest has asked for that.
-constexpr bool MayBeWhole(const GranularityOptions& options, bool advised) {
-  return options.blocks && (advised || !options.advised_only);
+constexpr bool MayBeWhole(BlockPolicy policy, bool advised) {
+  return policy == BlockPolicy::kAlways || (advised && policy == BlockPolicy::kAdvised);
 }
 
 struct BlockFault {

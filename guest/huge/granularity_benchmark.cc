@@ -63,7 +63,7 @@ class ModelMemory {
                                            {.index = index,
                                             .number = faults_++,
                                             .after_stream = after_stream,
-                                            .may_be_whole = MayBeWhole(options_, /*advised=*/false)});
+                                            .may_be_whole = MayBeWhole(PolicyOf(options_), /*advised=*/false)});
     if (chosen == Granularity::kBlock && CameWholeLately(history, evicted_, kPool)) chosen = Granularity::kRun;
     uint64_t end = index + 1;
     if (chosen == Granularity::kRun) end = (index / kRun + 1) * kRun;

@@ -20,7 +20,7 @@ class GranularityTest : public ::testing::Test {
                                                  {.index = index,
                                                   .number = number_++,
                                                   .after_stream = after_stream,
-                                                  .may_be_whole = MayBeWhole(options_, block == kAdvised)});
+                                                  .may_be_whole = MayBeWhole(PolicyOf(options_), block == kAdvised)});
     const uint64_t run_end = (index / 16 + 1) * 16;
     histories_[block].next_expected = static_cast<uint16_t>(chosen == Granularity::kPage  ? index + 1
                                                             : chosen == Granularity::kRun ? run_end
@@ -112,10 +112,10 @@ TEST_F(GranularityTest, WhereOnlyAdvisedBlocksMayBeWholeConcentrationOnAnotherGe
 
 TEST(MayBeWholeTest, AdviceCountsOnlyWhereItIsAskedFor) {
   for (const bool advised : {false, true}) {
-    EXPECT_TRUE(MayBeWhole({}, advised));
-    EXPECT_EQ(MayBeWhole({.advised_only = true}, advised), advised);
-    EXPECT_FALSE(MayBeWhole({.blocks = false}, advised));
-    EXPECT_FALSE(MayBeWhole({.blocks = false, .advised_only = true}, advised));
+    EXPECT_TRUE(MayBeWhole(PolicyOf({}), advised));
+    EXPECT_EQ(MayBeWhole(PolicyOf({.advised_only = true}), advised), advised);
+    EXPECT_FALSE(MayBeWhole(PolicyOf({.blocks = false}), advised));
+    EXPECT_FALSE(MayBeWhole(PolicyOf({.blocks = false, .advised_only = true}), advised));
   }
 }
 

@@ -122,12 +122,19 @@ void Merger::Run() {
     double share;
     do {
       absl::MutexLock lock(&lock_);
+      if (!on()) return;  // under the lock: SetOn waits for the piece in hand
       with_guests_([&](Guests guests) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_) { more = ScanNext(guests); });
       share = cpu_;
     } while (more && ThreadCpuTime() - begin < kAtATime && !daemon_.stopping());
     const absl::Duration rest = (ThreadCpuTime() - begin) * ((1 - share) / share);
     daemon_.Rest(more ? rest : std::max(rest, kBetweenPasses));
   }
+}
+
+void Merger::SetOn(bool on) {
+  on_.store(on, std::memory_order_relaxed);
+  if (on) return daemon_.Wake();
+  absl::MutexLock wait_for_the_piece_in_hand(&lock_);
 }
 
 void Merger::Pass() {

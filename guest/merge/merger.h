@@ -20,6 +20,7 @@
 #define QUIRE_GUEST_MERGE_MERGER_H_
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -91,14 +92,19 @@ class Merger {
   Merger(Pool& pool, SharedFrames& shared, CandidateTable candidates, WithGuests with_guests,
          const MergerOptions& options = {});
 
-  // The thread runs between the two.
+  // The thread runs between the two, and works while merging is on, as it is at first.
   void Start() {
     daemon_.Start();
-    daemon_.Wake();
+    if (on()) daemon_.Wake();
   }
   void Stop() { daemon_.Stop(); }
 
-  // What is left of the pass, or a whole one if none has begun.
+  // Whether the thread merges pages; at any time. Once it is off, none is merged any more
+  // when this returns; what is shared stays so until it is written to.
+  void SetOn(bool on) ABSL_LOCKS_EXCLUDED(lock_);
+  bool on() const { return on_.load(std::memory_order_relaxed); }
+
+  // What is left of the pass, or a whole one if none has begun; whether merging is on or off.
   void Pass() ABSL_LOCKS_EXCLUDED(lock_);
 
   const MergeCounters& counters() const { return counters_; }
@@ -167,6 +173,7 @@ class Merger {
   const WithGuests with_guests_;
   const MergerOptions options_;
   const uint64_t seed_;
+  std::atomic<bool> on_ = true;
   MergeCounters counters_;
   Daemon daemon_{"quire-merge", [this] { Run(); }};
 

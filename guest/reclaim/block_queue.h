@@ -43,6 +43,11 @@ class BlockQueue {
     --size_;
   }
 
+  template <class Visit>
+  void ForEach(Visit visit) {
+    for (Block* block = head_; block != nullptr; block = (block->*links_).next) visit(*block);
+  }
+
   template <class Predicate>
   void RemoveIf(Predicate predicate) {
     for (Block* block = head_; block != nullptr;) {

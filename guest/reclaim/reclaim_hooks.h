@@ -21,7 +21,10 @@ class ReclaimHooks {
   // May wait; the caller holds no lock. Error: `guest` has been stopped, with the reason.
   virtual absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) = 0;
 
-  // Takes out memory of `guest` alone, which has a limit, on behalf of a fault that wants so many pages and would go
+  // From now on ReclaimFrom can be called for `guest`. May be called for it again.
+  virtual void Track(GuestMemory& guest) = 0;
+
+  // Takes out memory of `guest` alone, which is tracked, on behalf of a fault that wants so many pages and would go
   // beyond it. May wait; the caller holds no lock. False: nothing of it can be stored, or it has been stopped.
   virtual bool ReclaimFrom(GuestMemory& guest, PageCount wanted) = 0;
 

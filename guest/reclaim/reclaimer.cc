@@ -74,11 +74,22 @@ void Reclaimer::Enqueue(Block& block) {
   Push(&Queues::in, block);
 }
 
-Reclaimer::Queues* Reclaimer::OwnQueues(const GuestMemory& guest) {
-  if (!guest.is_limited()) return nullptr;
+// Once in a guest's life, when it has its first limit: what it has queued by then is looked for among all there is.
+void Reclaimer::Track(GuestMemory& guest) {
+  absl::MutexLock lock(&lock_);
   std::unique_ptr<Queues>& own = own_[&guest];
-  if (own == nullptr) own = std::make_unique<Queues>(&Block::guest_links);
-  return own.get();
+  if (own != nullptr) return;
+  own = std::make_unique<Queues>(&Block::guest_links);
+  for (const Which which : {&Queues::in, &Queues::out}) {
+    (all_.*which).ForEach([&](Block& block) {
+      if (block.guest == &guest) ((*own).*which).PushBack(block);
+    });
+  }
+}
+
+Reclaimer::Queues* Reclaimer::OwnQueues(const GuestMemory& guest) const {
+  const auto own = own_.find(&guest);
+  return own == own_.end() ? nullptr : own->second.get();
 }
 
 void Reclaimer::Push(Which which, Block& block) {

@@ -73,6 +73,7 @@ class Reclaimer final : public ReclaimHooks {
 
   void Enqueue(Block& block) override;
   absl::Status MakeRoom(GuestMemory& guest, PageCount wanted) override;
+  void Track(GuestMemory& guest) override ABSL_LOCKS_EXCLUDED(lock_);
   bool ReclaimFrom(GuestMemory& guest, PageCount wanted) override;
   void Forget(GuestMemory& guest) override;
 
@@ -96,8 +97,8 @@ class Reclaimer final : public ReclaimHooks {
     BlockQueue out;
   };
   using Which = BlockQueue Queues::*;
-  // Those of a guest that has a limit; null for any other.
-  Queues* OwnQueues(const GuestMemory& guest) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  // Those of a guest that is tracked; null for any other.
+  Queues* OwnQueues(const GuestMemory& guest) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Push(Which which, Block& block) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // Takes the oldest block off, and off the other queue that it is on.
   Block* Pop(Queues& from, Which which) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
@@ -112,7 +113,7 @@ class Reclaimer final : public ReclaimHooks {
     PageCount freed;
     bool stirred = false;  // pages were taken out or are in use, or blocks were in other hands: another may do better
   };
-  // `of`: reclaims from this guest, which has a limit; null: from any.
+  // `of`: reclaims from this guest, which is tracked; null: from any.
   Round ReclaimRound(PageCount target, EvictionScratch& scratch, const GuestMemory* of = nullptr);
   // A thread in the background.
   class Worker;

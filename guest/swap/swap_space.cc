@@ -92,7 +92,7 @@ StoreResult SwapSpace::Store(const std::byte* page, CompressionScratch& scratch,
     return {.outcome = StoreOutcome::kStored, .slot = *slot};
   }
   std::optional<uint64_t> hash;  // as soon as it is wanted
-  if (hints_.has_value()) {
+  if (hints_.has_value() && deduplicates_.load(std::memory_order_relaxed)) {
     hash = HashOf(page);
     if (const std::optional<SwapSlot> equal = ShareEqual(page, *hash)) {
       return {.outcome = StoreOutcome::kStored, .slot = *equal};
@@ -133,7 +133,7 @@ StoreResult SwapSpace::StoreBytes(uint64_t hash, absl::Span<const std::byte> byt
   record.set_length(static_cast<uint32_t>(bytes.size()));
   record.set_age(generation_.load(std::memory_order_relaxed));
   PutRecord(record, *slot);
-  if (hints_.has_value()) hints_->Note(hash, *slot);
+  if (hints_.has_value() && deduplicates_.load(std::memory_order_relaxed)) hints_->Note(hash, *slot);
   if (IsOverShare() && over_share_) over_share_();
   return {.outcome = outcome, .slot = *slot};
 }

@@ -103,6 +103,8 @@ class SwapSpace {
 
   // From now on equal pages are stored once. Before anything is stored.
   void SetDuplicateHints(DuplicateHints hints) { hints_.emplace(std::move(hints)); }
+  // Whether they are, where there are hints; at any time. What has been stored before stays as it is.
+  void SetDeduplication(bool on) { deduplicates_.store(on, std::memory_order_relaxed); }
 
   // Whether the 4 KiB at `page` are all zeros: there is nothing to store then.
   static bool IsZero(const std::byte* page);
@@ -339,6 +341,7 @@ class SwapSpace {
   SlabZone zone_;
   SlotTable slots_;
   std::optional<DuplicateHints> hints_;  // none: equal pages are stored each for itself
+  std::atomic<bool> deduplicates_ = true;
   std::vector<std::unique_ptr<SwapArea>> areas_;
   Gauge stored_;  // pages
   Gauge shared_;  // of them: beyond the first of each slot

@@ -465,6 +465,31 @@ absl::Status Machine::Do(const AddGuest& op) {
   return absl::OkStatus();
 }
 
+absl::Status Machine::Do(const SetLimits& op) {
+  Guest* const guest = Find(op.guest);
+  if (guest == nullptr || guest->stopped || guest->mmu == nullptr || guest->memory->parent() != nullptr) {
+    return absl::OkStatus();
+  }
+  const PageCount frames(op.frames), swapped(op.swapped), held = guest->memory->frames_held();
+  const absl::Status status = guest->memory->SetLimits(frames, swapped);
+  if (absl::IsFailedPrecondition(status) && guest->memory->wired() * 2 > frames) return absl::OkStatus();
+  if (!status.ok()) return status;
+  if (guest->memory->frames_held() != held || guest->memory->limits().frames != frames ||
+      guest->memory->limits().swapped != swapped) {
+    return absl::InternalError("limits were changed, and other things with them, or not all");
+  }
+  guest->held_before = held;
+  guest->swapped_before = guest->memory->counts()[PageState::kSwapped];
+  guest->limits_changed = true;
+  return absl::OkStatus();
+}
+
+absl::Status Machine::Do(const SetPolicies& op) {
+  manager_->SetMerging(op.merge);
+  manager_->SetBlockPolicy(op.blocks);
+  return absl::OkStatus();
+}
+
 absl::Status Machine::Do(const RemoveGuest& op) {
   if (Guest* const guest = Find(op.guest); guest != nullptr) Remove(*guest);
   return absl::OkStatus();
@@ -571,12 +596,26 @@ PageCount Machine::NeededFrames() const {
   return frames + compressible / 2;
 }
 
+std::vector<PageCount> Machine::BeyondLimits() const {
+  std::vector<PageCount> beyond;
+  for (const Guest& guest : guests_) {
+    const PageCount limit = guest.memory->limits().frames, held = guest.memory->frames_held();
+    beyond.push_back(limit == PageCount() || held <= limit ? PageCount() : held - limit);
+  }
+  return beyond;
+}
+
 absl::Status Machine::CheckLimits() const {
   for (const Guest& guest : guests_) {
-    const GuestLimits& limits = guest.memory->limits();
-    const auto exceeds = [](PageCount pages, PageCount limit) { return limit != PageCount() && pages > limit; };
-    if (exceeds(guest.memory->frames_held(), limits.frames) || exceeds(guest.memory->peak_held(), limits.frames) ||
-        exceeds(guest.memory->peak_swapped(), limits.swapped)) {
+    const GuestLimits limits = guest.memory->limits();
+    const auto exceeds = [](PageCount pages, PageCount limit, PageCount before = {}) {
+      return limit != PageCount() && pages > limit && pages > before;
+    };
+    const bool now = exceeds(guest.memory->frames_held(), limits.frames, guest.held_before) ||
+                     exceeds(guest.memory->counts()[PageState::kSwapped], limits.swapped, guest.swapped_before);
+    const bool ever =
+        exceeds(guest.memory->peak_held(), limits.frames) || exceeds(guest.memory->peak_swapped(), limits.swapped);
+    if (now || (ever && !guest.limits_changed)) {
       return absl::InternalError(absl::StrCat("guest ", guest.memory->id(), " has more than its limits allow"));
     }
   }

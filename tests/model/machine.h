@@ -58,6 +58,8 @@ class Machine {
   absl::Status CompareAll();
 
   MemoryManager& manager() { return *manager_; }
+  // By how much each guest holds more frames than it may, since its limit was lowered.
+  std::vector<PageCount> BeyondLimits() const;
   // Of the devices of guests that are gone, or frozen.
   uint64_t device_hits() const { return device_hits_; }
   uint64_t translations_dropped() const { return translations_dropped_; }
@@ -75,6 +77,10 @@ class Machine {
     std::map<Gfn, Page> pages = {};             // those that are not zero
     std::deque<WiredRange> wired = {};
     std::set<Gfn> lost = {};  // by memory that failed
+    // What it had when it was given its latest limits; they may be lower.
+    PageCount held_before = {};
+    PageCount swapped_before = {};
+    bool limits_changed = false;
     bool stopped = false;
   };
 
@@ -101,6 +107,8 @@ class Machine {
   absl::Status Do(const Poison& op);
   absl::Status Do(const Compact& op);
   absl::Status Do(const AddGuest& op);
+  absl::Status Do(const SetLimits& op);
+  absl::Status Do(const SetPolicies& op);
   absl::Status Do(const RemoveGuest& op);
   absl::Status Do(const Clone& op);
   absl::Status Do(const Wire& op);

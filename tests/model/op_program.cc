@@ -25,6 +25,18 @@ const char* Name(Placement placement) {
   return placement == Placement::kArena ? "Placement::kArena" : "Placement::kReservation";
 }
 
+const char* Name(BlockPolicy policy) {
+  switch (policy) {
+    case BlockPolicy::kNever:
+      return "BlockPolicy::kNever";
+    case BlockPolicy::kAdvised:
+      return "BlockPolicy::kAdvised";
+    case BlockPolicy::kAlways:
+      return "BlockPolicy::kAlways";
+  }
+  return "?";
+}
+
 const char* Name(Mmu mmu) {
   switch (mmu) {
     case Mmu::kFake:
@@ -104,6 +116,12 @@ struct Printer {
     return absl::StrFormat("AddGuest{.pages = %u, .placement = %s, .mmu = %s, .frames = %u, .swapped = %u}", op.pages,
                            Name(op.placement), Name(op.mmu), op.frames, op.swapped);
   }
+  std::string operator()(const SetLimits& op) const {
+    return absl::StrFormat("SetLimits{.guest = %u, .frames = %u, .swapped = %u}", op.guest, op.frames, op.swapped);
+  }
+  std::string operator()(const SetPolicies& op) const {
+    return absl::StrFormat("SetPolicies{.merge = %s, .blocks = %s}", op.merge ? "true" : "false", Name(op.blocks));
+  }
   std::string operator()(const RemoveGuest& op) const { return absl::StrFormat("RemoveGuest{.guest = %u}", op.guest); }
   std::string operator()(const Clone& op) const {
     return absl::StrFormat("Clone{.guest = %u, .mmu = %s}", op.guest, Name(op.mmu));
@@ -175,6 +193,19 @@ Op RandomOp(Dice& dice) {
   if (kind < 292) return Recompress{.pages = 1 + dice.Below(600)};
   if (kind < 300) {
     return Advise{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(2048), .huge = dice.Below(4) != 0};
+  }
+  if (kind < 302) {
+    return SetLimits{.guest = guest,
+                     .frames = dice.Below(2) == 0 ? 1024 + dice.Below(512) : 0,
+                     .swapped = dice.Below(4) == 0 ? 1 + dice.Below(1024) : 0};
+  }
+  if (kind < 304) {
+    // As it is at first, more often than not.
+    const uint32_t blocks = dice.Below(4);
+    return SetPolicies{.merge = dice.Below(4) != 0,
+                       .blocks = blocks == 0   ? BlockPolicy::kNever
+                                 : blocks == 1 ? BlockPolicy::kAlways
+                                               : BlockPolicy::kAdvised};
   }
   if (kind < 340) return Read{.guest = guest, .page = dice.Below(2048), .count = 1 + dice.Below(64)};
   if (kind < 700) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/types/span.h"
+#include "guest/huge/granularity.h"
 #include "guest/memory_manager.h"
 #include "guest/testing/page_content.h"
 
@@ -127,6 +128,15 @@ struct AddGuest {
   uint32_t frames = 0;
   uint32_t swapped = 0;
 };
+// Gives a guest other limits, unless it or another has been cloned from it.
+struct SetLimits {
+  uint32_t guest, frames, swapped;
+};
+// What the user may change for all guests.
+struct SetPolicies {
+  bool merge;
+  BlockPolicy blocks;
+};
 struct RemoveGuest {
   uint32_t guest;
 };
@@ -142,9 +152,10 @@ struct Wire {
 };
 struct Unwire {};
 
-using Op = std::variant<Read, Write, Poke, Probe, Discard, Advise, DeviceRead, DeviceWrite, DeviceTransfer, WirePages,
-                        UnwirePages, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut, Recompress, MergePass,
-                        ReclaimShared, Poison, Compact, AddGuest, RemoveGuest, Clone, Wire, Unwire>;
+using Op =
+    std::variant<Read, Write, Poke, Probe, Discard, Advise, DeviceRead, DeviceWrite, DeviceTransfer, WirePages,
+                 UnwirePages, Age, AgeBlocks, Evict, Prefetch, Reclaim, WriteOut, Recompress, MergePass, ReclaimShared,
+                 Poison, Compact, AddGuest, SetLimits, SetPolicies, RemoveGuest, Clone, Wire, Unwire>;
 using Program = std::vector<Op>;
 
 std::string ToCpp(const Op& op);

@@ -165,6 +165,20 @@ TEST(MachineTest, LimitsOfGuestsReallyCountInRandomPrograms) {
   EXPECT_GT(machine.manager().swap().refused_limit.value(), 50u);
 }
 
+TEST(MachineTest, AGuestWhoseLimitIsLoweredGoesOnInRandomPrograms) {
+  Machine machine;
+  for (uint32_t page = 0; page < 1'500; ++page) {
+    ASSERT_EQ(machine.Apply(Write{.guest = 1, .page = page, .content = Content::kCompressible, .seed = page}),
+              absl::OkStatus());
+  }
+  ASSERT_EQ(machine.Apply(SetLimits{.guest = 1, .frames = 1'024, .swapped = 0}), absl::OkStatus());
+  EXPECT_GT(machine.BeyondLimits()[1], PageCount());
+  RandomDice dice(7);
+  for (int i = 0; i < 5'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  EXPECT_EQ(machine.Check(), absl::OkStatus());
+  EXPECT_EQ(machine.CompareAll(), absl::OkStatus());
+}
+
 TEST(MachineTest, ClonesReallyInheritAndCopyInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
@@ -177,7 +191,7 @@ TEST(MachineTest, ClonesReallyInheritAndCopyInRandomPrograms) {
 TEST(MachineTest, MemoryReallyFailsInRandomPrograms) {
   Machine machine;
   RandomDice dice(7);
-  for (int i = 0; i < 20'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
+  for (int i = 0; i < 30'000; ++i) ASSERT_EQ(machine.Apply(RandomOp(dice)), absl::OkStatus());
   EXPECT_GT(machine.manager().pool().poisoned(), PageCount(4));
   EXPECT_EQ(machine.Check(), absl::OkStatus());
 }

@@ -12,7 +12,7 @@ Each is the native rule of that name plus the project's warnings (as errors) and
   quire_cc_benchmark  adds Google Benchmark and its main; named *_benchmark, run by `tools/dev bench`
   quire_cc_fuzz_test  a file with LLVMFuzzerTestOneInput; named *_fuzz, run by `tools/dev fuzz`
   quire_cc_binary     linkopts get the C++ runtime linked in, so the program needs only the C library
-Third-party code: @com_google_absl//absl/..., //third_party:{liburing,lz4,zstd,xxhash,json,libnbd}.
+Third-party code: @com_google_absl//absl/..., //third_party:{liburing,lz4,zstd,xxhash,json,libnbd,httplib,prometheus}.
 """
 
 _COPTS = [

@@ -7,8 +7,11 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "base/unique_fd.h"
 #include "nlohmann/json.hpp"
@@ -21,7 +24,7 @@ namespace {
 using Json = nlohmann::json;
 
 // More than any answer has.
-constexpr size_t kLongestAnswer = 1 << 20;
+constexpr size_t kLongestAnswer = 64 << 20;
 
 absl::Status NoAnswer(const std::string& socket, absl::string_view why) {
   return absl::InternalError(absl::StrCat("the run that listens on ", socket, " gave no answer (", why, ")"));
@@ -38,6 +41,23 @@ absl::StatusOr<std::string> Receive(const UniqueFd& connection, const std::strin
     answer.append(bytes, static_cast<size_t>(count));
     if (answer.size() > kLongestAnswer) return NoAnswer(socket, "it is too long");
   }
+}
+
+// What is asked is on a connection of its own, and the answer ends where that does.
+absl::StatusOr<HttpAnswer> Exchange(const std::string& socket, const HttpRequest& request) {
+  const absl::StatusOr<UniqueFd> connection = ConnectTo(socket);
+  if (!connection.ok()) return connection.status();
+  const std::string bytes =
+      absl::StrCat(request.method, " ", request.target, " HTTP/1.1\r\nHost: quire\r\nConnection: close\r\n",
+                   "Content-Length: ", request.body.size(), "\r\n\r\n", request.body);
+  if (send(connection->get(), bytes.data(), bytes.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(bytes.size())) {
+    return NoAnswer(socket, std::strerror(errno));
+  }
+  const absl::StatusOr<std::string> received = Receive(*connection, socket);
+  if (!received.ok()) return received.status();
+  if (received->empty()) return NoAnswer(socket, "it hung up");
+  absl::StatusOr<HttpAnswer> answer = ParseAnswer(*received);
+  return answer.ok() ? answer : NoAnswer(socket, answer.status().message());
 }
 
 Json Parse(const std::string& answer) { return Json::parse(answer, nullptr, /*allow_exceptions=*/false); }
@@ -58,21 +78,42 @@ absl::StatusOr<std::string> ChooseSocket(const std::optional<std::string>& given
                                                  absl::StrJoin(running, " or --socket=")));
 }
 
+absl::StatusOr<HttpAnswer> ParseAnswer(absl::string_view bytes) {
+  constexpr absl::string_view kVersion = "HTTP/1.1 ", kEnd = "\r\n\r\n";
+  const size_t head = bytes.find(kEnd);
+  HttpAnswer answer{.content_type = ""};
+  if (head == absl::string_view::npos || !absl::StartsWith(bytes, kVersion) ||
+      !absl::SimpleAtoi(bytes.substr(kVersion.size(), 3), &answer.status)) {
+    return absl::InvalidArgumentError("what came is no HTTP");
+  }
+  answer.body = std::string(bytes.substr(head + kEnd.size()));
+  size_t length = 0;
+  for (const absl::string_view line : absl::StrSplit(bytes.substr(0, head), "\r\n")) {
+    const std::pair<absl::string_view, absl::string_view> header = absl::StrSplit(line, absl::MaxSplits(": ", 1));
+    if (absl::EqualsIgnoreCase(header.first, "Content-Type")) answer.content_type = std::string(header.second);
+    if (absl::EqualsIgnoreCase(header.first, "Allow")) answer.allow = std::string(header.second);
+    if (!absl::EqualsIgnoreCase(header.first, "Content-Length")) continue;
+    if (!absl::SimpleAtoi(header.second, &length)) return absl::InvalidArgumentError("what came has no length");
+  }
+  if (answer.body.size() != length) return absl::InvalidArgumentError("what came is not all");
+  return answer;
+}
+
 absl::StatusOr<std::string> AskRun(const std::string& socket, const ControlRequest& request) {
-  const absl::StatusOr<UniqueFd> connection = ConnectTo(socket);
-  if (!connection.ok()) return connection.status();
-  const std::string line = absl::StrCat(FormatRequest(request), "\n");
-  if (send(connection->get(), line.data(), line.size(), MSG_NOSIGNAL) != static_cast<ssize_t>(line.size())) {
-    return NoAnswer(socket, std::strerror(errno));
+  absl::StatusOr<HttpAnswer> answer = Exchange(socket, FormatRequest(request));
+  if (!answer.ok()) return answer.status();
+  if (answer->status == 200) return std::string(absl::StripSuffix(answer->body, "\n"));
+  const Json json = Parse(answer->body);
+  if (!json.is_object() || !json.contains("error") || !json["error"].is_string()) {
+    return NoAnswer(socket, absl::StrCat("status ", answer->status));
   }
-  absl::StatusOr<std::string> answer = Receive(*connection, socket);
-  if (!answer.ok()) return answer;
-  const Json json = Parse(*answer);
-  if (!json.is_object()) return NoAnswer(socket, answer->empty() ? "it hung up" : "what came is no JSON");
-  if (json.contains("error") && json["error"].is_string()) {
-    return absl::InvalidArgumentError(json["error"].get<std::string>());
-  }
-  return std::string(absl::StripSuffix(*answer, "\n"));
+  return absl::InvalidArgumentError(json["error"].get<std::string>());
+}
+
+absl::StatusOr<std::string> BalloonOf(const std::string& answer) {
+  const Json json = Parse(answer);
+  if (json.is_object() && json.contains("balloon")) return json["balloon"].dump();
+  return absl::InternalError("what came says nothing of a balloon: is the run of the same version of quire?");
 }
 
 absl::StatusOr<std::string> AnswerText(const std::string& answer) {

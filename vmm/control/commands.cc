@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -16,19 +17,31 @@
 #include "base/units.h"
 #include "guest/explain.h"
 #include "guest/frames/pool.h"
+#include "guest/guest_limits.h"
+#include "guest/huge/granularity.h"
 #include "guest/memory_manager.h"
 #include "guest/page_entry.h"
 #include "guest/swap/swap_space.h"
 #include "nlohmann/json.hpp"
+#include "vmm/control/http.h"
+#include "vmm/control/metrics.h"
 #include "vmm/control/request.h"
+#include "vmm/guest_set.h"
 #include "vmm/machine/pc_devices.h"
 #include "vmm/machine/pc_machine.h"
+#include "vmm/options.h"
+#include "vmm/report.h"
 #include "vmm/virtio/balloon.h"
 
 namespace quire {
 namespace {
 
 using Json = nlohmann::json;
+
+template <class AnyJson>
+std::string Line(const AnyJson& json) {
+  return json.dump(-1, ' ', false, Json::error_handler_t::replace) + "\n";
+}
 
 absl::string_view Name(SwapSpace::SlotFacts::Where where) {
   switch (where) {
@@ -78,23 +91,23 @@ Json ExplanationJson(const std::string& name, const Explanation& e) {
   return json;
 }
 
-absl::StatusOr<const GuestSet::Guest*> FindGuest(const GuestSet& set, const std::string& wanted) {
+absl::StatusOr<size_t> FindGuest(const GuestSet& set, const std::string& wanted) {
   size_t number = set.guests().size();
   const bool numbered = absl::SimpleAtoi(wanted, &number);
   for (size_t i = 0; i < set.guests().size(); ++i) {
-    if (set.guests()[i].name == wanted || (numbered && i == number)) return &set.guests()[i];
+    if (set.guests()[i].name == wanted || (numbered && i == number)) return i;
   }
-  return absl::InvalidArgumentError(absl::StrCat("there is no guest ", wanted, ": the run has ",
-                                                 set.guests().front().name, " to ", set.guests().back().name,
-                                                 ", numbered from 0"));
+  return absl::NotFoundError(absl::StrCat("there is no guest ", wanted, ": the run has ", set.guests().front().name,
+                                          " to ", set.guests().back().name, ", numbered from 0"));
 }
 
 absl::StatusOr<Json> Explained(GuestSet& set, const ControlRequest& request) {
-  const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
-  if (!guest.ok()) return guest.status();
-  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *(*guest)->memory, Gfn(*request.gfn));
+  const absl::StatusOr<size_t> number = FindGuest(set, request.guest);
+  if (!number.ok()) return number.status();
+  const GuestSet::Guest& guest = set.guests()[*number];
+  const absl::StatusOr<Explanation> e = Explain(*set.manager(), *guest.memory, Gfn(*request.gfn));
   if (!e.ok()) return e.status();
-  return ExplanationJson((*guest)->name, *e);
+  return ExplanationJson(guest.name, *e);
 }
 
 absl::string_view Name(MemoryManager::Poisoned::Was was) {
@@ -153,10 +166,17 @@ absl::StatusOr<Json> PoisonedFor(GuestSet& set, const ControlRequest& request) {
   if (request.frame.has_value()) {
     poisoned = set.manager()->PoisonFrame(FrameNumber(*request.frame));
   } else {
-    const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
-    if (!guest.ok()) return guest.status();
-    poisoned = set.manager()->PoisonPage(*(*guest)->memory, Gfn(*request.gfn));
+    const absl::StatusOr<size_t> number = FindGuest(set, request.guest);
+    if (!number.ok()) return number.status();
+    GuestMemory& memory = *set.guests()[*number].memory;
+    if (*request.gfn >= memory.size().in_pages()) {
+      return absl::OutOfRangeError(
+          absl::StrCat("there is no page ", *request.gfn, ": its memory ends at page ", memory.size().in_pages()));
+    }
+    poisoned = set.manager()->PoisonPage(memory, Gfn(*request.gfn));
   }
+  // What is asked for would be possible of another one.
+  if (absl::IsInvalidArgument(poisoned.status())) return absl::FailedPreconditionError(poisoned.status().message());
   if (!poisoned.ok()) return poisoned.status();
   return PoisonedJson(set, *poisoned);
 }
@@ -215,47 +235,183 @@ Json BalloonJson(const std::string& name, const Balloon& balloon, MemoryManager&
                 memory, absl::StrFormat("Of the pool, %.0f of %.0f MiB are in use.", used.in_mib(), limit.in_mib())}}};
 }
 
-absl::StatusOr<Json> Ballooned(GuestSet& set, const ControlRequest& request) {
-  const absl::StatusOr<const GuestSet::Guest*> guest = FindGuest(set, request.guest);
-  if (!guest.ok()) return guest.status();
-  const std::string& name = (*guest)->name;
-  if ((*guest)->pc == nullptr) {
-    return absl::InvalidArgumentError(absl::StrCat(name, " has no balloon: only guests of --kernel have one"));
-  }
-  if (request.bytes.value_or(0) >= (*guest)->memory->size().in_bytes()) {
-    return absl::InvalidArgumentError(absl::StrCat("a balloon of ", *request.bytes,
-                                                   " bytes would leave nothing of the ",
-                                                   (*guest)->memory->size().in_bytes(), " that ", name, " has"));
-  }
-  Balloon& balloon = (*guest)->pc->devices().balloon();
-  if (request.bytes.has_value()) balloon.SetTarget(PageCount(*request.bytes / kPageSize));
-  AwaitStatistics(balloon);
-  return BalloonJson(name, balloon, *set.manager());
+// --- One guest.
+
+template <typename... Args>
+absl::Status Bad(const Args&... args) {
+  return absl::InvalidArgumentError(absl::StrCat(args...));
 }
 
-absl::StatusOr<Json> Do(GuestSet& set, absl::string_view line) {
-  const absl::StatusOr<ControlRequest> request = ParseRequest(line);
-  if (!request.ok()) return request.status();
-  if (set.manager() == nullptr) {
-    return absl::InvalidArgumentError("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
+template <typename... Args>
+absl::Status Impossible(const Args&... args) {
+  return absl::FailedPreconditionError(absl::StrCat(args...));
+}
+
+absl::Status NotOurs() {
+  return Impossible("the host kernel has the guests' memory (--engine=kernel), and tells nothing");
+}
+
+absl::Status CheckBalloon(const GuestSet::Guest& guest) {
+  if (guest.pc != nullptr) return absl::OkStatus();
+  return Impossible(guest.name, " has no balloon: only guests of --kernel have one");
+}
+
+absl::StatusOr<HttpAnswer> GuestAnswer(const ControlledRun& run, size_t number, bool fresh_statistics) {
+  const GuestSet::Guest& guest = run.set.guests()[number];
+  if (fresh_statistics) {
+    if (absl::Status status = CheckBalloon(guest); !status.ok()) return status;
+    AwaitStatistics(guest.pc->devices().balloon());
   }
-  switch (request->command) {
-    case ControlRequest::Command::kExplain:
-      return Explained(set, *request);
-    case ControlRequest::Command::kPoison:
-      return PoisonedFor(set, *request);
-    case ControlRequest::Command::kBalloon:
+  nlohmann::ordered_json json = nlohmann::ordered_json::parse(ToJson(run.guests()[number]));
+  if (guest.pc != nullptr && guest.memory != nullptr) {
+    json["balloon"] = BalloonJson(guest.name, guest.pc->devices().balloon(), *run.set.manager());
+  }
+  return HttpAnswer{.body = Line(json)};
+}
+
+absl::Status CheckNewLimit(absl::string_view key, uint64_t bytes, uint64_t least) {
+  if (bytes == 0) return absl::OkStatus();
+  const std::string none = ", or 0 for no limit";
+  if (bytes < least) return Bad(key, "=", bytes, " is less than a guest can run in: write ", least, " or more", none);
+  if (bytes % kPageSize == 0) return absl::OkStatus();
+  return Bad(key, "=", bytes, " is not a multiple of the page size, ", kPageSize, ": write ",
+             bytes / kPageSize * kPageSize, none);
+}
+
+// All of it, before anything is changed.
+absl::Status CheckChange(const ControlledRun& run, const GuestSet::Guest& guest, const ControlRequest& request) {
+  if (guest.machine->finished() && !guest.memory->frozen())
+    return Impossible(guest.name, " has ended: nothing of it can change");
+  if (request.balloon_bytes.has_value()) {
+    if (absl::Status status = CheckBalloon(guest); !status.ok()) return status;
+    const uint64_t all = guest.memory->size().in_bytes();
+    if (*request.balloon_bytes >= all) {
+      return Bad("a balloon of ", *request.balloon_bytes, " bytes would leave nothing of the ", all, " that ",
+                 guest.name, " has: write less");
+    }
+  }
+  const uint64_t pool = request.pool_limit_bytes.value_or(guest.memory->limits().frames.in_bytes());
+  const bool limits = request.pool_limit_bytes.has_value() || request.swap_limit_bytes.has_value();
+  if (!limits) return absl::OkStatus();
+  if (run.options.overcommit == Overcommit::kStrict) {
+    return Impossible("guests were promised memory with the limits that they have (--overcommit=strict), which stay");
+  }
+  const absl::Status of_pool = CheckNewLimit("pool_limit_bytes", pool, GuestLimits::kLeast.in_bytes());
+  if (!of_pool.ok()) return of_pool;
+  const absl::Status of_swap = CheckNewLimit("swap_limit_bytes", request.swap_limit_bytes.value_or(0), 0);
+  if (!of_swap.ok()) return of_swap;
+  return guest.memory->CheckNewLimits(PageCount(pool / kPageSize));
+}
+
+absl::StatusOr<HttpAnswer> Changed(const ControlledRun& run, size_t number, const ControlRequest& request) {
+  const GuestSet::Guest& guest = run.set.guests()[number];
+  if (run.set.manager() == nullptr) return NotOurs();
+  if (absl::Status status = CheckChange(run, guest, request); !status.ok()) return status;
+  const GuestLimits now = guest.memory->limits();
+  const auto pages = [](std::optional<uint64_t> bytes, PageCount otherwise) {
+    return bytes.has_value() ? PageCount(*bytes / kPageSize) : otherwise;
+  };
+  // It may wire more in this moment: then nothing has been changed yet.
+  const absl::Status limited = guest.memory->SetLimits(pages(request.pool_limit_bytes, now.frames),
+                                                       pages(request.swap_limit_bytes, now.swapped));
+  if (!limited.ok()) return limited;
+  if (request.balloon_bytes.has_value()) {
+    guest.pc->devices().balloon().SetTarget(PageCount(*request.balloon_bytes / kPageSize));
+  }
+  return GuestAnswer(run, number, request.balloon_bytes.has_value());
+}
+
+// --- Policies.
+
+BlockPolicy PolicyOf(Huge huge) {
+  switch (huge) {
+    case Huge::kNever:
+      return BlockPolicy::kNever;
+    case Huge::kAdvise:
+      return BlockPolicy::kAdvised;
+    case Huge::kAlways:
       break;
   }
-  return Ballooned(set, *request);
+  return BlockPolicy::kAlways;
+}
+
+absl::StatusOr<HttpAnswer> Policies(const ControlledRun& run, const ControlRequest& request) {
+  MemoryManager* const manager = run.set.manager();
+  if (manager == nullptr) return NotOurs();
+  if (request.merge.has_value()) manager->SetMerging(*request.merge == Merge::kOn);
+  if (request.huge.has_value()) manager->SetBlockPolicy(PolicyOf(*request.huge));
+  return HttpAnswer{.body = ToJson(PoliciesOf(*manager))};
+}
+
+// --- All of them.
+
+absl::StatusOr<HttpAnswer> JsonAnswer(const absl::StatusOr<Json>& json) {
+  if (!json.ok()) return json.status();
+  return HttpAnswer{.body = Line(*json)};
+}
+
+absl::StatusOr<HttpAnswer> Do(const ControlledRun& run, const ControlRequest& request) {
+  using Command = ControlRequest::Command;
+  switch (request.command) {
+    case Command::kReport:
+      return HttpAnswer{.body = ToJson(run.report())};
+    case Command::kMetrics:
+      return HttpAnswer{.content_type = kMetricsType, .body = MetricsText(run.report())};
+    case Command::kGuests:
+      return HttpAnswer{.body = ToJson(run.guests())};
+    case Command::kPolicies:
+    case Command::kChangePolicies:
+      return Policies(run, request);
+    case Command::kExplain:
+      return run.set.manager() == nullptr ? NotOurs() : JsonAnswer(Explained(run.set, request));
+    case Command::kPoison:
+      return run.set.manager() == nullptr ? NotOurs() : JsonAnswer(PoisonedFor(run.set, request));
+    case Command::kGuest:
+    case Command::kChangeGuest:
+      break;
+  }
+  const absl::StatusOr<size_t> number = FindGuest(run.set, request.guest);
+  if (!number.ok()) return number.status();
+  if (request.command == Command::kChangeGuest) return Changed(run, *number, request);
+  return GuestAnswer(run, *number, request.fresh_statistics);
+}
+
+int StatusOf(const absl::Status& error) {
+  switch (error.code()) {
+    case absl::StatusCode::kInvalidArgument:
+    case absl::StatusCode::kOutOfRange:
+      return 400;
+    case absl::StatusCode::kNotFound:
+      return 404;
+    case absl::StatusCode::kUnimplemented:
+      return 405;
+    case absl::StatusCode::kFailedPrecondition:
+      return 409;
+    case absl::StatusCode::kUnavailable:
+      return 503;
+    default:
+      return 500;
+  }
 }
 
 }  // namespace
 
-std::string AnswerRequest(GuestSet& set, absl::string_view request) {
-  const absl::StatusOr<Json> answer = Do(set, request);
-  const Json json = answer.ok() ? *answer : Json{{"error", answer.status().message()}};
-  return json.dump(-1, ' ', false, Json::error_handler_t::replace);
+PoliciesReport PoliciesOf(const MemoryManager& manager) {
+  const BlockPolicy policy = manager.block_policy();
+  return {.merge = manager.merges() ? Merge::kOn : Merge::kOff,
+          .huge = policy == BlockPolicy::kNever     ? Huge::kNever
+                  : policy == BlockPolicy::kAdvised ? Huge::kAdvise
+                                                    : Huge::kAlways};
+}
+
+HttpAnswer AnswerRequest(const ControlledRun& run, const HttpRequest& http) {
+  const absl::StatusOr<ControlRequest> request = ParseRequest(http);
+  absl::StatusOr<HttpAnswer> answer = request.ok() ? Do(run, *request) : request.status();
+  if (answer.ok()) return *std::move(answer);
+  const int status = StatusOf(answer.status());
+  return {.status = status,
+          .body = Line(Json{{"error", answer.status().message()}}),
+          .allow = status == 405 ? AllowedMethods(http.target) : ""};
 }
 
 }  // namespace quire

@@ -1,44 +1,76 @@
-// What is asked of a run over its control socket: one line a connection, a command's name and key=value words.
+// What is asked of a run over its control socket, by HTTP requests (docs/api.md).
 //
-//     explain guest=guest-0 gfn=4711
-//     poison guest=guest-0 gfn=4711
-//     poison frame=1303
-//     balloon guest=guest-0 bytes=268435456
-//     balloon guest=guest-0
-//
-// The answer is one line of JSON: {"error": "..."}, or what the command says.
+//     GET   /metrics                            figures for Prometheus
+//     GET   /v1/explain?guest=guest-0&gfn=4711  why a page is where it is
+//     GET   /v1/guests                          all guests
+//     GET   /v1/guests/0                        one of them; ?statistics=fresh: its balloon's driver is asked first
+//     PATCH /v1/guests/0                        {"balloon_bytes": n, "pool_limit_bytes": n, "swap_limit_bytes": n}
+//     GET   /v1/policies                        what may be shared and huge
+//     PATCH /v1/policies                        {"merge": "on", "huge": "always"}
+//     POST  /v1/poison                          {"guest": "0", "gfn": 4711}, or {"frame": 1303}
+//     GET   /v1/report                          the run's report, as it is now
 #ifndef QUIRE_VMM_CONTROL_REQUEST_H_
 #define QUIRE_VMM_CONTROL_REQUEST_H_
 
-#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
+#include "vmm/control/http.h"
+#include "vmm/options.h"
 
 namespace quire {
 
-// A longer line is refused.
-inline constexpr size_t kLongestRequest = 1024;
-
 struct ControlRequest {
-  // What to do to a page, for kPoison to a frame of the pool as well, and for kBalloon to a guest.
-  enum class Command : uint8_t { kExplain, kPoison, kBalloon } command = Command::kExplain;
+  enum class Command : uint8_t {
+    kExplain,
+    kPoison,
+    kReport,
+    kGuests,
+    kGuest,
+    kChangeGuest,
+    kPolicies,
+    kChangePolicies,
+    kMetrics,
+  } command = Command::kExplain;
   std::string guest = {};  // a number or a name; words of letters, digits, '-', '_' and '.'
+  // Of kExplain and kPoison:
   std::optional<uint64_t> gfn = {};
   std::optional<uint64_t> frame = {};  // instead of a guest's page
-  std::optional<uint64_t> bytes = {};  // that the balloon is to take; without them it is only asked about
+  // Of kGuest:
+  bool fresh_statistics = false;
+  // Of kChangeGuest; what is not there stays:
+  std::optional<uint64_t> balloon_bytes = {};
+  std::optional<uint64_t> pool_limit_bytes = {};  // 0: no limit
+  std::optional<uint64_t> swap_limit_bytes = {};
+  // Of kChangePolicies:
+  std::optional<Merge> merge = {};
+  std::optional<Huge> huge = {};
 
   friend bool operator==(const ControlRequest&, const ControlRequest&) = default;
 };
 
-// `line` may be any bytes. Error: InvalidArgument, a sentence without a full stop.
-absl::StatusOr<ControlRequest> ParseRequest(absl::string_view line);
+// All there is, in the order of the paths. "{guest}" stands for a guest's number or name.
+struct ControlRoute {
+  absl::string_view method;
+  absl::string_view path;
+  ControlRequest::Command command;
+};
+absl::Span<const ControlRoute> ControlRoutes();
+// The methods that a path has, with commas between them; empty: there is no such path. `target` may have a query.
+std::string AllowedMethods(absl::string_view target);
 
-// What ParseRequest reads back, without a line break.
-std::string FormatRequest(const ControlRequest& request);
+// The request may be any bytes. Errors, sentences without a full stop:
+//   InvalidArgument  something in it is wrong
+//   NotFound         there is no such path
+//   Unimplemented    the path does not have this method
+absl::StatusOr<ControlRequest> ParseRequest(const HttpRequest& request);
+
+// What ParseRequest reads back.
+HttpRequest FormatRequest(const ControlRequest& request);
 
 // Whether ParseRequest would take it for a guest.
 bool IsGuestName(absl::string_view name);

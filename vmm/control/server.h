@@ -1,23 +1,28 @@
-// Answers requests to a run over a Unix stream socket.
+// Answers HTTP requests to a run over a Unix stream socket.
 //
-// One thread with poll(2) has all connections. Nothing that a client does keeps it from the others: it never blocks on
-// one, a request is one line of bounded length, and who has not sent it and taken its answer after some seconds is
-// hung up on. Guests do not notice: what answers takes locks as briefly as the report does.
+// Each connection has a thread of its own and one request, which cpp-httplib reads and answers. Nothing that a client
+// does keeps it from the others: there are at most sixteen, each may send 64 KiB and take some seconds in all, however
+// it spreads them, and is hung up on then; and what answers runs when all of a request has come, and before anything is
+// sent. It runs on one thread at a time. Guests do not notice: it takes locks as briefly as the report does.
 #ifndef QUIRE_VMM_CONTROL_SERVER_H_
 #define QUIRE_VMM_CONTROL_SERVER_H_
 
+#include <atomic>
 #include <cstddef>
 #include <functional>
+#include <list>
 #include <memory>
 #include <string>
-#include <vector>
+#include <thread>
+#include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
-#include "base/clock.h"
 #include "base/daemon.h"
 #include "base/unique_fd.h"
+#include "vmm/control/http.h"
 
 namespace quire {
 
@@ -29,15 +34,14 @@ class ControlServer {
   // How long one may take in all.
   static constexpr absl::Duration kPatience = absl::Seconds(5);
 
-  // Turns a request's line, which may be any bytes, into the answer's, both without line breaks. Called on the
-  // server's thread.
-  using Answer = std::function<std::string(absl::string_view request)>;
+  // Called by one thread at a time. The request may be any bytes, the body of at most kLongestBody.
+  using Answer = std::function<HttpAnswer(const HttpRequest& request)>;
 
   // Listens on a socket that it makes at `path` with mode 0600. One that nobody listens on is replaced. Errors:
   // InvalidArgument, there cannot be one at that path.
   static absl::StatusOr<std::unique_ptr<ControlServer>> Start(const std::string& path, Answer answer,
                                                               absl::Duration patience = kPatience);
-  // Hangs up, and removes the socket.
+  // Hangs up, and removes the socket. What is being answered is answered first.
   ~ControlServer();
   ControlServer(const ControlServer&) = delete;
   ControlServer& operator=(const ControlServer&) = delete;
@@ -46,32 +50,32 @@ class ControlServer {
 
  private:
   struct Connection {
+    explicit Connection(UniqueFd s) : socket(std::move(s)) {}
     UniqueFd socket;
-    MonotonicTime deadline;
-    std::string request = {};  // as much as has come
-    std::string answer = {};   // what has not gone yet
-    bool answered = false;     // the request is complete
+    std::thread thread = {};
+    bool over = false;
   };
+  class Http;
 
   ControlServer(std::string path, UniqueFd listener, UniqueFd wake, Answer answer, absl::Duration patience);
-  void Serve();
-  // Waits until there is something to do. False: the server is to stop.
-  bool Wait(std::vector<bool>& ready, bool& connecting);
-  void Accept();
-  // False: it is over.
-  bool Advance(Connection& connection);
-  bool Receive(Connection& connection);
-  static bool Send(Connection& connection);
+  void Listen();
+  // Joins the threads of connections that are over. Returns how many others there are.
+  size_t Reap() ABSL_LOCKS_EXCLUDED(lock_);
+  // False: there was none, or no descriptor for it.
+  bool Accept() ABSL_LOCKS_EXCLUDED(lock_);
+  void Converse(Connection& connection) ABSL_LOCKS_EXCLUDED(lock_, answer_lock_);
 
   const std::string path_;
   const Answer answer_;
   const absl::Duration patience_;
-  UniqueFd listener_;
-  UniqueFd wake_;  // an eventfd, written when it is to stop
-  // Of the thread:
-  std::vector<Connection> connections_;
-  MonotonicTime accept_again_;                           // not before, after descriptors had run out
-  Daemon daemon_{"quire-control", [this] { Serve(); }};  // last: it uses the others
+  const UniqueFd listener_;
+  const UniqueFd wake_;  // an eventfd, written when it is to stop, and when a connection is over
+  std::atomic<bool> stopping_ = false;
+  absl::Mutex answer_lock_;  // held while a request is answered; others are taken below it
+  absl::Mutex lock_;         // a leaf
+  std::list<Connection> connections_ ABSL_GUARDED_BY(lock_);
+  std::unique_ptr<Http> http_;
+  Daemon daemon_{"quire-control", [this] { Listen(); }};  // last: it uses the others
 };
 
 }  // namespace quire

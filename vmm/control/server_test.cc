@@ -8,6 +8,7 @@
 #include <atomic>
 #include <fstream>
 #include <memory>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -22,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "vmm/control/client.h"
+#include "vmm/control/http.h"
 #include "vmm/control/request.h"
 #include "vmm/control/socket_place.h"
 
@@ -45,12 +47,14 @@ class ControlServerTest : public ::testing::Test {
     unlink(path_.c_str());
     rmdir(directory_.c_str());
   }
+  // Answers with what was asked, and `padding_` spaces.
   void Start(absl::Duration patience = absl::Minutes(10)) {
     server_ = ControlServer::Start(
                   path_,
-                  [this](absl::string_view request) {
+                  [this](const HttpRequest& request) {
                     ++answered_;
-                    return absl::StrCat(R"({"length": )", request.size(), "}", std::string(padding_, ' '));
+                    return HttpAnswer{.body = absl::StrCat(request.method, " ", request.target, " ", request.body,
+                                                           std::string(padding_, ' '))};
                   },
                   patience)
                   .value();
@@ -68,11 +72,13 @@ class ControlServerTest : public ::testing::Test {
     }
     return all;
   }
-  std::string Ask(absl::string_view request) {
+  // Sends these bytes; what came is no answer: status 0.
+  HttpAnswer Exchange(absl::string_view request) {
     const UniqueFd socket = Connect();
     Send(socket, request);
-    return ReadAll(socket);
+    return ParseAnswer(ReadAll(socket)).value_or(HttpAnswer{.status = 0});
   }
+  std::string Ask() { return Exchange("GET /a HTTP/1.1\r\n\r\n").body; }
 
   std::string directory_;
   std::string path_;
@@ -81,11 +87,66 @@ class ControlServerTest : public ::testing::Test {
   std::unique_ptr<ControlServer> server_;
 };
 
-TEST_F(ControlServerTest, ALineIsAnsweredByALine) {
+TEST_F(ControlServerTest, ARequestIsPassedOnAsItCame) {
   Start();
-  EXPECT_EQ(Ask("hello\n"), "{\"length\": 5}\n");
-  EXPECT_EQ(Ask("\n"), "{\"length\": 0}\n");
-  EXPECT_EQ(Ask(absl::string_view("\0\xff\r\n", 4)), "{\"length\": 3}\n");
+  EXPECT_EQ(Ask(), "GET /a ");
+  EXPECT_EQ(Exchange("GET /%2e%2e/b?x=%41+1&y HTTP/1.0\r\nHost: x\r\n\r\n").body, "GET /%2e%2e/b?x=%41+1&y ");
+  EXPECT_EQ(Exchange("PATCH /c HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello").body, "PATCH /c hello");
+  // As curl sends them.
+  EXPECT_EQ(Exchange("POST /c HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: "
+                     "3\r\n\r\na=b")
+                .body,
+            "POST /c a=b");
+  EXPECT_EQ(Exchange("POST /c HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=x\r\nContent-Length: "
+                     "3\r\n\r\n--x")
+                .body,
+            "POST /c --x");
+  EXPECT_EQ(Exchange("PUT /c HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\n\r\n").body,
+            "PUT /c abc");
+  // Without a length there is no body.
+  EXPECT_EQ(Exchange("POST /c HTTP/1.1\r\n\r\n").body, "POST /c ");
+  EXPECT_EQ(Exchange("GET /a HTTP/1.1\r\nRange: bytes=0-1\r\n\r\n").body, "GET /a ");
+}
+
+TEST_F(ControlServerTest, WhatIsNoRequestIsRefusedInJson) {
+  Start();
+  for (const std::string bytes : {"hello\r\n\r\n", "GET /\r\n\r\n", "GET / HTTP/2.0\r\n\r\n", "\r\n\r\n",
+                                  "BREW /pot HTTP/1.1\r\n\r\n", "TRACE / HTTP/1.1\r\n\r\n"}) {
+    const HttpAnswer answer = Exchange(bytes);
+    EXPECT_EQ(answer.status, 400) << bytes;
+    EXPECT_THAT(answer.body, HasSubstr("this is no HTTP request that can be read")) << bytes;
+    EXPECT_EQ(answer.content_type, kJsonType);
+  }
+  EXPECT_EQ(answered_, 0);
+}
+
+TEST_F(ControlServerTest, WhatIsTooLongIsRefused) {
+  Start();
+  const std::string most = std::string(kLongestBody, 'x');
+  const auto post = [&](const std::string& body) {
+    return Exchange(absl::StrCat("POST / HTTP/1.1\r\nContent-Length: ", body.size(), "\r\n\r\n", body));
+  };
+  EXPECT_EQ(post(most).status, 200);
+  for (const std::string& body : {most + "x", std::string(100'000, 'x')}) {
+    const HttpAnswer answer = post(body);
+    EXPECT_EQ(answer.status, 413);
+    EXPECT_THAT(answer.body, HasSubstr("send at most 16384 bytes"));
+  }
+  std::string chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (int i = 0; i < 5; ++i) absl::StrAppend(&chunked, "1000\r\n", std::string(4096, 'x'), "\r\n");
+  EXPECT_EQ(Exchange(chunked + "0\r\n\r\n").status, 413);
+  const HttpAnswer path = Exchange(absl::StrCat("GET /", std::string(1100, 'x'), " HTTP/1.1\r\n\r\n"));
+  EXPECT_EQ(path.status, 414);
+  EXPECT_THAT(path.body, HasSubstr("fewer than 1000 bytes"));
+  EXPECT_EQ(Exchange(absl::StrCat("GET / HTTP/1.1\r\nA: ", std::string(2000, 'x'), "\r\n\r\n")).status, 400);
+  EXPECT_EQ(answered_, 1);
+}
+
+TEST_F(ControlServerTest, WhatThrowsIsAnErrorOfTheServers) {
+  server_ = ControlServer::Start(path_, [](const HttpRequest&) -> HttpAnswer { throw std::bad_alloc(); }).value();
+  const HttpAnswer answer = Exchange("GET / HTTP/1.1\r\n\r\n");
+  EXPECT_EQ(answer.status, 500);
+  EXPECT_THAT(answer.body, HasSubstr("could not be answered"));
 }
 
 TEST_F(ControlServerTest, OnlyItsUserMayConnectAndNothingIsLeftBehind) {
@@ -97,37 +158,42 @@ TEST_F(ControlServerTest, OnlyItsUserMayConnectAndNothingIsLeftBehind) {
   EXPECT_NE(stat(path_.c_str(), &found), 0);
 }
 
-TEST_F(ControlServerTest, ALastLineNeedsNoBreak) {
+TEST_F(ControlServerTest, ARequestThatComesInPiecesIsOne) {
   Start();
   const UniqueFd socket = Connect();
-  Send(socket, "hello");
-  shutdown(socket.get(), SHUT_WR);
-  EXPECT_EQ(ReadAll(socket), "{\"length\": 5}\n");
+  for (const char* piece : {"P", "OST / HT", "TP/1.1\r", "\nContent-Length: 3\r\n\r\na", "b", "c and more"})
+    Send(socket, piece);
+  EXPECT_EQ(ParseAnswer(ReadAll(socket)).value().body, "POST / abc");
 }
 
-TEST_F(ControlServerTest, ALineThatComesInPiecesIsOne) {
+TEST_F(ControlServerTest, EndlessRequestsAreRefusedBeforeTheyEnd) {
   Start();
-  const UniqueFd socket = Connect();
-  for (const char* piece : {"a", "bc", "d\nrest"}) Send(socket, piece);
-  EXPECT_EQ(ReadAll(socket), "{\"length\": 4}\n");
-}
-
-TEST_F(ControlServerTest, AnEndlessLineIsAnsweredBeforeItEnds) {
-  Start();
-  const UniqueFd socket = Connect();
-  const std::string much(1 << 20, 'x');
-  // Until the server hangs up.
-  while (send(socket.get(), much.data(), 4096, MSG_NOSIGNAL) > 0) {
+  for (const char* begin : {"", "GET / HTTP/1.1\r\n",
+                            "GET / HTTP/1.1\r\nA: ", "POST / HTTP/1.1\r\nContent-Length: 18446744073709551615\r\n\r\n",
+                            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffff\r\n"}) {
+    const UniqueFd socket = Connect();
+    Send(socket, begin);
+    const std::string much(4096, 'x');
+    // Until the server hangs up.
+    while (send(socket.get(), much.data(), much.size(), MSG_NOSIGNAL) > 0) {
+    }
   }
-  EXPECT_EQ(answered_, 1);
-  EXPECT_THAT(Ask("hello\n"), HasSubstr("5"));
+  EXPECT_EQ(answered_, 0);
+  EXPECT_EQ(Ask(), "GET /a ");
+}
+
+TEST_F(ControlServerTest, AClientThatDripsIsHungUpOnInTheEnd) {
+  Start(absl::Milliseconds(200));
+  const UniqueFd socket = Connect();
+  while (send(socket.get(), "x", 1, MSG_NOSIGNAL) > 0) absl::SleepFor(absl::Milliseconds(5));
+  EXPECT_EQ(answered_, 0);
 }
 
 TEST_F(ControlServerTest, ClientsThatSayNothingKeepNobodyOut) {
   Start(absl::Milliseconds(200));
   std::vector<UniqueFd> silent;
   for (size_t i = 0; i < ControlServer::kMostConnections + 4; ++i) silent.push_back(Connect());
-  EXPECT_EQ(Ask("hello\n"), "{\"length\": 5}\n");
+  EXPECT_EQ(Ask(), "GET /a ");
   EXPECT_EQ(ReadAll(silent[0]), "");
 }
 
@@ -137,11 +203,9 @@ TEST_F(ControlServerTest, ClientsThatTakeNoAnswerKeepNobodyOut) {
   std::vector<UniqueFd> deaf;
   for (size_t i = 0; i < ControlServer::kMostConnections; ++i) {
     deaf.push_back(Connect());
-    Send(deaf.back(), "hello\n");
+    Send(deaf.back(), "GET /a HTTP/1.1\r\n\r\n");
   }
-  const UniqueFd socket = Connect();
-  Send(socket, "hello\n");
-  EXPECT_THAT(ReadAll(socket).substr(0, 20), HasSubstr("{\"length\": 5}"));
+  EXPECT_EQ(Ask().substr(0, 7), "GET /a ");
 }
 
 TEST_F(ControlServerTest, ClientsThatHangUpInTheMiddleHarmNobody) {
@@ -149,10 +213,10 @@ TEST_F(ControlServerTest, ClientsThatHangUpInTheMiddleHarmNobody) {
   Start();
   for (int i = 0; i < 50; ++i) {
     const UniqueFd socket = Connect();
-    if (i % 3 > 0) Send(socket, i % 3 == 1 ? "hal" : "hello\n");
+    if (i % 3 > 0) Send(socket, i % 3 == 1 ? "GET /a" : "GET /a HTTP/1.1\r\n\r\n");
   }
   padding_ = 0;
-  EXPECT_THAT(Ask("hello\n").substr(0, 13), HasSubstr("{\"length\": 5}"));
+  EXPECT_EQ(Ask(), "GET /a ");
 }
 
 TEST_F(ControlServerTest, ManyClientsAtOnceAreAllAnswered) {
@@ -161,7 +225,7 @@ TEST_F(ControlServerTest, ManyClientsAtOnceAreAllAnswered) {
   std::atomic<int> right = 0;
   for (int i = 0; i < 8; ++i) {
     clients.emplace_back([&] {
-      for (int n = 0; n < 50; ++n) right += Ask("hello\n") == "{\"length\": 5}\n" ? 1 : 0;
+      for (int n = 0; n < 50; ++n) right += Ask() == "GET /a " ? 1 : 0;
     });
   }
   for (std::thread& client : clients) client.join();
@@ -180,9 +244,9 @@ TEST_F(ControlServerTest, ASocketThatNobodyListensOnIsReplacedAndNothingElseIs) 
   const sockaddr_un address = SocketAddress(path_).value();
   ASSERT_EQ(bind(stale.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
   Start();
-  EXPECT_EQ(Ask("hello\n"), "{\"length\": 5}\n");
+  EXPECT_EQ(Ask(), "GET /a ");
   const auto start = [&](const std::string& path) {
-    return ControlServer::Start(path, [](absl::string_view) { return std::string(); }).status();
+    return ControlServer::Start(path, [](const HttpRequest&) { return HttpAnswer{}; }).status();
   };
   EXPECT_THAT(std::string(start(path_).message()), HasSubstr("another run listens there"));
   EXPECT_THAT(std::string(start(directory_).message()), HasSubstr("there is something else"));
@@ -193,7 +257,7 @@ TEST_F(ControlServerTest, ASocketThatNobodyListensOnIsReplacedAndNothingElseIs) 
 TEST_F(ControlServerTest, ARunIsFoundAndAsked) {
   Start();
   EXPECT_THAT(RunningSockets({directory_, "/nowhere"}), ElementsAre(path_));
-  EXPECT_EQ(AskRun(path_, {.guest = "0", .gfn = 1}).value(), "{\"length\": 21}");
+  EXPECT_EQ(AskRun(path_, {.guest = "0", .gfn = 1}).value(), "GET /v1/explain?guest=0&gfn=1 ");
   server_.reset();
   EXPECT_TRUE(RunningSockets({directory_}).empty());
   EXPECT_THAT(std::string(AskRun(path_, {.guest = "0"}).status().message()), HasSubstr("no run of guests listens on"));
@@ -205,6 +269,20 @@ TEST(ChooseSocketTest, TheOnlyRunNeedsNoName) {
   EXPECT_THAT(std::string(ChooseSocket(std::nullopt, {}).status().message()), HasSubstr("no run of guests was found"));
   EXPECT_THAT(std::string(ChooseSocket(std::nullopt, {"/a", "/b"}).status().message()),
               HasSubstr("--socket=/a or --socket=/b"));
+}
+
+TEST(ParseAnswerTest, IsAllOfItOrNothing) {
+  const HttpAnswer answer =
+      ParseAnswer("HTTP/1.1 405 No\r\ncontent-length: 2\r\nAllow: GET\r\nContent-Type: a/b\r\n\r\n{}").value();
+  EXPECT_EQ(answer.status, 405);
+  EXPECT_EQ(answer.allow, "GET");
+  EXPECT_EQ(answer.content_type, "a/b");
+  EXPECT_EQ(answer.body, "{}");
+  for (const char* other :
+       {"", "hello", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 x\r\n\r\n", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n{}"}) {
+    EXPECT_FALSE(ParseAnswer(other).ok()) << other;
+  }
 }
 
 TEST(PlaceForSocketTest, ADirectoryThatOthersMayWriteToIsPassedBy) {

@@ -26,9 +26,19 @@ void Machine::Start() {
 
 void Machine::VcpuThread(int vcpu) {
   SetThreadName(absl::StrCat("vcpu-", name_, ".", vcpu).c_str());
+  VcpuTime& time = vcpu_times_[static_cast<size_t>(vcpu)];
+  {
+    absl::MutexLock lock(&time.lock);
+    time.clock = ThreadCpuClock();
+  }
   // A guest without one of its vCPUs is not that guest any more.
   if (absl::Status status = RunVcpu(vcpu); !status.ok()) Kill(status);
-  cpu_seconds_[static_cast<size_t>(vcpu)] = absl::ToDoubleSeconds(ThreadCpuTime());
+  {
+    // The clock is not another thread's before this one has ended.
+    absl::MutexLock lock(&time.lock);
+    time.used += ThreadCpuTime();
+    time.clock.reset();
+  }
   absl::MutexLock lock(&lock_);
   ended_ = RealClock().Now();
   running_.fetch_sub(1, std::memory_order_release);
@@ -135,9 +145,13 @@ absl::Status Machine::exit() const {
 }
 
 absl::Duration Machine::vcpu_time() const {
-  double seconds = 0;
-  for (const std::atomic<double>& s : cpu_seconds_) seconds += s;
-  return absl::Seconds(seconds);
+  absl::Duration sum;
+  for (VcpuTime& time : vcpu_times_) {
+    absl::MutexLock lock(&time.lock);
+    sum += time.used;
+    if (time.clock.has_value()) sum += TimeOf(*time.clock);
+  }
+  return sum;
 }
 
 Machine::Progress Machine::ReadProgress() const {

@@ -2,9 +2,12 @@
 #ifndef QUIRE_VMM_MACHINE_MACHINE_H_
 #define QUIRE_VMM_MACHINE_MACHINE_H_
 
+#include <time.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -33,7 +36,7 @@ class Machine {
  public:
   // `memory` is the guest's where it is managed, and outlives the machine; null where the host kernel has it.
   Machine(std::string name, int vcpus, GuestMemory* memory)
-      : name_(std::move(name)), memory_(memory), cpu_seconds_(static_cast<size_t>(vcpus)) {}
+      : name_(std::move(name)), memory_(memory), vcpu_times_(static_cast<size_t>(vcpus)) {}
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
   // Every subclass has joined its threads.
@@ -81,7 +84,7 @@ class Machine {
   virtual void Quiesce() {}
 
   const std::string& name() const { return name_; }
-  int vcpus() const { return static_cast<int>(cpu_seconds_.size()); }
+  int vcpus() const { return static_cast<int>(vcpu_times_.size()); }
   // OK, or why the guest ended before its time: a sentence, perhaps followed by lines of registers.
   absl::Status exit() const;
 
@@ -94,6 +97,7 @@ class Machine {
   };
   // As the guest claims it.
   Progress ReadProgress() const;
+  // CPU time of the vCPUs' threads.
   absl::Duration vcpu_time() const;
 
  protected:
@@ -139,7 +143,12 @@ class Machine {
   mutable absl::Mutex lock_;
   absl::Status exit_ ABSL_GUARDED_BY(lock_);
   MonotonicTime ended_ ABSL_GUARDED_BY(lock_);
-  std::vector<std::atomic<double>> cpu_seconds_;
+  struct VcpuTime {
+    absl::Mutex lock;
+    std::optional<clockid_t> clock ABSL_GUARDED_BY(lock);  // while the thread runs
+    absl::Duration used ABSL_GUARDED_BY(lock);             // by threads that have ended
+  };
+  mutable std::vector<VcpuTime> vcpu_times_;
   std::vector<std::thread> threads_;
 };
 

@@ -34,7 +34,8 @@ _CXX_RUNTIME = select({
 })
 
 def quire_cc_library(name, copts = [], features = [], **kwargs):
-    native.cc_library(name = name, copts = _COPTS + copts, features = _FEATURES + features, **kwargs)
+    # Nobody wants a shared library of it: `bazel build //...` would compile all of it once more for one.
+    native.cc_library(name = name, copts = _COPTS + copts, features = _FEATURES + features, linkstatic = True, **kwargs)
 
 def quire_cc_test(name, copts = [], deps = [], features = [], tags = [], size = "small", **kwargs):
     # In the sandbox the userfaultfd system call fails. What such a test finds depends on the host, so that its result is

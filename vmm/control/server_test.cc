@@ -82,7 +82,7 @@ class ControlServerTest : public ::testing::Test {
 
   // Where patience is short, so that on a slow machine who asks may be hung up on as well.
   void AwaitAnswer() {
-    while (Ask() != "GET /a ") {
+    while (Ask().substr(0, 7) != "GET /a ") {
     }
   }
 
@@ -211,8 +211,6 @@ TEST_F(ControlServerTest, ClientsThatTakeNoAnswerKeepNobodyOut) {
     deaf.push_back(Connect());
     Send(deaf.back(), "GET /a HTTP/1.1\r\n\r\n");
   }
-  while (answered_ < static_cast<int>(ControlServer::kMostConnections)) absl::SleepFor(absl::Milliseconds(1));
-  padding_ = 0;
   AwaitAnswer();
 }
 

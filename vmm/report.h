@@ -20,7 +20,7 @@ namespace quire {
 
 // What is known of a PC guest, which runs no workload.
 struct PcReport {
-  std::string ended = {};                           // power off, reset, exit, or time: it was switched off
+  std::string ended = {};                           // power off, reset, exit, time: it was switched off; or not yet
   std::optional<uint32_t> exit_status = {};         // of exit
   std::map<std::string, std::string> console = {};  // what it reported there, by key
   std::vector<std::string> failed_devices = {};     // a sentence for each

@@ -320,8 +320,9 @@ std::vector<GuestReport> GuestRun::ReportGuests() {
 }
 
 PcReport GuestRun::ReportPc(const Guest& guest) const {
-  PcReport report{
-      .ended = "time", .console = guest.console->values(), .failed_devices = guest.pc->devices().Failures()};
+  PcReport report{.ended = guest.machine->finished() ? "time" : "not yet",
+                  .console = guest.console->values(),
+                  .failed_devices = guest.pc->devices().Failures()};
   if (guest.pc->end() == PcMachine::End::kPowerOff) report.ended = "power off";
   if (guest.pc->end() == PcMachine::End::kReset) report.ended = "reset";
   if (guest.pc->end() == PcMachine::End::kExit) {

@@ -37,6 +37,7 @@ class QuireSide final : public MergingSide {
     return vcpus_[static_cast<size_t>(guest)]->WithPage(gfn, access, use);
   }
   absl::Status StartScanner() override {
+    manager_->merger().SetOn(true);
     manager_->merger().Start();
     return absl::OkStatus();
   }

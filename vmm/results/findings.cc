@@ -26,24 +26,24 @@ constexpr const char* kGuestColumns[] = {"resident_bytes", "shared_bytes", "comp
 // Which runs
 // ---------------------------------------------------------------------------------------------------------------------
 
-bool StandsAt(const Run& run, const Point& point) {
+bool StandsAt(const RunRecord& run, const Point& point) {
   return std::all_of(point.begin(), point.end(), [&](const auto& place) {
     const auto found = run.point.find(place.first);
     return found != run.point.end() && found->second == place.second;
   });
 }
 
-std::vector<const Run*> RunsAt(const std::vector<const Run*>& runs, const Point& point) {
-  std::vector<const Run*> chosen;
-  for (const Run* run : runs) {
+std::vector<const RunRecord*> RunsAt(const std::vector<const RunRecord*>& runs, const Point& point) {
+  std::vector<const RunRecord*> chosen;
+  for (const RunRecord* run : runs) {
     if (StandsAt(*run, point)) chosen.push_back(run);
   }
   return chosen;
 }
 
-std::vector<const Run*> All(const std::vector<Run>& runs) {
-  std::vector<const Run*> all;
-  for (const Run& run : runs) all.push_back(&run);
+std::vector<const RunRecord*> All(const std::vector<RunRecord>& runs) {
+  std::vector<const RunRecord*> all;
+  for (const RunRecord& run : runs) all.push_back(&run);
   return all;
 }
 
@@ -82,11 +82,12 @@ std::string PanelTitle(const std::vector<const Axis*>& axes, const Point& point)
 
 struct NamedRuns {
   std::string name;
-  std::vector<const Run*> runs;
+  std::vector<const RunRecord*> runs;
 };
 
 // The runs of each series; all of them where there are no series.
-std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart, const std::vector<const Run*>& runs) {
+std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart,
+                                const std::vector<const RunRecord*>& runs) {
   const Axis* const axis = experiment.FindAxis(chart.series);
   if (axis == nullptr) return {{"", runs}};
   std::vector<NamedRuns> series;
@@ -98,9 +99,9 @@ std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart
 // Values
 // ---------------------------------------------------------------------------------------------------------------------
 
-Place PlaceOf(const std::vector<const Run*>& runs, const std::string& key) {
+Place PlaceOf(const std::vector<const RunRecord*>& runs, const std::string& key) {
   Place place{.runs = runs.size()};
-  for (const Run* run : runs) {
+  for (const RunRecord* run : runs) {
     place.killed += run->outcome == Outcome::kKilled;
     place.failed += run->outcome == Outcome::kFailed;
     if (run->outcome != Outcome::kOk) {
@@ -130,7 +131,7 @@ void CompareSeries(const Chart& chart, ValuesFigure& figure) {
 }
 
 std::optional<Panel> ValuesPanel(const Experiment& experiment, const Chart& chart,
-                                 const std::vector<const Run*>& runs) {
+                                 const std::vector<const RunRecord*>& runs) {
   const Axis* const x = experiment.FindAxis(chart.x);
   ValuesFigure figure{.measure = MeasureOf(chart.y),
                       .higher_is_better = chart.higher_is_better,
@@ -154,13 +155,13 @@ std::optional<Panel> ValuesPanel(const Experiment& experiment, const Chart& char
 // Over time
 // ---------------------------------------------------------------------------------------------------------------------
 
-bool EndedBefore(const Run* a, const Run* b) { return a->repetition < b->repetition; }
+bool EndedBefore(const RunRecord* a, const RunRecord* b) { return a->repetition < b->repetition; }
 
 // The first repetition that ended well and has what `has` asks for; null if none has.
 template <class Has>
-const Run* FirstGood(const std::vector<const Run*>& runs, Has has) {
-  const Run* first = nullptr;
-  for (const Run* run : runs) {
+const RunRecord* FirstGood(const std::vector<const RunRecord*>& runs, Has has) {
+  const RunRecord* first = nullptr;
+  for (const RunRecord* run : runs) {
     const bool good = run->outcome == Outcome::kOk && run->timeline.has_value() && has(*run->timeline);
     if (good && (first == nullptr || EndedBefore(run, first))) first = run;
   }
@@ -203,8 +204,8 @@ bool HasMemory(const Timeline& timeline) {
                      [&](const char* column) { return Column(timeline, column) != nullptr; });
 }
 
-std::optional<Panel> MemoryPanel(const Experiment&, const Chart&, const std::vector<const Run*>& runs) {
-  const Run* const run = FirstGood(runs, HasMemory);
+std::optional<Panel> MemoryPanel(const Experiment&, const Chart&, const std::vector<const RunRecord*>& runs) {
+  const RunRecord* const run = FirstGood(runs, HasMemory);
   if (run == nullptr) return std::nullopt;
   MemoryFigure figure{.run = run->name, .every = EverySoManieth(run->timeline->seconds.size()), .phases = run->phases};
   Summarize(*run->timeline, figure);
@@ -233,10 +234,10 @@ std::vector<double> SharesMappedHuge(const Timeline& timeline) {
 }
 
 std::optional<Panel> CoveragePanel(const Experiment& experiment, const Chart& chart,
-                                   const std::vector<const Run*>& runs) {
+                                   const std::vector<const RunRecord*>& runs) {
   CoverageFigure figure;
   for (const NamedRuns& series : BySeries(experiment, chart, runs)) {
-    const Run* const run = FirstGood(series.runs, HasCoverage);
+    const RunRecord* const run = FirstGood(series.runs, HasCoverage);
     if (run == nullptr) continue;
     if (figure.series.empty()) figure.phases = run->phases;
     const size_t every = EverySoManieth(run->timeline->seconds.size());
@@ -255,12 +256,12 @@ std::optional<Panel> CoveragePanel(const Experiment& experiment, const Chart& ch
 // Latencies
 // ---------------------------------------------------------------------------------------------------------------------
 
-using LatencyOfRun = std::optional<LatencyHistogram> Run::*;
+using LatencyOfRun = std::optional<LatencyHistogram> RunRecord::*;
 
 // Adds up runs that ended well. Those that count by other bounds than the first cannot be added to it.
 LatencyFigure::Series AddUp(const NamedRuns& runs, LatencyOfRun latency) {
   LatencyFigure::Series series{.name = runs.name};
-  for (const Run* run : runs.runs) {
+  for (const RunRecord* run : runs.runs) {
     const std::optional<LatencyHistogram>& one = run->*latency;
     if (run->outcome != Outcome::kOk || !one) continue;
     if (series.runs == 0) series.histogram = {one->us, std::vector<double>(one->counts.size())};
@@ -292,11 +293,11 @@ void Conclude(LatencyFigure::Series& series) {
 }
 
 std::optional<Panel> LatencyPanel(const Experiment& experiment, const Chart& chart,
-                                  const std::vector<const Run*>& runs) {
-  const bool has_operations = std::any_of(runs.begin(), runs.end(), [](const Run* run) { return run->latency; });
+                                  const std::vector<const RunRecord*>& runs) {
+  const bool has_operations = std::any_of(runs.begin(), runs.end(), [](const RunRecord* run) { return run->latency; });
   LatencyFigure figure{.of_faults = chart.of_faults || !has_operations};
   for (const NamedRuns& series : BySeries(experiment, chart, runs)) {
-    LatencyFigure::Series sum = AddUp(series, figure.of_faults ? &Run::fault_latency : &Run::latency);
+    LatencyFigure::Series sum = AddUp(series, figure.of_faults ? &RunRecord::fault_latency : &RunRecord::latency);
     Conclude(sum);
     if (sum.count > 0) figure.series.push_back(std::move(sum));
   }
@@ -309,7 +310,8 @@ std::optional<Panel> LatencyPanel(const Experiment& experiment, const Chart& cha
 // A chart
 // ---------------------------------------------------------------------------------------------------------------------
 
-std::optional<Panel> PanelOf(const Experiment& experiment, const Chart& chart, const std::vector<const Run*>& runs) {
+std::optional<Panel> PanelOf(const Experiment& experiment, const Chart& chart,
+                             const std::vector<const RunRecord*>& runs) {
   switch (chart.kind) {
     case Chart::Kind::kValues:
       return ValuesPanel(experiment, chart, runs);
@@ -337,7 +339,7 @@ const char* Wanted(Chart::Kind kind) {
   return "";
 }
 
-void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs, ChartFindings& findings) {
+void AddPanels(const Experiment& experiment, const std::vector<const RunRecord*>& runs, ChartFindings& findings) {
   const std::vector<const Axis*> axes = PanelAxes(experiment, findings.chart);
   std::vector<Point> points = Combinations(axes);
   if (points.size() > kMostPanels) {
@@ -346,7 +348,7 @@ void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs
   }
   std::vector<std::string> without;
   for (const Point& point : points) {
-    const std::vector<const Run*> here = RunsAt(runs, point);
+    const std::vector<const RunRecord*> here = RunsAt(runs, point);
     std::optional<Panel> panel = here.empty() ? std::nullopt : PanelOf(experiment, findings.chart, here);
     const std::string title = PanelTitle(axes, point);
     if (panel) {
@@ -366,10 +368,10 @@ void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs
 
 ChartFindings FindingsOfChart(const ExperimentResults& results, const Chart& chart) {
   ChartFindings findings{.chart = chart};
-  const std::vector<const Run*> runs = RunsAt(All(results.runs), chart.at);
+  const std::vector<const RunRecord*> runs = RunsAt(All(results.runs), chart.at);
   AddPanels(results.experiment, runs, findings);
   findings.summary = SummaryOf(findings.panels);
-  findings.settings = MergedFacts(runs, &Run::settings);
+  findings.settings = MergedFacts(runs, &RunRecord::settings);
   return findings;
 }
 
@@ -377,11 +379,11 @@ std::string EndOf(Outcome outcome) { return outcome == Outcome::kKilled ? "kille
 
 }  // namespace
 
-Facts MergedFacts(const std::vector<const Run*>& runs, Facts Run::*facts) {
+Facts MergedFacts(const std::vector<const RunRecord*>& runs, Facts RunRecord::*facts) {
   // A page is to have some order of them: that of their first appearance.
   std::vector<std::string> names;
   std::map<std::string, std::vector<std::string>> values;
-  for (const Run* run : runs) {
+  for (const RunRecord* run : runs) {
     for (const auto& [name, value] : run->*facts) {
       std::vector<std::string>& seen = values[name];
       if (seen.empty()) names.push_back(name);
@@ -416,7 +418,7 @@ std::vector<Finding> FindingsOfRuns(const ExperimentResults& results) {
                                              results.Count(Outcome::kKilled), " were killed and ",
                                              results.Count(Outcome::kFailed), " failed.")}};
   std::map<std::pair<Outcome, std::string>, std::vector<std::string>> causes;
-  for (const Run& run : results.runs) {
+  for (const RunRecord& run : results.runs) {
     if (run.outcome != Outcome::kOk) causes[{run.outcome, run.reason}].push_back(run.name);
   }
   for (const auto& [cause, names] : causes) {

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Opens pages of `quire report` in a browser without a network: at two sizes, in light and dark.
 
 What the pages show is compared with what this file computes from results.jsonl itself. Screenshots go to the test's
@@ -17,7 +17,8 @@ import sys
 import tempfile
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+# Bazel runs tests where their data is.
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), "vmm/results"]
 import example_results
 
 ADVICE = "tools/dev setup installs what tests need"

@@ -16,8 +16,8 @@ constexpr std::array<double, 30> kStudentT = {12.706, 4.303, 3.182, 2.776, 2.571
                                               2.080,  2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042};
 constexpr double kNormal = 1.959964;
 
-// Beyond the table the first terms of the quantile's expansion by 1/freedom (Abramowitz and Stegun, 26.7.5) are right to
-// 0.0001; the normal distribution's alone would be 4 % too small at first.
+// Beyond the table the first terms of the quantile's expansion by 1/freedom (Abramowitz and Stegun, 26.7.5) are right
+// to 0.0001; the normal distribution's alone would be 4 % too small at first.
 double StudentT(size_t freedom) {
   if (freedom <= kStudentT.size()) return kStudentT[freedom - 1];
   constexpr double z = kNormal;

@@ -19,6 +19,7 @@ constexpr size_t kMostPanels = 48;
 // As many as there are pixels across a chart.
 constexpr size_t kMostSamples = 600;
 constexpr size_t kMostValuesOfFact = 6;
+constexpr size_t kMostCauses = 6;
 
 constexpr const char* kGuestColumns[] = {"resident_bytes", "shared_bytes", "compressed_bytes", "other_bytes"};
 
@@ -421,7 +422,14 @@ std::vector<Finding> FindingsOfRuns(const ExperimentResults& results) {
   for (const RunRecord& run : results.runs) {
     if (run.outcome != Outcome::kOk) causes[{run.outcome, run.reason}].push_back(run.name);
   }
+  size_t told = 0;
   for (const auto& [cause, names] : causes) {
+    if (told++ == kMostCauses) {
+      findings.push_back(
+          {Finding::Tone::kTrouble, absl::StrCat("There are ", Plural(causes.size() - kMostCauses, "other reason"),
+                                                 ": the table of runs has them.")});
+      break;
+    }
     const std::string others = names.size() > 1 ? absl::StrCat(" and ", Plural(names.size() - 1, "other run")) : "";
     const std::string why = cause.second.empty() ? "No reason is given" : cause.second;
     const char* const verb = cause.first == Outcome::kFailed ? "" : names.size() > 1 ? "were " : "was ";

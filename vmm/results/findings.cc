@@ -408,16 +408,16 @@ std::vector<ChartFindings> FindingsOf(const ExperimentResults& results) {
 }
 
 std::vector<Finding> FindingsOfRuns(const ExperimentResults& results) {
-  const size_t ok = results.Count(Outcome::kOk);
+  const size_t ok = results.Count(Outcome::kOk), killed = results.Count(Outcome::kKilled);
   if (results.runs.empty()) return {{Finding::Tone::kUnknown, "No run has ended yet."}};
   if (ok == results.runs.size()) {
     return {{Finding::Tone::kPlain,
              absl::StrCat(ok == 1 ? "The one run" : absl::StrCat("All ", ok, " runs"), " ended well.")}};
   }
   std::vector<Finding> findings = {
-      {Finding::Tone::kTrouble, absl::StrCat("Of ", Plural(results.runs.size(), "run"), ", ", ok, " ended well, ",
-                                             results.Count(Outcome::kKilled), " were killed and ",
-                                             results.Count(Outcome::kFailed), " failed.")}};
+      {Finding::Tone::kTrouble,
+       absl::StrCat("Of ", Plural(results.runs.size(), "run"), ", ", ok, " ended well, ", killed,
+                    killed == 1 ? " was" : " were", " killed and ", results.Count(Outcome::kFailed), " failed.")}};
   std::map<std::pair<Outcome, std::string>, std::vector<std::string>> causes;
   for (const RunRecord& run : results.runs) {
     if (run.outcome != Outcome::kOk) causes[{run.outcome, run.reason}].push_back(run.name);

@@ -52,7 +52,7 @@ std::string Number(absl::string_view key, const std::optional<double>& value, Un
 }
 
 std::string Ratio(absl::string_view key, const std::optional<double>& value) {
-  return Number(key, value, value ? absl::StrFormat(*value < 1e4 && *value >= 1 ? "%.4g" : "%.3g", *value) : "");
+  return Number(key, value, value ? absl::StrFormat("%.4g", *value) : "");
 }
 
 template <class Member>

@@ -104,7 +104,7 @@ TEST(PageTest, SaysWhatIsMissing) {
   EXPECT_TRUE(absl::StrContains(page, "The chart &quot;plain&quot; is not drawn: its kind"));
   EXPECT_TRUE(absl::StrContains(page, "Left out was what is no JSON: 1 time, first in line 3"));
   EXPECT_TRUE(absl::StrContains(page, "The last line of results.jsonl is unfinished"));
-  EXPECT_TRUE(absl::StrContains(page, "Of 2 runs, 1 ended well, 1 were killed and 0 failed."));
+  EXPECT_TRUE(absl::StrContains(page, "Of 2 runs, 1 ended well, 1 was killed and 0 failed."));
 }
 
 TEST(PageTest, HasTheLicenceOfWhatDrawsItsCharts) {

@@ -466,6 +466,7 @@
     const from = bounds.length ? down(Math.min(...bounds)) : 1, to = bounds.length ? up(Math.max(...bounds)) : 10;
     const decades = (low, high) => { const all = []; for (let v = low; v <= high * 1.01; v *= 10) all.push(v); return all; };
     return [base(width, height, {
+      padding: [14, 26, 0, 0],
       scales: {x: {time: false, distr: 3, range: [from, Math.max(to, from * 10)]}, y: {distr: 3, range: [lowest, 1]}},
       axes: [axis({splits: () => decades(from, Math.max(to, from * 10)), values: (u, v) => v.map(formats.us), filter: (u, v) => v, size: 26,
                    label: panel.of + ' that take this long or longer'}),

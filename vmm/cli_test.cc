@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -139,6 +140,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"top", "--sort=size"}, "write guest, state, operations"},
         BadInput{{"top", "--socket=/nonexistent"}, "no run of guests listens on /nonexistent"},
         BadInput{{"balloon", "--guest=0", "--socket=/nonexistent"}, "no run of guests listens on"},
+        BadInput{{"report"}, "no directory is named"}, BadInput{{"report", "--out=x"}, "no directory is named"},
+        BadInput{{"report", "/nonexistent"}, "there is no directory /nonexistent"},
+        BadInput{{"report", "vmm/quire"}, "vmm/quire is no directory"},
+        BadInput{{"report", "vmm"}, "vmm has no experiment.json"},
+        BadInput{{"report", "vmm", "--json=x"}, "--json is not a flag of quire report"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
 
 TEST(CliTest, HelpIsNoError) {
@@ -154,6 +160,7 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"doctor", "--help"},
                                                                                     {"zones", "--help"},
                                                                                     {"top", "--help"},
+                                                                                    {"report", "--help"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
     EXPECT_EQ(outcome.status, 0);
@@ -268,6 +275,26 @@ TEST(CliTest, AReportsZonesArePrinted) {
   EXPECT_TRUE(absl::StartsWith(outcome.out, "ITEM ")) << outcome.out;
   EXPECT_TRUE(absl::StrContains(outcome.out, "\ncompressed-")) << outcome.out;
   unlink(path.c_str());
+}
+
+TEST(CliTest, AnExperimentsPageIsWrittenAndItsVerdictPrinted) {
+  const std::string dir = absl::StrCat(testing::TempDir(), "/cli_test_experiment_", getpid());
+  mkdir(dir.c_str(), 0700);
+  std::ofstream(dir + "/experiment.json") << R"({"form": 1, "name": "small"})" << std::flush;
+  EXPECT_TRUE(absl::StrContains(Quire({"report", dir}).err, "has no results yet"));
+  std::ofstream(dir + "/results.jsonl") << R"({"form": 1, "run": "a", "repetition": 1, "outcome": "ok"})" << std::endl;
+  const Outcome outcome = Quire({"report", dir});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_TRUE(absl::StrContains(outcome.out, "The one run ended well.\n\nThe page: " + dir + "/report.html\n"))
+      << outcome.out;
+  EXPECT_TRUE(absl::StartsWith(Contents(dir + "/report.html"), "<!DOCTYPE html>"));
+  const Outcome aside = Quire({"report", dir, "--out=-"});
+  EXPECT_EQ(aside.out, Contents(dir + "/report.html"));
+  EXPECT_TRUE(absl::StrContains(aside.err, "The one run ended well.")) << aside.err;
+  std::ofstream(dir + "/experiment.json") << R"({"form": 2})" << std::flush;
+  EXPECT_TRUE(absl::StrContains(Quire({"report", dir}).err, "has form 2, and form 1 is what this program reads"));
+  for (const char* file : {"/experiment.json", "/results.jsonl", "/report.html"}) unlink((dir + file).c_str());
+  rmdir(dir.c_str());
 }
 
 TEST(CliTest, AReportThatCannotBeWrittenInTheEndIsAnError) {

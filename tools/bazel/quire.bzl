@@ -5,7 +5,8 @@
 Each is the native rule of that name plus the project's warnings (as errors) and layering_check (clang only).
   quire_cc_library    visibility is private unless given; ["//:users_of_<folder>"] opens it as far as the arrows allow
   quire_cc_test       adds GoogleTest and its main. Tags: none   unprivileged, runs in Bazel's sandbox
-                                                      "host"  needs userfaultfd or mounts: outside the sandbox
+                                                      "host"  needs userfaultfd, mounts or a browser: outside the
+                                                              sandbox
                                                       "kvm"   needs /dev/kvm: outside the sandbox, one at a time
                                                       "lab"   needs the laboratory and what `tools/dev test lab` brings
                                                               there (Linux guests); skips itself elsewhere

@@ -20,7 +20,7 @@ BOUNDS = [0.25 * 2**i for i in range(22)]
 
 def engine_speed(engine, overcommit):
     """Operations a second, before noise."""
-    keeps = {"quire": 1.0, "kernel": 1.25, "kernel-best": 1.1}[engine]
+    keeps = {"quire": 1.0, "kernel": 1.7, "kernel-best": 0.85}[engine]
     return 210_000 / (1 + keeps * max(0.0, overcommit - 0.95) ** 1.6 * (1 if engine == "quire" else 2.6))
 
 
@@ -47,7 +47,7 @@ def timeline(rng, engine, overcommit, speed):
         shared = 28 * MIB * filled * (1 if engine == "quire" else 0)
         other = (6 + 2 * math.sin(t * 3)) * MIB
         resident = min(need, POOL * (0.985 + 0.008 * math.sin(t * 5)) - compressed - shared - other)
-        huge = resident * (0.82 if engine == "quire" else 0.5) / (1 + 0.35 * max(0, t - 2.5) / 10 * overcommit)
+        huge = resident * {"quire": 0.82, "kernel": 0.36, "kernel-best": 0.58}[engine] / (1 + 0.35 * max(0, t - 2.5) / 10 * overcommit)
         operations += speed * 0.25 if t > 2.5 else 0
         values = [t, resident, shared, compressed, other, POOL - resident - shared - compressed - other, huge,
                   operations, operations / 40, 4]
@@ -103,16 +103,17 @@ def run_line(engine, overcommit, repetition, hostile):
     cold = 1 + max(0.0, overcommit - 1)
     line["values"] = {
         "operations_per_second": speed,
-        "cpu_seconds": 19.5 * rng.gauss(1, 0.02),
+        "cpu_seconds": (14 + 2 * overcommit * (1.3 if engine == "kernel" else 1)) * rng.gauss(1, 0.02),
         "memory_bytes": int(POOL * min(1, 0.97 * overcommit)),
         "peak_memory_bytes": int(POOL * 0.995),
         "guest_memory_bytes": int(POOL * overcommit),
-        "huge_share": min(1.0, (0.74 if engine == "quire" else 0.41) / cold**0.3 * rng.gauss(1, 0.03)),
-        "latency_p99_us": 38 * cold * (1 if engine == "quire" else 2.4) * rng.gauss(1, 0.08),
+        "huge_share": min(1.0, {"quire": 0.74, "kernel": 0.33, "kernel-best": 0.5}[engine] / cold**0.3 * rng.gauss(1, 0.03)),
+        "latency_p99_us": 38 * cold * {"quire": 1, "kernel": 3.1, "kernel-best": 1.9}[engine] * rng.gauss(1, 0.08),
         "mismatched_pages": 0,
     }
     line["timeline"] = timeline(rng, engine, overcommit, speed)
-    line["latency"] = latencies(rng, 2.1 if engine == "quire" else 2.3, 0.012 * cold * (1 if engine == "quire" else 2.5))
+    line["latency"] = latencies(rng, 2.1 if engine == "quire" else 2.3,
+                                0.012 * cold * {"quire": 1, "kernel": 3.4, "kernel-best": 1.8}[engine])
     return line
 
 

@@ -352,21 +352,21 @@ class LineReader {
   }
 
   void Add(const Json& json) {
-    Run run{.name = Text(Get(json, "run")),
-            .repetition = *Count(Get(json, "repetition")),
-            .started = Text(Get(json, "started")),
-            .wall_seconds = Number(Get(json, "wall_seconds")).value_or(0),
-            .version = Text(Get(json, "version")),
-            .settings = ParseFacts(Get(json, "settings")),
-            .host = ParseFacts(Get(json, "host")),
-            .outcome = *ParseOutcome(Text(Get(json, "outcome"))),
-            .reason = Shortened(Text(Get(json, "reason")))};
+    RunRecord run{.name = Text(Get(json, "run")),
+                  .repetition = *Count(Get(json, "repetition")),
+                  .started = Text(Get(json, "started")),
+                  .wall_seconds = Number(Get(json, "wall_seconds")).value_or(0),
+                  .version = Text(Get(json, "version")),
+                  .settings = ParseFacts(Get(json, "settings")),
+                  .host = ParseFacts(Get(json, "host")),
+                  .outcome = *ParseOutcome(Text(Get(json, "outcome"))),
+                  .reason = Shortened(Text(Get(json, "reason")))};
     if (!AddPoint(json, run)) return LeaveOut("has a point that is not of this experiment", true, run.name);
     AddNumbers(json, run);
     Keep(std::move(run));
   }
 
-  bool AddPoint(const Json& json, Run& run) {
+  bool AddPoint(const Json& json, RunRecord& run) {
     for (const Axis& axis : results_.experiment.axes) {
       const std::optional<AxisValue> value = ToAxisValue(Get(Get(json, "point"), axis.name.c_str()));
       if (!value || !Has(axis, *value)) return false;
@@ -375,7 +375,7 @@ class LineReader {
     return true;
   }
 
-  void AddNumbers(const Json& json, Run& run) {
+  void AddNumbers(const Json& json, RunRecord& run) {
     if (const Json& values = Get(json, "values"); values.is_object()) {
       for (const auto& [key, element] : values.items()) AddValue(key, element, run);
     } else if (!values.is_null()) {
@@ -387,7 +387,7 @@ class LineReader {
     run.fault_latency = Part(json, "fault_latency", ParseLatency, "has latencies of faults that cannot be used", run);
   }
 
-  void AddValue(const std::string& key, const Json& element, Run& run) {
+  void AddValue(const std::string& key, const Json& element, RunRecord& run) {
     if (element.is_null()) return;
     if (const std::optional<double> number = Number(element)) {
       run.values[key] = *number;
@@ -398,14 +398,14 @@ class LineReader {
 
   template <class Result>
   std::optional<Result> Part(const Json& json, const char* key, std::optional<Result> (*parse)(const Json&),
-                             const char* why, const Run& run) {
+                             const char* why, const RunRecord& run) {
     if (Get(json, key).is_null()) return std::nullopt;
     std::optional<Result> part = parse(Get(json, key));
     if (!part) LeaveOut(why, false, run.name);
     return part;
   }
 
-  void Keep(Run run) {
+  void Keep(RunRecord run) {
     const auto [place, is_new] = places_.emplace(run.name, results_.runs.size());
     if (!is_new) {
       ++results_.made_again;
@@ -484,7 +484,7 @@ const Axis* Experiment::FindAxis(absl::string_view axis) const {
 
 size_t ExperimentResults::Count(Outcome outcome) const {
   return static_cast<size_t>(
-      std::count_if(runs.begin(), runs.end(), [&](const Run& run) { return run.outcome == outcome; }));
+      std::count_if(runs.begin(), runs.end(), [&](const RunRecord& run) { return run.outcome == outcome; }));
 }
 
 absl::StatusOr<Experiment> ParseExperiment(absl::string_view json, std::vector<std::string>& damaged) {

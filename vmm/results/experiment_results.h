@@ -91,7 +91,7 @@ enum class Outcome { kOk, kKilled, kFailed };
 // Words to be shown: name, value.
 using Facts = std::vector<std::pair<std::string, std::string>>;
 
-struct Run {
+struct RunRecord {
   std::string name = {};
   Point point = {};
   uint64_t repetition = 0;
@@ -120,7 +120,7 @@ struct LeftOut {
 
 struct ExperimentResults {
   Experiment experiment = {};
-  std::vector<Run> runs = {};  // in the order of their lines; of runs made again the last
+  std::vector<RunRecord> runs = {};  // in the order of their lines; of runs made again the last
   std::vector<LeftOut> left_out = {};
   std::vector<std::string> damaged = {};  // sentences about parts of experiment.json that cannot be used
   size_t made_again = 0;                  // lines that a later one of the same run stands for

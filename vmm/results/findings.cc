@@ -19,6 +19,7 @@ constexpr size_t kMostPanels = 48;
 // As many as there are pixels across a chart.
 constexpr size_t kMostSamples = 600;
 constexpr size_t kMostValuesOfFact = 6;
+constexpr size_t kMostCauses = 6;
 
 constexpr const char* kGuestColumns[] = {"resident_bytes", "shared_bytes", "compressed_bytes", "other_bytes"};
 
@@ -26,24 +27,24 @@ constexpr const char* kGuestColumns[] = {"resident_bytes", "shared_bytes", "comp
 // Which runs
 // ---------------------------------------------------------------------------------------------------------------------
 
-bool StandsAt(const Run& run, const Point& point) {
+bool StandsAt(const RunRecord& run, const Point& point) {
   return std::all_of(point.begin(), point.end(), [&](const auto& place) {
     const auto found = run.point.find(place.first);
     return found != run.point.end() && found->second == place.second;
   });
 }
 
-std::vector<const Run*> RunsAt(const std::vector<const Run*>& runs, const Point& point) {
-  std::vector<const Run*> chosen;
-  for (const Run* run : runs) {
+std::vector<const RunRecord*> RunsAt(const std::vector<const RunRecord*>& runs, const Point& point) {
+  std::vector<const RunRecord*> chosen;
+  for (const RunRecord* run : runs) {
     if (StandsAt(*run, point)) chosen.push_back(run);
   }
   return chosen;
 }
 
-std::vector<const Run*> All(const std::vector<Run>& runs) {
-  std::vector<const Run*> all;
-  for (const Run& run : runs) all.push_back(&run);
+std::vector<const RunRecord*> All(const std::vector<RunRecord>& runs) {
+  std::vector<const RunRecord*> all;
+  for (const RunRecord& run : runs) all.push_back(&run);
   return all;
 }
 
@@ -82,11 +83,12 @@ std::string PanelTitle(const std::vector<const Axis*>& axes, const Point& point)
 
 struct NamedRuns {
   std::string name;
-  std::vector<const Run*> runs;
+  std::vector<const RunRecord*> runs;
 };
 
 // The runs of each series; all of them where there are no series.
-std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart, const std::vector<const Run*>& runs) {
+std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart,
+                                const std::vector<const RunRecord*>& runs) {
   const Axis* const axis = experiment.FindAxis(chart.series);
   if (axis == nullptr) return {{"", runs}};
   std::vector<NamedRuns> series;
@@ -98,9 +100,9 @@ std::vector<NamedRuns> BySeries(const Experiment& experiment, const Chart& chart
 // Values
 // ---------------------------------------------------------------------------------------------------------------------
 
-Place PlaceOf(const std::vector<const Run*>& runs, const std::string& key) {
+Place PlaceOf(const std::vector<const RunRecord*>& runs, const std::string& key) {
   Place place{.runs = runs.size()};
-  for (const Run* run : runs) {
+  for (const RunRecord* run : runs) {
     place.killed += run->outcome == Outcome::kKilled;
     place.failed += run->outcome == Outcome::kFailed;
     if (run->outcome != Outcome::kOk) {
@@ -130,7 +132,7 @@ void CompareSeries(const Chart& chart, ValuesFigure& figure) {
 }
 
 std::optional<Panel> ValuesPanel(const Experiment& experiment, const Chart& chart,
-                                 const std::vector<const Run*>& runs) {
+                                 const std::vector<const RunRecord*>& runs) {
   const Axis* const x = experiment.FindAxis(chart.x);
   ValuesFigure figure{.measure = MeasureOf(chart.y),
                       .higher_is_better = chart.higher_is_better,
@@ -154,13 +156,13 @@ std::optional<Panel> ValuesPanel(const Experiment& experiment, const Chart& char
 // Over time
 // ---------------------------------------------------------------------------------------------------------------------
 
-bool EndedBefore(const Run* a, const Run* b) { return a->repetition < b->repetition; }
+bool EndedBefore(const RunRecord* a, const RunRecord* b) { return a->repetition < b->repetition; }
 
 // The first repetition that ended well and has what `has` asks for; null if none has.
 template <class Has>
-const Run* FirstGood(const std::vector<const Run*>& runs, Has has) {
-  const Run* first = nullptr;
-  for (const Run* run : runs) {
+const RunRecord* FirstGood(const std::vector<const RunRecord*>& runs, Has has) {
+  const RunRecord* first = nullptr;
+  for (const RunRecord* run : runs) {
     const bool good = run->outcome == Outcome::kOk && run->timeline.has_value() && has(*run->timeline);
     if (good && (first == nullptr || EndedBefore(run, first))) first = run;
   }
@@ -203,8 +205,8 @@ bool HasMemory(const Timeline& timeline) {
                      [&](const char* column) { return Column(timeline, column) != nullptr; });
 }
 
-std::optional<Panel> MemoryPanel(const Experiment&, const Chart&, const std::vector<const Run*>& runs) {
-  const Run* const run = FirstGood(runs, HasMemory);
+std::optional<Panel> MemoryPanel(const Experiment&, const Chart&, const std::vector<const RunRecord*>& runs) {
+  const RunRecord* const run = FirstGood(runs, HasMemory);
   if (run == nullptr) return std::nullopt;
   MemoryFigure figure{.run = run->name, .every = EverySoManieth(run->timeline->seconds.size()), .phases = run->phases};
   Summarize(*run->timeline, figure);
@@ -233,10 +235,10 @@ std::vector<double> SharesMappedHuge(const Timeline& timeline) {
 }
 
 std::optional<Panel> CoveragePanel(const Experiment& experiment, const Chart& chart,
-                                   const std::vector<const Run*>& runs) {
+                                   const std::vector<const RunRecord*>& runs) {
   CoverageFigure figure;
   for (const NamedRuns& series : BySeries(experiment, chart, runs)) {
-    const Run* const run = FirstGood(series.runs, HasCoverage);
+    const RunRecord* const run = FirstGood(series.runs, HasCoverage);
     if (run == nullptr) continue;
     if (figure.series.empty()) figure.phases = run->phases;
     const size_t every = EverySoManieth(run->timeline->seconds.size());
@@ -255,12 +257,12 @@ std::optional<Panel> CoveragePanel(const Experiment& experiment, const Chart& ch
 // Latencies
 // ---------------------------------------------------------------------------------------------------------------------
 
-using LatencyOfRun = std::optional<LatencyHistogram> Run::*;
+using LatencyOfRun = std::optional<LatencyHistogram> RunRecord::*;
 
 // Adds up runs that ended well. Those that count by other bounds than the first cannot be added to it.
 LatencyFigure::Series AddUp(const NamedRuns& runs, LatencyOfRun latency) {
   LatencyFigure::Series series{.name = runs.name};
-  for (const Run* run : runs.runs) {
+  for (const RunRecord* run : runs.runs) {
     const std::optional<LatencyHistogram>& one = run->*latency;
     if (run->outcome != Outcome::kOk || !one) continue;
     if (series.runs == 0) series.histogram = {one->us, std::vector<double>(one->counts.size())};
@@ -292,11 +294,11 @@ void Conclude(LatencyFigure::Series& series) {
 }
 
 std::optional<Panel> LatencyPanel(const Experiment& experiment, const Chart& chart,
-                                  const std::vector<const Run*>& runs) {
-  const bool has_operations = std::any_of(runs.begin(), runs.end(), [](const Run* run) { return run->latency; });
+                                  const std::vector<const RunRecord*>& runs) {
+  const bool has_operations = std::any_of(runs.begin(), runs.end(), [](const RunRecord* run) { return run->latency; });
   LatencyFigure figure{.of_faults = chart.of_faults || !has_operations};
   for (const NamedRuns& series : BySeries(experiment, chart, runs)) {
-    LatencyFigure::Series sum = AddUp(series, figure.of_faults ? &Run::fault_latency : &Run::latency);
+    LatencyFigure::Series sum = AddUp(series, figure.of_faults ? &RunRecord::fault_latency : &RunRecord::latency);
     Conclude(sum);
     if (sum.count > 0) figure.series.push_back(std::move(sum));
   }
@@ -309,7 +311,8 @@ std::optional<Panel> LatencyPanel(const Experiment& experiment, const Chart& cha
 // A chart
 // ---------------------------------------------------------------------------------------------------------------------
 
-std::optional<Panel> PanelOf(const Experiment& experiment, const Chart& chart, const std::vector<const Run*>& runs) {
+std::optional<Panel> PanelOf(const Experiment& experiment, const Chart& chart,
+                             const std::vector<const RunRecord*>& runs) {
   switch (chart.kind) {
     case Chart::Kind::kValues:
       return ValuesPanel(experiment, chart, runs);
@@ -337,7 +340,7 @@ const char* Wanted(Chart::Kind kind) {
   return "";
 }
 
-void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs, ChartFindings& findings) {
+void AddPanels(const Experiment& experiment, const std::vector<const RunRecord*>& runs, ChartFindings& findings) {
   const std::vector<const Axis*> axes = PanelAxes(experiment, findings.chart);
   std::vector<Point> points = Combinations(axes);
   if (points.size() > kMostPanels) {
@@ -346,7 +349,7 @@ void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs
   }
   std::vector<std::string> without;
   for (const Point& point : points) {
-    const std::vector<const Run*> here = RunsAt(runs, point);
+    const std::vector<const RunRecord*> here = RunsAt(runs, point);
     std::optional<Panel> panel = here.empty() ? std::nullopt : PanelOf(experiment, findings.chart, here);
     const std::string title = PanelTitle(axes, point);
     if (panel) {
@@ -366,10 +369,10 @@ void AddPanels(const Experiment& experiment, const std::vector<const Run*>& runs
 
 ChartFindings FindingsOfChart(const ExperimentResults& results, const Chart& chart) {
   ChartFindings findings{.chart = chart};
-  const std::vector<const Run*> runs = RunsAt(All(results.runs), chart.at);
+  const std::vector<const RunRecord*> runs = RunsAt(All(results.runs), chart.at);
   AddPanels(results.experiment, runs, findings);
   findings.summary = SummaryOf(findings.panels);
-  findings.settings = MergedFacts(runs, &Run::settings);
+  findings.settings = MergedFacts(runs, &RunRecord::settings);
   return findings;
 }
 
@@ -377,11 +380,11 @@ std::string EndOf(Outcome outcome) { return outcome == Outcome::kKilled ? "kille
 
 }  // namespace
 
-Facts MergedFacts(const std::vector<const Run*>& runs, Facts Run::*facts) {
+Facts MergedFacts(const std::vector<const RunRecord*>& runs, Facts RunRecord::*facts) {
   // A page is to have some order of them: that of their first appearance.
   std::vector<std::string> names;
   std::map<std::string, std::vector<std::string>> values;
-  for (const Run* run : runs) {
+  for (const RunRecord* run : runs) {
     for (const auto& [name, value] : run->*facts) {
       std::vector<std::string>& seen = values[name];
       if (seen.empty()) names.push_back(name);
@@ -405,21 +408,28 @@ std::vector<ChartFindings> FindingsOf(const ExperimentResults& results) {
 }
 
 std::vector<Finding> FindingsOfRuns(const ExperimentResults& results) {
-  const size_t ok = results.Count(Outcome::kOk);
+  const size_t ok = results.Count(Outcome::kOk), killed = results.Count(Outcome::kKilled);
   if (results.runs.empty()) return {{Finding::Tone::kUnknown, "No run has ended yet."}};
   if (ok == results.runs.size()) {
     return {{Finding::Tone::kPlain,
              absl::StrCat(ok == 1 ? "The one run" : absl::StrCat("All ", ok, " runs"), " ended well.")}};
   }
   std::vector<Finding> findings = {
-      {Finding::Tone::kTrouble, absl::StrCat("Of ", Plural(results.runs.size(), "run"), ", ", ok, " ended well, ",
-                                             results.Count(Outcome::kKilled), " were killed and ",
-                                             results.Count(Outcome::kFailed), " failed.")}};
+      {Finding::Tone::kTrouble,
+       absl::StrCat("Of ", Plural(results.runs.size(), "run"), ", ", ok, " ended well, ", killed,
+                    killed == 1 ? " was" : " were", " killed and ", results.Count(Outcome::kFailed), " failed.")}};
   std::map<std::pair<Outcome, std::string>, std::vector<std::string>> causes;
-  for (const Run& run : results.runs) {
+  for (const RunRecord& run : results.runs) {
     if (run.outcome != Outcome::kOk) causes[{run.outcome, run.reason}].push_back(run.name);
   }
+  size_t told = 0;
   for (const auto& [cause, names] : causes) {
+    if (told++ == kMostCauses) {
+      findings.push_back(
+          {Finding::Tone::kTrouble, absl::StrCat("There are ", Plural(causes.size() - kMostCauses, "other reason"),
+                                                 ": the table of runs has them.")});
+      break;
+    }
     const std::string others = names.size() > 1 ? absl::StrCat(" and ", Plural(names.size() - 1, "other run")) : "";
     const std::string why = cause.second.empty() ? "No reason is given" : cause.second;
     const char* const verb = cause.first == Outcome::kFailed ? "" : names.size() > 1 ? "were " : "was ";

@@ -113,7 +113,7 @@ std::vector<ChartFindings> FindingsOf(const ExperimentResults& results);
 std::vector<Finding> FindingsOfRuns(const ExperimentResults& results);
 
 // How each fact of these runs is: the value where all have the same, else the values that there are, a few of them.
-Facts MergedFacts(const std::vector<const Run*>& runs, Facts Run::*facts);
+Facts MergedFacts(const std::vector<const RunRecord*>& runs, Facts RunRecord::*facts);
 
 }  // namespace quire::results
 

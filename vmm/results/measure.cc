@@ -146,8 +146,8 @@ std::string Format(double value, Unit unit) {
 
 std::string FormatRatio(double ratio) {
   if (ratio >= 1e4 || ratio < 1e-3) return absl::StrFormat("%.2g", ratio);
-  if (ratio >= 10) return absl::StrFormat("%.0f", ratio);
-  if (ratio >= 2) return absl::StrFormat("%.1f", ratio);
+  if (ratio >= 9.95) return absl::StrFormat("%.0f", ratio);
+  if (ratio >= 1.95) return absl::StrFormat("%.1f", ratio);
   const std::string two = absl::StrFormat("%.2f", ratio);
   return two == "1.00" && ratio != 1 ? absl::StrFormat("%.4g", ratio) : two;
 }

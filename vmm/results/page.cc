@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "vmm/results/html.h"
 #include "vmm/results/page_assets.h"
 #include "vmm/results/page_data.h"
@@ -40,11 +41,21 @@ const char* Class(Finding::Tone tone) {
   return "";
 }
 
+// A number stays with its unit.
+std::string Unbroken(const std::string& text) {
+  return absl::StrReplaceAll(text, {{" %", "\u00a0%"},
+                                    {" \u00b5s", "\u00a0\u00b5s"},
+                                    {" ms", "\u00a0ms"},
+                                    {" KiB", "\u00a0KiB"},
+                                    {" MiB", "\u00a0MiB"},
+                                    {" GiB", "\u00a0GiB"}});
+}
+
 std::string FindingsList(const std::vector<Finding>& findings) {
   if (findings.empty()) return "";
   std::string html = "<ul class=\"findings\">\n";
   for (const Finding& finding : findings) {
-    absl::StrAppend(&html, "<li class=\"", Class(finding.tone), "\">", EscapeHtml(finding.text), "</li>\n");
+    absl::StrAppend(&html, "<li class=\"", Class(finding.tone), "\">", EscapeHtml(Unbroken(finding.text)), "</li>\n");
   }
   return html + "</ul>\n";
 }
@@ -104,14 +115,21 @@ std::string Legend(const LatencyFigure& figure) {
                                         ": lower and further left is better"));
 }
 
-std::string Caption(const ValuesFigure& figure) {
-  const bool intervals = std::any_of(figure.series.begin(), figure.series.end(), [](const auto& series) {
-    return std::any_of(series.places.begin(), series.places.end(),
-                       [](const Place& place) { return place.estimate && place.estimate->confidence; });
+template <class Is>
+bool AnyPlace(const ValuesFigure& figure, Is is) {
+  return std::any_of(figure.series.begin(), figure.series.end(), [&](const ValuesFigure::Series& series) {
+    return std::any_of(series.places.begin(), series.places.end(), is);
   });
+}
+
+std::string Caption(const ValuesFigure& figure) {
+  const bool intervals =
+      AnyPlace(figure, [](const Place& place) { return place.estimate && place.estimate->confidence; });
+  const bool crosses =
+      AnyPlace(figure, [](const Place& place) { return !place.estimate && place.killed + place.failed > 0; });
   return absl::StrCat(DrawnAsBars(figure) ? "Bars" : "Large marks", " are means",
-                      intervals ? ", whiskers their 95 % confidence intervals" : "",
-                      ", small dots single runs. A cross: no run ended well.");
+                      intervals ? ", whiskers their 95 % confidence intervals" : "", ", small dots single runs.",
+                      crosses ? " A cross: no run ended well." : "");
 }
 
 std::string Caption(const MemoryFigure& figure) {
@@ -136,25 +154,17 @@ std::string FigureHtml(const Panel& panel, const std::string& place) {
   const std::string caption = std::visit([](const auto& figure) { return Caption(figure); }, panel.figure);
   const std::string title = panel.title.empty() ? "" : absl::StrCat("<h3>", EscapeHtml(panel.title), "</h3>\n");
   return absl::StrCat("<figure ", place, ">\n", title, "<div class=\"plot\"></div>\n<figcaption>", EscapeHtml(caption),
-                      "</figcaption>\n</figure>\n");
-}
-
-// Sentences of panels that have a title come after it.
-std::string FindingsOfPanel(const Panel& panel) {
-  if (panel.findings.empty()) return "";
-  const std::string title = panel.title.empty() ? "" : absl::StrCat("<h3>", EscapeHtml(panel.title), "</h3>\n");
-  return title + FindingsList(panel.findings);
+                      "</figcaption>\n", FindingsList(panel.findings), "</figure>\n");
 }
 
 const char* ColumnsClass(size_t panels) { return panels == 1 ? "" : panels == 3 ? " many three" : " many"; }
 
 std::string ChartHtml(const ChartFindings& chart, size_t number) {
-  std::string figures, tables, findings;
+  std::string figures, tables;
   for (size_t i = 0; i < chart.panels.size(); ++i) {
     const Panel& panel = chart.panels[i];
     const std::string place = absl::StrCat("data-chart=\"", number, "\" data-panel=\"", i, "\"");
     absl::StrAppend(&figures, FigureHtml(panel, place));
-    absl::StrAppend(&findings, FindingsOfPanel(panel));
     absl::StrAppend(&tables, TablesHtml(panel, place));
   }
   std::string html = absl::StrCat("<section class=\"chart\" id=\"chart-", number + 1, "\">\n<h2>",
@@ -164,7 +174,6 @@ std::string ChartHtml(const ChartFindings& chart, size_t number) {
     absl::StrAppend(&html, std::visit([](const auto& figure) { return Legend(figure); }, chart.panels[0].figure),
                     "<div class=\"panels", ColumnsClass(chart.panels.size()), "\">\n", figures, "</div>\n");
   }
-  absl::StrAppend(&html, findings);
   for (const std::string& note : chart.notes) absl::StrAppend(&html, Paragraph("note", note));
   if (!tables.empty()) absl::StrAppend(&html, Details("The numbers", tables));
   if (!chart.settings.empty()) absl::StrAppend(&html, Details("Settings of these runs", FactsTable(chart.settings)));
@@ -227,8 +236,8 @@ std::string MissingHtml(const ExperimentResults& results) {
 }
 
 std::string MeasuredHtml(const ExperimentResults& results) {
-  std::vector<const Run*> runs;
-  for (const Run& run : results.runs) runs.push_back(&run);
+  std::vector<const RunRecord*> runs;
+  for (const RunRecord& run : results.runs) runs.push_back(&run);
   const std::string repetitions =
       results.experiment.repetitions > 0
           ? absl::StrCat(", ", Plural(results.experiment.repetitions, "repetition"), " of each setting asked for")
@@ -237,7 +246,7 @@ std::string MeasuredHtml(const ExperimentResults& results) {
       absl::StrCat("<section class=\"measured\">\n<h2>How it was measured</h2>\n<p>",
                    EscapeHtml(absl::StrCat(Plural(runs.size(), "run"), repetitions, "; quire ", VersionsOf(runs), ".")),
                    "</p>\n", MissingHtml(results));
-  const Facts host = MergedFacts(runs, &Run::host);
+  const Facts host = MergedFacts(runs, &RunRecord::host);
   if (!host.empty()) absl::StrAppend(&html, Details("The host", FactsTable(host)));
   absl::StrAppend(&html, Details("The runs", RunsTable(results.runs, kMostRunsListed)));
   if (!results.experiment.file.empty()) {

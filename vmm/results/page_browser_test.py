@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Opens pages of `quire report` in a browser without a network: at two sizes, in light and dark.
 
 What the pages show is compared with what this file computes from results.jsonl itself. Screenshots go to the test's
@@ -15,9 +15,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 
-sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+# Bazel runs tests where their data is.
+sys.path[:0] = [os.path.dirname(os.path.abspath(__file__)), "vmm/results"]
 import example_results
 
 ADVICE = "tools/dev setup installs what tests need"
@@ -231,19 +233,24 @@ class PageBrowserTest(unittest.TestCase):
                 self.screenshot(f"{name}-{size}-{scheme}-open")
                 self.check_quiet()
 
+    def wait_for(self, script, *arguments):
+        """The page hears of another scheme or size with its next frame, some time after the browser was told."""
+        until = time.monotonic() + 20
+        while not self.run_script("return " + script, *arguments):
+            self.assertLess(time.monotonic(), until, script)
+            time.sleep(0.05)
+
     def test_is_drawn_anew_for_another_scheme_and_size(self):
         self.open(self.plain, "laptop", "light")
-        pixels = "return document.querySelector('canvas').toDataURL()"
-        light = self.run_script(pixels)
+        self.run_script("window.light = document.querySelector('canvas').toDataURL()")
         self.scheme("dark")
-        self.assertNotEqual(light, self.run_script(pixels))
+        self.wait_for("document.querySelector('canvas').toDataURL() !== window.light")
         width, height, scale, mobile = SIZES["phone"]
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
                                      {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": mobile})
-        self.browser.execute_async_script("setTimeout(arguments[0], 300)")
+        self.wait_for("[...document.querySelectorAll('.uplot')].every((e) => e.clientWidth < arguments[0])", width)
         self.check_drawn()
         self.check_fits()
-        self.assertLess(self.run_script("return document.querySelector('.uplot').clientWidth"), width)
 
     def test_says_under_the_pointer_what_is_there(self):
         self.open(self.plain)

@@ -52,7 +52,7 @@ std::string Number(absl::string_view key, const std::optional<double>& value, Un
 }
 
 std::string Ratio(absl::string_view key, const std::optional<double>& value) {
-  return Number(key, value, value ? absl::StrFormat(*value < 1e4 && *value >= 1 ? "%.4g" : "%.3g", *value) : "");
+  return Number(key, value, value ? absl::StrFormat("%.4g", *value) : "");
 }
 
 template <class Member>
@@ -199,9 +199,9 @@ std::string FactsTable(const Facts& facts) {
   return html + "</tbody></table></div>\n";
 }
 
-std::string RunsTable(const std::vector<Run>& runs, size_t most) {
+std::string RunsTable(const std::vector<RunRecord>& runs, size_t most) {
   std::vector<Cells> rows;
-  for (const Run& run : runs) {
+  for (const RunRecord& run : runs) {
     if (rows.size() == most) break;
     rows.push_back({Heading(run.name), Words(Name(run.outcome)), Words(run.started),
                     absl::StrCat("<td class=\"wide\">", EscapeHtml(run.reason), "</td>"),
@@ -211,9 +211,9 @@ std::string RunsTable(const std::vector<Run>& runs, size_t most) {
   return TableHtml("data-of=\"runs\"", more, {"run", "outcome", "started", "reason", "took"}, rows, 4);
 }
 
-std::string VersionsOf(const std::vector<const Run*>& runs) {
+std::string VersionsOf(const std::vector<const RunRecord*>& runs) {
   std::vector<std::string> versions;
-  for (const Run* run : runs) {
+  for (const RunRecord* run : runs) {
     const std::string version = run->version.empty() ? "of unknown version" : run->version;
     const bool is_new = std::find(versions.begin(), versions.end(), version) == versions.end();
     if (is_new && versions.size() < kMostVersions) versions.push_back(version);

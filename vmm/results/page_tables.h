@@ -20,10 +20,10 @@ std::string TablesHtml(const Panel& panel, const std::string& attributes);
 std::string FactsTable(const Facts& facts);
 
 // A row each, of the first `most`; what there is more is said.
-std::string RunsTable(const std::vector<Run>& runs, size_t most);
+std::string RunsTable(const std::vector<RunRecord>& runs, size_t most);
 
 // "0.1.0", or several.
-std::string VersionsOf(const std::vector<const Run*>& runs);
+std::string VersionsOf(const std::vector<const RunRecord*>& runs);
 
 }  // namespace quire::results
 

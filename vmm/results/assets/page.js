@@ -173,9 +173,12 @@
     return Math.max(0, ...names.map((name) => ctx.measureText(name).width));
   };
 
+  // The cursor stands where there are numbers.
+  const toPlace = (u, left, top) => [left < 0 ? left : u.valToPos(u.data[0][u.posToIdx(left)], 'x'), top];
+
   const base = (width, height, more) => Object.assign({
     width, height, legend: {show: false}, padding: [14, 14, 0, 0],
-    cursor: {y: false, points: {show: false}, drag: {x: false, y: false, setScale: false}},
+    cursor: {y: false, points: {show: false}, drag: {x: false, y: false, setScale: false}, move: toPlace},
   }, more);
 
   const hidden = () => ({paths: () => null, points: {show: false}});
@@ -202,23 +205,32 @@
     }),
   ];
 
-  // A cross and a word, on the side where there is room.
-  const paintEnded = (ctx, place, x, y, leftwards) => {
-    cross(ctx, x, y, 5);
+  // A cross and words for each series that has no run that ended well at a place, where there is more room: at the top, or
+  // at the bottom.
+  const paintEnded = (ctx, at, panel, i, x) => {
+    const others = panel.series.map((s) => s.places[i]).filter(has).map((place) => at.y(place.mean));
+    const top = others.every((y) => y > at.top + at.height / 2);
+    const leftwards = x > at.left + at.width / 2;
+    let row = 0;
     ctx.font = font(11.5, 560);
     ctx.textBaseline = 'middle';
     ctx.textAlign = leftwards ? 'right' : 'left';
-    ctx.fillText(place.killed ? 'killed' : 'failed', x + (leftwards ? -10 : 10), y);
+    ctx.lineWidth = 2.2;
+    panel.series.forEach((s, k) => {
+      if (has(s.places[i]) || !ended(s.places[i])) return;
+      const y = top ? at.top + 12 + 18 * row : at.top + at.height - 12 - 18 * row;
+      ++row;
+      ctx.strokeStyle = ctx.fillStyle = seriesColor(k);
+      cross(ctx, x, y, 5);
+      const words = (s.name ? s.name + ' ' : '') + (s.places[i].killed ? 'killed' : 'failed');
+      ctx.fillText(fitting(ctx, words, at.width / 2), x + (leftwards ? -11 : 11), y);
+    });
     ctx.textAlign = 'left';
   };
 
   const paintPoint = (ctx, at, k, place, x) => {
     ctx.strokeStyle = ctx.fillStyle = seriesColor(k);
-    if (!has(place)) {
-      ctx.lineWidth = 2.2;
-      if (ended(place)) paintEnded(ctx, place, x, at.top + at.height - 10 - 16 * k, x > at.left + at.width / 2);
-      return;
-    }
+    if (!has(place)) return;
     ctx.globalAlpha = 0.4;
     place.values.forEach((value) => { ctx.beginPath(); ctx.arc(x, at.y(value), 2.2, 0, 2 * Math.PI); ctx.fill(); });
     ctx.globalAlpha = 1;
@@ -275,13 +287,14 @@
       padding: [14, named ? Math.min(220, widthOf(panel.series.map((s) => s.name)) + 18) : 14, 0, 0],
       scales: {x: {time: false, range: [xs[0] - spread * 0.05, xs[xs.length - 1] + spread * 0.05]}, y: {range: valueRange(panel)}},
       axes: [axis({splits: marksAt(xs, width), size: 26, values: (u, v) => v.map(axisText), label: panel.x.name, grid: {show: false}}),
-             axis({values: (u, v) => v.map(format), size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
+             axis({values: (u, v) => v.map(format), space: 40, size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
       series: [{}, ...panel.series.map(hidden)],
       plugins: [tooltip(valueRows(panel))],
       hooks: {draw: [painting((ctx, at) => {
         panel.series.forEach((s, k) => paintBand(ctx, at, k, s.places, xs));
         panel.series.forEach((s, k) => paintLine(ctx, at, k, s.places, xs));
         panel.series.forEach((s, k) => s.places.forEach((place, i) => paintPoint(ctx, at, k, place, at.x(xs[i]))));
+        xs.forEach((x, i) => paintEnded(ctx, at, panel, i, at.x(x)));
       }, false), painting((ctx, at) => {
         if (!named) return;
         ctx.font = font(13, 620);
@@ -347,7 +360,7 @@
       scales: {x: {time: false, range: [-0.5, count - 0.5]}, y: {range: [valueRange(panel)[0], valueRange(panel)[1] * 1.04]}},
       axes: [axis({splits: () => places, size: 26, label: panel.x.name, grid: {show: false},
                    values: (u, v) => { u.ctx.font = font(12 * uPlot.pxRatio); return v.map((i) => fitting(u.ctx, axisText(panel.x.values[i] ?? ''), u.bbox.width / count - 8)); }}),
-             axis({values: (u, v) => v.map(format), size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
+             axis({values: (u, v) => v.map(format), space: 40, size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
       series: [{}, ...panel.series.map(hidden)],
       plugins: [tooltip(valueRows(panel))],
       hooks: {draw: [painting((ctx, at) => {
@@ -379,7 +392,7 @@
     return [base(width, height, {
       padding: [26, 14, 0, 0],
       scales: {x: {time: false, range: timeRange(panel.seconds)}, y: {range: [0, most * 1.13 || 1]}},
-      axes: [timeAxis(), axis({values: (u, v) => v.map(formats.bytes), size: sizeOfMarks, incrs: BINARY})],
+      axes: [timeAxis(), axis({values: (u, v) => v.map(formats.bytes), space: 40, size: sizeOfMarks, incrs: BINARY})],
       series: [{}, ...layers.map(hidden)],
       plugins: [tooltip((i) => [timeTitle(panel.phases, panel.seconds[i]),
         layers.map(([name, text]) => [name, text, formats.bytes(panel.columns[name + '_bytes'][i])]).reverse()])],
@@ -425,7 +438,7 @@
     return [base(width, height, {
       padding: [26, named ? Math.min(220, widthOf(panel.series.map((s) => s.name)) + 14) : 14, 0, 0],
       scales: {x: {time: false, range: timeRange(columns[0])}, y: {range: [0, 1.02]}},
-      axes: [timeAxis(), axis({values: (u, v) => v.map(formats.share), size: sizeOfMarks, splits: () => [0, 0.25, 0.5, 0.75, 1]})],
+      axes: [timeAxis(), axis({values: (u, v) => v.map(formats.share), space: 40, size: sizeOfMarks, splits: () => [0, 0.25, 0.5, 0.75, 1]})],
       series: [{}, ...panel.series.map((s, k) => ({stroke: seriesColor(k), width: 2.4, spanGaps: true, points: {show: false},
         fill: panel.series.length === 1 ? seriesColor(k) + '22' : undefined, dash: k >= SERIES ? [6, 4] : undefined}))],
       plugins: [tooltip((i) => [timeTitle(panel.phases, columns[0][i]), panel.series.map((s, k) =>
@@ -453,10 +466,11 @@
     const from = bounds.length ? down(Math.min(...bounds)) : 1, to = bounds.length ? up(Math.max(...bounds)) : 10;
     const decades = (low, high) => { const all = []; for (let v = low; v <= high * 1.01; v *= 10) all.push(v); return all; };
     return [base(width, height, {
+      padding: [14, 26, 0, 0],
       scales: {x: {time: false, distr: 3, range: [from, Math.max(to, from * 10)]}, y: {distr: 3, range: [lowest, 1]}},
       axes: [axis({splits: () => decades(from, Math.max(to, from * 10)), values: (u, v) => v.map(formats.us), filter: (u, v) => v, size: 26,
                    label: panel.of + ' that take this long or longer'}),
-             axis({splits: () => decades(lowest, 1), values: (u, v) => v.map(shareSlower), filter: (u, v) => v, size: sizeOfMarks})],
+             axis({splits: () => decades(lowest, 1), values: (u, v) => v.map(shareSlower), filter: (u, v) => v, space: 40, size: sizeOfMarks})],
       series: [{}, ...panel.series.map((s, k) => ({stroke: seriesColor(k), width: 2.4, spanGaps: true, points: {show: false},
         dash: k >= SERIES ? [6, 4] : undefined}))],
       plugins: [tooltip((i) => [formats.us(columns[0][i]) + ' or longer', panel.series.map((s, k) => ['c' + k % SERIES,

@@ -5,9 +5,9 @@
 
 namespace quire {
 
-void LatencyHistogram::Record(absl::Duration duration) {
+void LatencyHistogram::Record(absl::Duration duration, uint64_t times) {
   const int64_t nanoseconds = std::max<int64_t>(absl::ToInt64Nanoseconds(duration), 0);
-  buckets_[BucketOf(nanoseconds)].fetch_add(1, std::memory_order_relaxed);
+  buckets_[BucketOf(nanoseconds)].fetch_add(times, std::memory_order_relaxed);
 }
 
 void LatencyHistogram::Add(const LatencyHistogram& other) {
@@ -36,16 +36,20 @@ absl::Duration LatencyHistogram::Percentile(double percentile) const {
 
 std::vector<LatencyHistogram::Range> LatencyHistogram::Ranges() const {
   constexpr size_t kJoined = kSubBuckets / 4;
+  constexpr uint64_t kShort = 64, kLong = uint64_t{1} << 36;
   std::vector<Range> ranges;
-  size_t used = 0;
+  uint64_t count = 0;
   for (size_t i = 0; i < kBuckets; i += kJoined) {
-    uint64_t count = 0;
     for (size_t j = i; j < i + kJoined; ++j) count += buckets_[j].load(std::memory_order_relaxed);
-    if (count == 0 && ranges.empty()) continue;
-    ranges.push_back({.end = absl::Nanoseconds(UpperEnd(i + kJoined - 1) + 1), .count = count});
-    if (count > 0) used = ranges.size();
+    const uint64_t end = UpperEnd(i + kJoined - 1) + 1;
+    if (end < kShort) continue;
+    if (end > kLong) {
+      ranges.back().count += count;
+    } else {
+      ranges.push_back({.end = absl::Nanoseconds(end), .count = count});
+    }
+    count = 0;
   }
-  ranges.resize(used);
   return ranges;
 }
 

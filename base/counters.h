@@ -64,7 +64,7 @@ class Peak {
 class LatencyHistogram {
  public:
   // A negative duration counts as zero.
-  void Record(absl::Duration duration);
+  void Record(absl::Duration duration, uint64_t times = 1);
   // Adds what the other one has recorded.
   void Add(const LatencyHistogram& other);
 
@@ -78,7 +78,7 @@ class LatencyHistogram {
     absl::Duration end;
     uint64_t count;
   };
-  // Four to a power of two, from the first to the last that has any.
+  // Four to a power of two, the same ones always: the first has all below 64 ns, the last all from a minute on.
   std::vector<Range> Ranges() const;
 
  private:

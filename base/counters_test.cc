@@ -97,5 +97,30 @@ TEST(LatencyHistogramTest, PercentilesAreWithinASixteenth) {
   }
 }
 
+TEST(LatencyHistogramTest, RangesAreTheSameWhateverWasRecordedAndHoldAllOfIt) {
+  LatencyHistogram histogram;
+  const std::vector<LatencyHistogram::Range> empty = histogram.Ranges();
+  histogram.Record(absl::Nanoseconds(1));
+  histogram.Record(absl::Nanoseconds(63), 10);
+  histogram.Record(absl::Nanoseconds(64), 100);
+  histogram.Record(absl::Hours(1), 1000);
+  const std::vector<LatencyHistogram::Range> ranges = histogram.Ranges();
+  ASSERT_EQ(ranges.size(), empty.size());
+  uint64_t all = 0;
+  for (size_t i = 0; i < ranges.size(); ++i) {
+    EXPECT_EQ(ranges[i].end, empty[i].end);
+    if (i > 0) {
+      EXPECT_GT(ranges[i].end, ranges[i - 1].end);
+      EXPECT_LE(ranges[i].end, ranges[i - 1].end * 5 / 4);
+    }
+    all += ranges[i].count;
+  }
+  EXPECT_EQ(all, 1111u);
+  EXPECT_EQ(ranges[0].end, absl::Nanoseconds(64));
+  EXPECT_EQ(ranges[0].count, 11u);
+  EXPECT_EQ(ranges[1].count, 100u);
+  EXPECT_EQ(ranges.back().count, 1000u);
+}
+
 }  // namespace
 }  // namespace quire

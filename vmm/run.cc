@@ -52,6 +52,16 @@ GuestSnapshot::State StateOf(bool started, const absl::Status& exit, bool finish
   return phase > 0 ? State::kRunning : State::kFilling;
 }
 
+LatencyReport LatencyReportOf(const LatencyHistogram& latency) {
+  LatencyReport report{.p50_us = absl::ToDoubleMicroseconds(latency.Percentile(50)),
+                       .p99_us = absl::ToDoubleMicroseconds(latency.Percentile(99))};
+  for (const LatencyHistogram::Range& range : latency.Ranges()) {
+    report.bounds_us.push_back(absl::ToDoubleMicroseconds(range.end));
+    report.counts.push_back(range.count);
+  }
+  return report;
+}
+
 class GuestRun {
  public:
   GuestRun(const RunOptions& options, GuestSet& set) : options_(options), set_(set), started_(set.guests().size()) {}
@@ -404,21 +414,12 @@ uint64_t GuestRun::BlocksMapped(const Guest& guest) {
 
 void GuestRun::ReportSchedule(Report& report) {
   report.phases = phase_reports_;
-  const OperationLatency& latency = phases_->latency();
-  uint32_t first = 0, end = OperationLatency::kBuckets;
-  while (first < end && latency.counts[first] == 0) ++first;
-  while (end > first && latency.counts[end - 1] == 0) --end;
-  uint64_t all = 0, seen = 0;
-  for (uint32_t i = first; i < end; ++i) all += latency.counts[i];
-  for (uint32_t i = first; i < end; ++i) {
+  LatencyHistogram latency;
+  for (uint32_t i = 0; i < OperationLatency::kBuckets; ++i) {
     const double us = static_cast<double>(OperationLatency::EndOf(i)) / ticks_per_us_;
-    report.latency.bounds_us.push_back(us);
-    report.latency.counts.push_back(latency.counts[i]);
-    // The bucket's end, as that of a percentile, is not exceeded by so many of all.
-    if (seen * 2 < all && (seen + latency.counts[i]) * 2 >= all) report.latency.p50_us = us;
-    if (seen * 100 < all * 99 && (seen + latency.counts[i]) * 100 >= all * 99) report.latency.p99_us = us;
-    seen += latency.counts[i];
+    if (const uint64_t times = phases_->latency().counts[i]; times > 0) latency.Record(absl::Microseconds(us), times);
   }
+  report.latency = LatencyReportOf(latency);
 }
 
 void GuestRun::ReportManager(Report& report) {
@@ -570,11 +571,7 @@ void GuestRun::ReportTranslations(Report& report) {
   }
   report.faults.p50_us = absl::ToDoubleMicroseconds(latency.Percentile(50));
   report.faults.p99_us = absl::ToDoubleMicroseconds(latency.Percentile(99));
-  report.fault_latency = {.p50_us = report.faults.p50_us, .p99_us = report.faults.p99_us};
-  for (const LatencyHistogram::Range& range : latency.Ranges()) {
-    report.fault_latency.bounds_us.push_back(absl::ToDoubleMicroseconds(range.end));
-    report.fault_latency.counts.push_back(range.count);
-  }
+  report.fault_latency = LatencyReportOf(latency);
 }
 
 // A run without one is as good; only what the user has named must be had. Null: there is none.

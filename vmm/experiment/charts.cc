@@ -121,6 +121,7 @@ class ChartReader {
           "y", absl::StrCat("a chart of values needs y, one of ", absl::StrJoin(names, ", "), ", or console.KEY"));
     }
     if (!chart.contains("better")) chart["better"] = "higher";
+    if (!chart.contains("title")) chart["title"] = absl::StrCat(y, " against ", chart["x"].get<std::string>());
     if (chart["better"] != "higher" && chart["better"] != "lower") {
       reader_.Fail("better", "better is to be \"higher\" or \"lower\"");
     }
@@ -132,7 +133,7 @@ class ChartReader {
 
 // One of the throughput, if anything is swept beside the engine.
 Json DefaultCharts(const std::vector<Axis>& axes) {
-  Json chart = {{"kind", "values"}, {"y", "operations_per_second"}, {"better", "higher"}};
+  Json chart = {{"kind", "values"}, {"title", "Throughput"}, {"y", "operations_per_second"}, {"better", "higher"}};
   for (const Axis& axis : axes) {
     if (axis.name == "engine") chart["series"] = axis.name;
     if (axis.name == "engine" && axis.values.size() > 1) chart["compare"] = {axis.values[0], axis.values[1]};
@@ -145,7 +146,7 @@ Json DefaultCharts(const std::vector<Axis>& axes) {
     chart.erase("compare");
   }
   if (!axes.empty()) charts.push_back(chart);
-  charts.push_back({{"kind", "memory"}});
+  charts.push_back({{"kind", "memory"}, {"title", "Where the memory goes"}});
   return charts;
 }
 

@@ -337,7 +337,7 @@ void AddReportedValues(const Json& report, Json& values) {
     if (managed) values["faults_per_second"] = faults / seconds;
     values["cpu_seconds"] = cpu;
   }
-  if (!report["latency"]["counts"].empty()) {
+  if (report["latency"]["p99_us"] > 0) {
     values["latency_p50_us"] = report["latency"]["p50_us"];
     values["latency_p99_us"] = report["latency"]["p99_us"];
   }
@@ -438,8 +438,8 @@ Json ResultOf(const Variant& variant, const RunOutcome& outcome) {
   if (!outcome.report.is_null()) {
     AddReportedValues(outcome.report, values);
     result["phases"] = PhasesOf(outcome.report);
-    if (!outcome.report["latency"]["counts"].empty()) result["latency"] = LatencyOf(outcome.report["latency"]);
-    if (!outcome.report["fault_latency"]["counts"].empty()) {
+    if (outcome.report["latency"]["p99_us"] > 0) result["latency"] = LatencyOf(outcome.report["latency"]);
+    if (outcome.report["fault_latency"]["p99_us"] > 0) {
       result["fault_latency"] = LatencyOf(outcome.report["fault_latency"]);
     }
   }

@@ -112,10 +112,9 @@ TEST_F(ApiRunTest, WhatItAnswersIsAsDescribed) {
   do {
     report = AskFor("Report", "GET", "/v1/report");
   } while (report["guests"][0]["state"] != "running" || report["guests"][1]["state"] != "running" ||
-           report["swap"]["pages_out"] == 0);
+           report["swap"]["pages_out"] == 0 || report["guests"][0]["operations_per_second"] == 0.0);
   EXPECT_GT(report["elapsed_seconds"], 0.0);
   EXPECT_GT(report["cpu_seconds"]["vcpus"], 0.0) << "of threads that still run";
-  EXPECT_GT(report["guests"][0]["operations_per_second"], 0.0);
   const Json guests = AskFor("Guests", "GET", "/v1/guests");
   ASSERT_EQ(guests["guests"].size(), 2u);
   EXPECT_EQ(guests["guests"][1]["name"], "guest-1");

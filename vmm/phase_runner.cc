@@ -81,7 +81,7 @@ void PhaseRunner::StartNext(MonotonicTime now) {
       ++started;
       continue;
     }
-    if (now < begun_ + order.every * started || AnyoneStoppedForMemory()) return;
+    if (now < begun_ + order.every * started || !AllFilled() || AnyoneStoppedForMemory()) return;
     guest.machine->Start();
     return;
   }
@@ -118,9 +118,10 @@ PhaseRunner::Totals PhaseRunner::Count() const {
 }
 
 uint64_t PhaseRunner::Running() const {
-  return static_cast<uint64_t>(std::count_if(
-      set_.guests().begin(), set_.guests().end(),
-      [](const GuestSet::Guest& guest) { return guest.machine->started() && !guest.machine->finished(); }));
+  return static_cast<uint64_t>(
+      std::count_if(set_.guests().begin(), set_.guests().end(), [](const GuestSet::Guest& guest) {
+        return guest.machine->started() && !guest.machine->finished() && guest.machine->ReadProgress().phase > 0;
+      }));
 }
 
 bool PhaseRunner::AllHaveEnded() const {

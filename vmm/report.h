@@ -209,7 +209,7 @@ struct PhaseReport {
   uint64_t operations = 0;
   uint64_t faults = 0;
   double cpu_seconds = 0;
-  uint64_t guests = 0;  // the most that ran at the same time
+  uint64_t guests = 0;  // the most that ran at the same time, having filled their memory
 };
 
 struct Report {

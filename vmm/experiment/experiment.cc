@@ -314,11 +314,6 @@ absl::Status VariantReader::Check(int line) {
   const bool kernel = variant_.contender != Contender::kQuire;
   if (!kernel) limits.minimum_pool = MinimumPool(variant_.options);
   absl::Status status = Validate(variant_.options, limits);
-  if (status.ok() && variant_.options.pool > limits.host_memory) {
-    status =
-        absl::InvalidArgumentError(absl::StrCat("a pool of ", FormatSize(variant_.options.pool), " is more than the ",
-                                                FormatSize(limits.host_memory), " that this host has"));
-  }
   if (status.ok()) status = CheckFiles(variant_.options);
   if (status.ok()) return status;
   return ConfigError(file_, line, absl::StrReplaceAll(status.message(), {{"--", ""}}));

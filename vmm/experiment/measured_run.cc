@@ -280,6 +280,14 @@ Json TimelineOf(const std::vector<Sample>& samples) {
   return timeline;
 }
 
+// Of guests that start one after another.
+uint64_t GuestsThatFit(const RunOutcome& outcome, uint64_t most) {
+  // Memory was too little for those that were there: the last one to come was too much. Otherwise it has not been
+  // counted, because it was still filling its memory.
+  const bool all_were_there = !outcome.timeline.empty() && outcome.timeline.back().filling == 0;
+  return outcome.end == RunOutcome::End::kKilled && all_were_there && most > 0 ? most - 1 : most;
+}
+
 // What samples tell, also of a run that was killed.
 void AddSampledValues(const Variant& variant, const RunOutcome& outcome, Json& values) {
   std::vector<double> used, huge;
@@ -299,9 +307,7 @@ void AddSampledValues(const Variant& variant, const RunOutcome& outcome, Json& v
     }
   }
   values["guests_that_ran"] = most_guests;
-  // The last one to come was too much.
-  if (StartsOneByOne(variant))
-    values["guests_that_fit"] = most_guests - (outcome.end == RunOutcome::End::kKilled ? 1 : 0);
+  if (StartsOneByOne(variant)) values["guests_that_fit"] = GuestsThatFit(outcome, most_guests);
   values["peak_memory_bytes"] = peak;
   if (!used.empty()) values["memory_bytes"] = Median(used);
   double sum = 0;

@@ -49,7 +49,8 @@ Sample SampleOf(const Snapshot& snapshot) {
     sample.operations += guest.operations;
     sample.faults += guest.faults;
     using State = GuestSnapshot::State;
-    sample.guests += guest.state == State::kFilling || guest.state == State::kRunning;
+    sample.guests += guest.state == State::kRunning;
+    sample.filling += guest.state == State::kFilling;
   }
   if (!snapshot.pool.has_value()) return sample;
   sample.huge = snapshot.huge;
@@ -68,6 +69,7 @@ std::string FormatSample(const Sample& sample) {
                  {"operations", sample.operations},
                  {"faults", sample.faults},
                  {"guests", sample.guests},
+                 {"filling", sample.filling},
                  {"resident", SizeJson(sample.resident)},
                  {"shared", SizeJson(sample.shared)},
                  {"compressed", SizeJson(sample.compressed)},
@@ -89,6 +91,7 @@ absl::StatusOr<RunMessage> ParseMessage(absl::string_view line) {
                           .operations = from.value("operations", uint64_t{0}),
                           .faults = from.value("faults", uint64_t{0}),
                           .guests = from.value("guests", uint64_t{0}),
+                          .filling = from.value("filling", uint64_t{0}),
                           .resident = SizeIn(from, "resident"),
                           .shared = SizeIn(from, "shared"),
                           .compressed = SizeIn(from, "compressed"),

@@ -26,7 +26,8 @@ struct Sample {
   std::string phase = {};
   uint64_t operations = 0;  // since then, of all guests
   uint64_t faults = 0;
-  uint64_t guests = 0;  // that run
+  uint64_t guests = 0;   // that run, having filled their memory
+  uint64_t filling = 0;  // that have not yet
   std::optional<ByteCount> resident = {}, shared = {}, compressed = {}, other = {}, free = {};
   std::optional<ByteCount> huge = {};  // of guests' memory, mapped by 2 MiB
 

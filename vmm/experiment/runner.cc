@@ -47,9 +47,10 @@ class Runner {
  private:
   // What is left to be run.
   std::vector<PlannedRun> Left(const ResultsFile& results) const;
-  absl::Status PrepareHost(const std::vector<PlannedRun>& runs);
+  // Takes out of `runs` what this host cannot run.
+  absl::Status PrepareHost(std::vector<PlannedRun>& runs);
   absl::Status DecideHowToRun(const std::vector<PlannedRun>& runs);
-  absl::Status PrepareKernel(const std::vector<PlannedRun>& runs);
+  absl::Status PrepareKernel(std::vector<PlannedRun>& runs);
   absl::Status RunOne(const PlannedRun& run, ProgressBar& progress);
 
   const Experiment& experiment_;
@@ -67,7 +68,7 @@ absl::Status Runner::Run() {
   absl::StatusOr<std::unique_ptr<ResultsFile>> results = ResultsFile::Open(options_.out, experiment_);
   if (!results.ok()) return results.status();
   results_ = *std::move(results);
-  const std::vector<PlannedRun> runs = Left(*results_);
+  std::vector<PlannedRun> runs = Left(*results_);
   if (results_->size() > 0) {
     out_ << Plural(results_->size(), "run") << " of " << experiment_.runs() << " found in " << options_.out << ".\n";
   }
@@ -98,7 +99,7 @@ std::vector<PlannedRun> Runner::Left(const ResultsFile& results) const {
   return left;
 }
 
-absl::Status Runner::PrepareHost(const std::vector<PlannedRun>& runs) {
+absl::Status Runner::PrepareHost(std::vector<PlannedRun>& runs) {
   host_facts_ = Json::parse(ToJson(Diagnose(host_)), nullptr, /*allow_exceptions=*/false);
   if (absl::Status status = DecideHowToRun(runs); !status.ok()) return status;
   return PrepareKernel(runs);
@@ -116,7 +117,7 @@ absl::Status Runner::DecideHowToRun(const std::vector<PlannedRun>& runs) {
   return absl::OkStatus();
 }
 
-absl::Status Runner::PrepareKernel(const std::vector<PlannedRun>& runs) {
+absl::Status Runner::PrepareKernel(std::vector<PlannedRun>& runs) {
   KernelNeeds needs;
   ByteCount most;
   for (const PlannedRun& run : runs) {
@@ -127,12 +128,15 @@ absl::Status Runner::PrepareKernel(const std::vector<PlannedRun>& runs) {
   }
   if (!needs.swaps) return absl::OkStatus();
   absl::StatusOr<std::unique_ptr<KernelBaseline>> baseline = KernelBaseline::Create(needs, most);
-  if (!baseline.ok()) {
-    return absl::Status(baseline.status().code(),
-                        absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message(),
-                                     "; leave the engines \"kernel\" and \"kernel-best\" out of the matrix"));
+  if (baseline.ok()) {
+    baseline_ = *std::move(baseline);
+    return absl::OkStatus();
   }
-  baseline_ = *std::move(baseline);
+  const std::string why = absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message());
+  std::erase_if(runs, [](const PlannedRun& run) { return OnKernel(*run.variant); });
+  if (!absl::IsFailedPrecondition(baseline.status()) || runs.empty()) return absl::Status(baseline.status().code(), why);
+  // Half of an experiment is better than none; started again where it can be run, it runs the rest.
+  out_ << "Without the engines kernel and kernel-best: " << Sentence(why) << "\n" << std::flush;
   return absl::OkStatus();
 }
 

@@ -33,8 +33,8 @@ struct Phase {
   std::vector<size_t> stop = {};             // for good
   std::map<size_t, int> idle_percent = {};   // of guests' time, 0 to 100
   std::map<size_t, ByteCount> balloon = {};  // of each guest; they run kernels
-  // Guests of a group start one after another. The phase ends early when all have, or when a guest is stopped for want
-  // of memory.
+  // Guests of a group start one after another. The phase ends early when all have and their memory is filled, or when a
+  // guest is stopped for want of memory.
   struct OneByOne {
     size_t group;
     absl::Duration every;

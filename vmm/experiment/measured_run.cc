@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -140,7 +141,9 @@ absl::StatusOr<pid_t> RunProcess::Start(UniqueFd& messages) {
 }
 
 absl::Status RunProcess::Listen(int fd) {
-  const MonotonicTime give_up = start_ + absl::Seconds(SecondsOf(variant_)) + options_.schedule->fill_limit + kGrace;
+  absl::Duration phases;
+  for (const Phase& phase : options_.schedule->phases) phases += phase.duration;
+  const MonotonicTime give_up = start_ + phases + options_.schedule->fill_limit + kGrace;
   std::string heard;
   for (;;) {
     if (CaughtInterrupt() != 0) return absl::CancelledError("interrupted");
@@ -298,10 +301,18 @@ void AddSampledValues(const Variant& variant, const RunOutcome& outcome, Json& v
       huge.push_back(std::min(static_cast<double>(sample.huge->in_bytes()) / resident, 1.0));
     }
   }
+  // Which is looked at more often.
+  if (!outcome.report.is_null()) {
+    for (const Json& phase : outcome.report["phases"]) {
+      most_guests = std::max(most_guests, phase["guests"].get<uint64_t>());
+    }
+  }
   values["guests_that_ran"] = most_guests;
   // The last one to come was too much.
-  if (StartsOneByOne(variant))
-    values["guests_that_fit"] = most_guests - (outcome.end == RunOutcome::End::kKilled ? 1 : 0);
+  if (StartsOneByOne(variant)) {
+    const uint64_t too_many = outcome.end == RunOutcome::End::kKilled && most_guests > 0 ? 1 : 0;
+    values["guests_that_fit"] = most_guests - too_many;
+  }
   values["peak_memory_bytes"] = peak;
   if (!used.empty()) values["memory_bytes"] = Median(used);
   double sum = 0;
@@ -316,6 +327,7 @@ void AddConsoleValues(const Json& report, Json& values) {
     for (const auto& [key, text] : guest["console"].items()) {
       double number = 0;
       if (!text.is_string() || !absl::SimpleAtod(text.get<std::string>(), &number)) continue;
+      if (!std::isfinite(number)) continue;
       const std::string name = absl::StrCat("console.", key);
       values[name] = values.value(name, 0.0) + number;
     }
@@ -403,7 +415,13 @@ bool MayBeTriedAgain(const Variant& variant, const RunOutcome& outcome) {
 
 double SecondsOf(const Variant& variant) {
   absl::Duration all;
-  for (const Phase& phase : variant.options.schedule->phases) all += phase.duration;
+  for (const Phase& phase : variant.options.schedule->phases) {
+    absl::Duration duration = phase.duration;
+    if (const auto& order = phase.one_by_one) {
+      duration = std::min(duration, order->every * variant.options.groups[order->group].guests);
+    }
+    all += duration;
+  }
   return absl::ToDoubleSeconds(all);
 }
 

@@ -145,6 +145,22 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"report", "vmm/quire"}, "vmm/quire is no directory"},
         BadInput{{"report", "vmm"}, "vmm has no experiment.json"},
         BadInput{{"report", "vmm", "--json=x"}, "--json is not a flag of quire report"},
+        BadInput{{"experiment"}, "no experiment is named: write quire experiment FILE --out=DIR"},
+        BadInput{{"experiment", "--out=/nonexistent"}, "no experiment is named"},
+        BadInput{{"experimnt"}, "did you mean `quire experiment`?"},
+        BadInput{{"experiment", "/nonexistent"},
+                 "the experiment /nonexistent cannot be read (no such file or directory)"},
+        BadInput{{"experiment", "/"}, "the experiment / is not a regular file"},
+        BadInput{{"experiment", "/dev/null"}, "is not a regular file"},
+        BadInput{{"experiment", "vmm/quire"}, "is too large"},
+        BadInput{{"experiment", "experiments/BUILD"}, "cannot be read"},
+        BadInput{{"experiment", "experiments/huge.toml"}, "the results need a place: write --out=DIR"},
+        BadInput{{"experiment", "experiments/huge.toml", "--out="}, "--out has no value"},
+        BadInput{{"experiment", "experiments/huge.toml", "--quik"}, "did you mean --quick?"},
+        BadInput{{"experiment", "experiments/huge.toml", "--guests=2"}, "--guests is not a flag of quire experiment"},
+        BadInput{{"experiment", "experiments/huge.toml", "experiments/density.toml"}, "is not a flag"},
+        BadInput{{"experiment", "experiments/huge.toml", "--task=x"}, "write the number of a task"},
+        BadInput{{"experiment", "experiments/huge.toml", "--out=/nonexistent/x", "--task=-1"}, "from 0"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
 
 TEST(CliTest, HelpIsNoError) {
@@ -161,6 +177,8 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"zones", "--help"},
                                                                                     {"top", "--help"},
                                                                                     {"report", "--help"},
+                                                                                    {"experiment", "--help"},
+                                                                                    {"help", "experiment"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
     EXPECT_EQ(outcome.status, 0);
@@ -177,6 +195,28 @@ TEST(CliTest, TheHelpOfRunHasFlagsWorkloadsExamplesAndStatuses) {
   }
   std::istringstream lines(help);
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+}
+
+TEST(CliTest, TheHelpOfExperimentHasExamplesAndStatuses) {
+  const std::string help = Quire({"experiment", "--help"}).out;
+  for (const char* part :
+       {"Usage: quire experiment FILE --out=DIR [flags]\n", "--quick", "--plan", "--slurm_options=OPTIONS",
+        "Examples\n", "quire experiment experiments/overcommit.toml --out=overcommit --quick\n", "docs/experiments.md",
+        "Exit status\n"}) {
+    EXPECT_TRUE(absl::StrContains(help, part)) << part << " in " << help;
+  }
+  std::istringstream lines(help);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 120u) << line;
+}
+
+TEST(CliTest, APlanSaysWhatWouldBeRunAndMakesNothing) {
+  for (const char* name : {"density", "huge", "overcommit"}) {
+    const Outcome outcome = Quire({"experiment", absl::StrCat("experiments/", name, ".toml"), "--quick", "--plan"});
+    EXPECT_EQ(outcome.status, 0) << outcome.err;
+    EXPECT_EQ(outcome.err, "");
+    EXPECT_TRUE(absl::StrContains(outcome.out, absl::StrCat("\n", name, " (quick): "))) << outcome.out;
+    EXPECT_TRUE(absl::StrContains(outcome.out, " of guests at work.\n1  ")) << outcome.out;
+  }
 }
 
 TEST(CliTest, Version) {

@@ -37,7 +37,19 @@ bool PhaseRunner::PhaseIsOver(MonotonicTime now) const {
   if (AllHaveEnded()) return true;
   if (phase_ == nullptr) return AllFilled() || now >= begun_ + schedule_.fill_limit;
   if (now >= begun_ + phase_->duration) return true;
-  return phase_->one_by_one.has_value() && AnyoneStoppedForMemory();
+  return phase_->one_by_one.has_value() && (AnyoneStoppedForMemory() || AllHaveCome(now));
+}
+
+bool PhaseRunner::AllHaveCome(MonotonicTime now) const {
+  const Phase::OneByOne& order = *phase_->one_by_one;
+  int64_t guests = 0;
+  for (const GuestSet::Guest& guest : set_.guests()) {
+    if (guest.group != order.group) continue;
+    if (!guest.machine->started()) return false;
+    ++guests;
+  }
+  // The last one has as much time to itself as each other had.
+  return AllFilled() && now >= begun_ + order.every * guests;
 }
 
 bool PhaseRunner::AllFilled() const {
@@ -49,6 +61,7 @@ bool PhaseRunner::AllFilled() const {
 void PhaseRunner::Begin(const Phase& phase, MonotonicTime now) {
   phase_ = &phase;
   begun_ = now;
+  news_ = true;
   before_ = Count();
   phases_.push_back(
       {.name = phase.name, .begin_seconds = absl::ToDoubleSeconds(now - start_), .measured = phase.measured});
@@ -83,6 +96,7 @@ void PhaseRunner::StartNext(MonotonicTime now) {
     }
     if (now < begun_ + order.every * started || !AllFilled() || AnyoneStoppedForMemory()) return;
     guest.machine->Start();
+    news_ = true;
     return;
   }
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -27,6 +28,8 @@ class PhaseRunner {
   // When something may be due next.
   MonotonicTime next() const { return next_; }
   const std::string& name() const { return phases_.back().name; }
+  // Whether guests have started, or a phase has begun, since this was asked last.
+  bool TakeNews() { return std::exchange(news_, false); }
 
   // Ends the phase that the run is in. What was done in each, kFill being the first.
   std::vector<PhaseReport> Finish(MonotonicTime now);
@@ -45,6 +48,8 @@ class PhaseRunner {
 
   bool AllFilled() const;
   bool PhaseIsOver(MonotonicTime now) const;
+  // Those that start one after another.
+  bool AllHaveCome(MonotonicTime now) const;
   void Begin(const Phase& phase, MonotonicTime now);
   void End(MonotonicTime now);
   // One more of those that start one after another, if it is time.
@@ -63,6 +68,7 @@ class PhaseRunner {
   size_t number_ = 0;             // of the phase after this one
   MonotonicTime begun_;           // when this phase did
   MonotonicTime next_;
+  bool news_ = false;
   Totals before_;  // this phase
   OperationLatency latency_ = {};
   std::vector<PhaseReport> phases_;

@@ -139,6 +139,8 @@ void GuestRun::Execute(ProgressSink& progress) {
   const MonotonicTime end = phases_ ? MonotonicTime::FromNanoseconds(INT64_MAX) : RealClock().Now() + options_.duration;
   MonotonicTime look = RealClock().Now() + kSampleInterval;
   while (GoOn(end, progress)) {
+    // A guest that is too much may have all killed at once; that it ran is to be seen.
+    if (phases_ && phases_->TakeNews()) look = RealClock().Now();
     const MonotonicTime next = std::min({look, end, phases_ ? phases_->next() : look});
     absl::SleepFor(next - RealClock().Now());
     if (RealClock().Now() < std::min(look, end)) continue;

@@ -34,7 +34,7 @@ struct Phase {
   std::map<size_t, int> idle_percent = {};   // of guests' time, 0 to 100
   std::map<size_t, ByteCount> balloon = {};  // of each guest; they run kernels
   // Guests of a group start one after another, each when the one before has filled its memory. The phase ends early
-  // when all have, or when a guest is stopped for want of memory.
+  // when all have and theirs is filled, or when a guest is stopped for want of memory.
   struct OneByOne {
     size_t group;
     absl::Duration every;

@@ -9,8 +9,8 @@
 
 namespace quire {
 
-// Sees to it that so much free memory is backed, and not zero: what is allocated in the next moments is recycled
-// memory. Errors: what mmap reports.
+// Sees to it that so much free memory, or all that there is, is backed, and not zero: what is allocated in the next
+// moments is recycled memory. What is in use is backed already. Errors: what mmap reports.
 absl::Status TouchHostMemory(ByteCount size);
 
 }  // namespace quire

@@ -1,7 +1,6 @@
 // On this host: real swap space in zram, a memory cgroup, settings of huge pages and of ksmd, and a process that is
 // killed while a guest of it has memory in all of them. It takes root, and nobody else who compares kernels.
 #include <fcntl.h>
-#include <glob.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -31,6 +30,7 @@
 #include "vmm/baseline/host_settings.h"
 #include "vmm/baseline/kernel_baseline.h"
 #include "vmm/baseline/killed_process.h"
+#include "vmm/baseline/real_host.h"
 #include "vmm/baseline/setting.h"
 
 namespace quire {
@@ -40,42 +40,6 @@ constexpr ByteCount kMemory = ByteCount::MiB(64);
 constexpr ByteCount kLimit = ByteCount::MiB(60);
 constexpr ByteCount kSwapped = ByteCount::MiB(16);
 constexpr KernelNeeds kEverything = {.swaps = true, .limited = true, .merges = true};
-
-// What this test is not to change, by its path; with the names of all zram devices and of this program's cgroups.
-std::map<std::string, std::string> HostNow() {
-  std::map<std::string, std::string> now;
-  for (const char* pattern :
-       {"/proc/swaps", "/sys/block/zram*/disksize", "/sys/block/zram*/comp_algorithm", "/sys/fs/cgroup/quire-*",
-        "/sys/fs/cgroup/cgroup.subtree_control", "/sys/fs/cgroup/memory/quire-*",
-        "/sys/kernel/mm/transparent_hugepage/enabled", "/sys/kernel/mm/transparent_hugepage/hugepages-*/enabled",
-        "/sys/kernel/mm/ksm/run", "/sys/kernel/mm/ksm/advisor_mode", "/sys/kernel/mm/ksm/smart_scan",
-        "/sys/kernel/mm/ksm/use_zero_pages", "/sys/kernel/mm/ksm/pages_to_scan", "/sys/kernel/mm/ksm/sleep_millisecs",
-        "/run/quire/host-changes.*"}) {
-    glob_t found = {};
-    if (glob(pattern, 0, nullptr, &found) == 0) {
-      for (size_t i = 0; i < found.gl_pathc; ++i) now[found.gl_pathv[i]] = ReadSetting(found.gl_pathv[i]).value_or("");
-    }
-    globfree(&found);
-  }
-  return now;
-}
-
-// Why nothing can be tested here; empty if it can.
-std::string Obstacle() {
-  if (geteuid() != 0) return "it takes root";
-  if (access("/sys/class/zram-control/hot_add", W_OK) != 0) return "there is no zram (modprobe zram)";
-  if (access("/sys/kernel/mm/ksm/run", W_OK) != 0) return "there is no KSM";
-  const bool v1 = access("/sys/fs/cgroup/memory/memory.limit_in_bytes", F_OK) == 0;
-  const std::string controllers = ReadSetting("/sys/fs/cgroup/cgroup.controllers").value_or("");
-  if (!v1 && !absl::StrContains(controllers, "memory")) return "there is no memory cgroup";
-  const absl::StatusOr<std::unique_ptr<KernelBaseline>> made = KernelBaseline::Create(kEverything, kMemory);
-  if (made.ok()) return "";
-  const std::string why(made.status().message());
-  // Others are at it. Anything else is a failure.
-  return absl::StrContains(why, "another process has changed") || absl::StrContains(why, "memory of other programs")
-             ? why
-             : "";
-}
 
 ByteCount SwappedOut() {
   const std::string status = ReadSetting("/proc/self/status").value_or("");
@@ -134,11 +98,11 @@ void KillJanitor() {
 class KernelBaselineHostTest : public ::testing::Test {
  protected:
   void SetUp() override {
-    if (const std::string why = Obstacle(); !why.empty()) {
+    if (const std::string why = ObstacleToBaseline(); !why.empty()) {
       GTEST_SKIP() << "NOTHING ABOUT WHAT A KILLED PROCESS LEAVES BEHIND ON A REAL HOST IS TESTED HERE: " << why;
     }
     AdoptOrphans();
-    before_ = HostNow();
+    before_ = HostSettingsNow();
   }
 
   // A process changes the host and has a guest that has memory in swap space; then it calls `end`, which kills it.
@@ -183,14 +147,14 @@ class KernelBaselineHostTest : public ::testing::Test {
 TEST_F(KernelBaselineHostTest, NothingIsLeftOfAnOwnerThatIsKilled) {
   RunOwner(Guest::kTied, KillThisProcess);
   WaitForAllChildren();
-  EXPECT_EQ(HostNow(), before_);
+  EXPECT_EQ(HostSettingsNow(), before_);
 }
 
 // The janitor kills it.
 TEST_F(KernelBaselineHostTest, NothingIsLeftOfAGuestThatHasSurvivedItsOwner) {
   RunOwner(Guest::kLoose, KillThisProcess);
   WaitForAllChildren();
-  EXPECT_EQ(HostNow(), before_);
+  EXPECT_EQ(HostSettingsNow(), before_);
 }
 
 TEST_F(KernelBaselineHostTest, WhenTheJanitorIsKilledTooTheNextStartTidiesUp) {
@@ -198,7 +162,7 @@ TEST_F(KernelBaselineHostTest, WhenTheJanitorIsKilledTooTheNextStartTidiesUp) {
     KillJanitor();
     KillThisProcess();
   });
-  EXPECT_NE(HostNow(), before_);
+  EXPECT_NE(HostSettingsNow(), before_);
   ::testing::internal::CaptureStderr();
   {
     const absl::StatusOr<std::unique_ptr<KernelBaseline>> next = KernelBaseline::Create(kEverything, kMemory);
@@ -208,7 +172,7 @@ TEST_F(KernelBaselineHostTest, WhenTheJanitorIsKilledTooTheNextStartTidiesUp) {
   EXPECT_THAT(said, ::testing::HasSubstr("was killed and had left changes of this host behind"));
   EXPECT_THAT(said, ::testing::Not(::testing::HasSubstr("could not be undone")));
   WaitForAllChildren();
-  EXPECT_EQ(HostNow(), before_);
+  EXPECT_EQ(HostSettingsNow(), before_);
 }
 
 // A device that others use, for as long as this lives.
@@ -227,7 +191,7 @@ class UsedZram {
 // With a device of its own, which is made for it.
 TEST_F(KernelBaselineHostTest, KilledAtAnyStepItLeavesNothing) {
   const UsedZram used;
-  const auto before = HostNow();
+  const auto before = HostSettingsNow();
   int step = 0;
   for (bool killed = true; killed; ++step) {
     SCOPED_TRACE(absl::StrCat("step ", step));
@@ -242,7 +206,7 @@ TEST_F(KernelBaselineHostTest, KilledAtAnyStepItLeavesNothing) {
       Check((*baseline)->Prepare(KernelTuning::kAtItsBest, /*merged=*/true));
     }));
     WaitForAllChildren();
-    ASSERT_EQ(HostNow(), before);
+    ASSERT_EQ(HostSettingsNow(), before);
     killed = WIFSIGNALED(status);
     ASSERT_TRUE(killed || status == 0);
   }
@@ -274,7 +238,7 @@ TEST_F(KernelBaselineHostTest, OneRunLeavesNothingToTheNext) {
     }
     ASSERT_EQ(baseline.Rest(), absl::OkStatus());
   }
-  EXPECT_EQ(HostNow(), before_);
+  EXPECT_EQ(HostSettingsNow(), before_);
 }
 
 }  // namespace

@@ -62,8 +62,21 @@ class ChartReader {
   void ReadAt(Json& chart) {
     const ConfigNode* const at = reader_.Table("at");
     if (at == nullptr) return;
-    chart["at"] = at->ToJson();
-    for (const auto& [name, node] : at->table) CheckValue("at", name, node.ToJson());
+    chart["at"] = Json::object();
+    ReadPlace(*at, "", chart["at"]);
+  }
+
+  // guests.idle.count, with dots and without quotes, is a table in a table.
+  void ReadPlace(const ConfigNode& table, const std::string& prefix, Json& at) {
+    for (const auto& [key, node] : table.table) {
+      const std::string name = absl::StrCat(prefix, key);
+      if (node.kind == ConfigNode::Kind::kTable) {
+        ReadPlace(node, name + ".", at);
+        continue;
+      }
+      at[name] = node.ToJson();
+      CheckValue("at", name, at[name]);
+    }
   }
 
   const Axis* Find(absl::string_view name) const {
@@ -106,25 +119,29 @@ class ChartReader {
     if (chart.contains("of") && (kind != "latency" || (chart["of"] != "operations" && chart["of"] != "faults"))) {
       return reader_.Fail("of", "of is for charts of latencies: \"operations\" or \"faults\"");
     }
+    if (chart.contains("better") && chart["better"] != "higher" && chart["better"] != "lower") {
+      return reader_.Fail("better", "better is to be \"higher\" or \"lower\"");
+    }
     const std::string series = chart.value("series", "");
     if (!chart.contains("compare")) return;
     if (series.empty()) return reader_.Fail("compare", "compare names two values of the series: write series too");
     for (const Json& value : chart["compare"]) CheckValue("compare", series, value);
+    if (chart["compare"][0] == chart["compare"][1]) {
+      reader_.Fail("compare", "compare names the same value twice: write two values of the series");
+    }
   }
 
   void CheckValues(Json& chart) {
     if (!chart.contains("x")) return reader_.Fail("x", "a chart of values needs x, something that [matrix] sweeps");
     const std::string y = chart.value("y", "");
     const auto names = ValueNames();
-    if (std::find(names.begin(), names.end(), y) == names.end() && !absl::StartsWith(y, kConsolePrefix)) {
+    if (std::find(names.begin(), names.end(), y) == names.end() &&
+        (!absl::StartsWith(y, kConsolePrefix) || y.size() == kConsolePrefix.size())) {
       return reader_.Fail(
           "y", absl::StrCat("a chart of values needs y, one of ", absl::StrJoin(names, ", "), ", or console.KEY"));
     }
     if (!chart.contains("better")) chart["better"] = "higher";
     if (!chart.contains("title")) chart["title"] = absl::StrCat(y, " against ", chart["x"].get<std::string>());
-    if (chart["better"] != "higher" && chart["better"] != "lower") {
-      reader_.Fail("better", "better is to be \"higher\" or \"lower\"");
-    }
   }
 
   ConfigReader reader_;

@@ -11,6 +11,8 @@
 #include "vmm/text.h"
 
 #define TOML_EXCEPTIONS 0
+// Arrays and tables in each other; each of those may have keys with dots, kMostDots of them.
+#define TOML_MAX_NESTED_VALUES 32
 #include <toml++/toml.h>
 
 namespace quire {
@@ -37,7 +39,34 @@ Json ScalarOf(const toml::node& node) {
   return text.str();
 }
 
-// toml++ nests at most 256 deep.
+// Each dot of a key is a table in a table. toml++ and what is here go down into those by functions that call
+// themselves: a file of nothing but dots would use up the stack.
+constexpr int kMostDots = 200;  // in a line
+
+absl::Status CheckDepth(absl::string_view file, absl::string_view text) {
+  int line = 1, dots = 0;
+  for (const char c : text) {
+    if (c == '.' && ++dots > kMostDots) {
+      return ConfigError(file, line, absl::StrCat("this line has more than ", kMostDots, " dots: break it"));
+    }
+    if (c != '\n') continue;
+    ++line;
+    dots = 0;
+  }
+  return absl::OkStatus();
+}
+
+// What ends a line or does something to a terminal is shown, not done.
+std::string Printable(absl::string_view text) {
+  std::string printable;
+  for (const char& c : text) {
+    const bool control = static_cast<unsigned char>(c) < ' ' || c == '\x7f';
+    absl::StrAppend(&printable, control ? absl::CHexEscape(absl::string_view(&c, 1)) : std::string(1, c));
+  }
+  return printable;
+}
+
+// At most as deep as the dots of all lines around a value, and TOML_MAX_NESTED_VALUES.
 ConfigNode Convert(const toml::node& from) {
   ConfigNode node{.line = LineOf(from)};
   if (const toml::array* array = from.as_array()) {
@@ -80,15 +109,16 @@ Json ConfigNode::ToJson() const {
 }
 
 absl::Status ConfigError(absl::string_view file, int line, absl::string_view sentence) {
-  return absl::InvalidArgumentError(absl::StrCat(file, ":", line, ": ", sentence));
+  return absl::InvalidArgumentError(absl::StrCat(Printable(file), ":", line, ": ", Printable(sentence)));
 }
 
 absl::StatusOr<ConfigNode> ParseToml(absl::string_view file, absl::string_view text) {
+  if (absl::Status status = CheckDepth(file, text); !status.ok()) return status;
   const toml::parse_result parsed = toml::parse(std::string_view(text.data(), text.size()));
   if (parsed) return Convert(parsed.table());
   const toml::parse_error& error = parsed.error();
   return ConfigError(file, static_cast<int>(error.source().begin.line),
-                     absl::StrCat("this is no TOML: ", absl::CHexEscape(std::string(error.description()))));
+                     absl::StrCat("this is no TOML: ", std::string(error.description())));
 }
 
 void Override(const ConfigNode& changes, ConfigNode& into) {

@@ -31,10 +31,10 @@ struct ConfigNode {
   nlohmann::json ToJson() const;
 };
 
-// "FILE:LINE: sentence", InvalidArgument.
+// "FILE:LINE: sentence", InvalidArgument. What cannot be printed in one of both is escaped.
 absl::Status ConfigError(absl::string_view file, int line, absl::string_view sentence);
 
-// Reads TOML 1.0, any bytes. `file` is for messages. Errors: ConfigError.
+// Reads TOML 1.0, any bytes, with some depth at most. `file` is for messages. Errors: ConfigError.
 absl::StatusOr<ConfigNode> ParseToml(absl::string_view file, absl::string_view text);
 
 // What of `changes` is a table counts for the table's keys; anything else takes the place of what stood there.

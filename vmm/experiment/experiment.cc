@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
@@ -31,6 +32,7 @@ constexpr double kLongestPhase = 7 * 24 * 3600;  // seconds
 constexpr int64_t kMostGuests = 1024;
 constexpr int64_t kMostRepetitions = 1000;
 constexpr double kMostOvercommit = 1000;
+constexpr double kMostMemory = 1e18;  // bytes
 constexpr absl::string_view kSwapInRam = "ram";
 
 // What a group's name, and an axis's, is made of: it stands in names of guests and of runs.
@@ -42,7 +44,9 @@ bool IsName(absl::string_view name) {
 
 absl::Status CheckName(absl::string_view file, int line, absl::string_view what, absl::string_view name) {
   if (IsName(name)) return absl::OkStatus();
-  return ConfigError(file, line, absl::StrCat(what, " can be named with letters, digits, - and _, at most 40 of them"));
+  return ConfigError(file, line,
+                     absl::StrCat(what, " cannot be named \"", name.substr(0, 60),
+                                  "\": write a name of letters, digits, - and _, at most 40 of them"));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -64,12 +68,16 @@ class VariantReader {
   absl::Status ReadSwap(const std::vector<std::string>& stores, int line);
   absl::Status ReadPhases();
   absl::StatusOr<Phase> ReadPhase(const ConfigNode& table);
+  absl::Status BadOption(int line, absl::string_view sentence) const;
   // Of a key of a phase that names groups.
   absl::StatusOr<size_t> FindGroup(absl::string_view name, int line) const;
   absl::Status ReadLoads(const ConfigNode* table, Phase& phase) const;
   absl::Status ReadBalloons(const ConfigNode* table, Phase& phase) const;
   absl::Status ReadOneByOne(const ConfigNode* table, Phase& phase) const;
-  absl::Status Check(int line);
+  // Groups start and stop once each, in this order.
+  absl::Status CheckOrder(const Schedule& schedule, int line) const;
+  absl::Status CheckGroupKeys() const;
+  absl::Status Check(const ConfigNode& run) const;
 
   const std::string& file_;
   const ConfigNode& root_;
@@ -90,8 +98,9 @@ absl::StatusOr<Variant> VariantReader::Read() {
   static const ConfigNode* const kEmpty = new ConfigNode{.kind = ConfigNode::Kind::kTable, .line = 1};
   if (absl::Status status = ReadGroups(); !status.ok()) return status;
   if (absl::Status status = ReadRun(run == nullptr ? *kEmpty : *run); !status.ok()) return status;
+  if (absl::Status status = CheckGroupKeys(); !status.ok()) return status;
   if (absl::Status status = ReadPhases(); !status.ok()) return status;
-  if (absl::Status status = Check(run == nullptr ? 1 : run->line); !status.ok()) return status;
+  if (absl::Status status = Check(run == nullptr ? *kEmpty : *run); !status.ok()) return status;
   for (const absl::string_view part : {"seed", "run", "guests", "phases"}) {
     if (const ConfigNode* const node = root_.Find(part)) variant_.settings[std::string(part)] = node->ToJson();
   }
@@ -162,7 +171,10 @@ absl::Status VariantReader::ReadRun(const ConfigNode& table) {
   }
   if (absl::Status status = reader.Finish(); !status.ok()) return status;
   options.engine = variant_.contender == Contender::kQuire ? Engine::kQuire : Engine::kKernel;
-  const double wanted = static_cast<double>(options.all_memory().in_bytes()) / (overcommit > 0 ? overcommit : 2);
+  // What is more than any number of bytes is refused by Check.
+  double wanted = 0;
+  for (const GuestGroup& group : options.groups) wanted += static_cast<double>(group.memory.in_bytes()) * group.guests;
+  wanted = std::min(wanted / (overcommit > 0 ? overcommit : 2), kMostMemory);
   // The pool is had by whole blocks.
   options.pool = pool.value_or(
       PageCount::OfBlocks(PageCount::Ceil(ByteCount::Bytes(static_cast<uint64_t>(wanted))).in_blocks_ceil()).bytes());
@@ -179,7 +191,7 @@ absl::Status VariantReader::ReadKernel(const std::optional<std::string>& kernel,
   PcOptions pc{.kernel = *kernel, .initrd = initrd};
   if (*kernel == PcOptions::kAutomatic) {
     const absl::StatusOr<std::string> found = FindKernel("/boot");
-    if (!found.ok()) return ConfigError(file_, line, absl::StrReplaceAll(found.status().message(), {{"--", ""}}));
+    if (!found.ok()) return BadOption(line, found.status().message());
     pc.kernel = *found;
     pc.own_initramfs = !initrd.has_value();
   }
@@ -191,9 +203,14 @@ absl::Status VariantReader::ReadKernel(const std::optional<std::string>& kernel,
 absl::Status VariantReader::ReadSwap(const std::vector<std::string>& stores, int line) {
   if (stores.empty() || (stores.size() == 1 && stores[0] == kSwapInRam)) return absl::OkStatus();
   absl::StatusOr<std::vector<SwapSpec>> swap = ParseSwap(absl::StrJoin(stores, ","));
-  if (!swap.ok()) return ConfigError(file_, line, absl::StrReplaceAll(swap.status().message(), {{"--", ""}}));
+  if (!swap.ok()) return BadOption(line, swap.status().message());
   variant_.options.swap = *std::move(swap);
   return absl::OkStatus();
+}
+
+// Options are spoken of as flags.
+absl::Status VariantReader::BadOption(int line, absl::string_view sentence) const {
+  return ConfigError(file_, line, absl::StrReplaceAll(sentence, {{"--", ""}}));
 }
 
 absl::StatusOr<size_t> VariantReader::FindGroup(absl::string_view name, int line) const {
@@ -225,9 +242,38 @@ absl::Status VariantReader::ReadPhases() {
     absl::StatusOr<Phase> phase = ReadPhase(table);
     if (!phase.ok()) return phase.status();
     schedule.phases.push_back(*std::move(phase));
+    if (absl::Status status = CheckOrder(schedule, table.line); !status.ok()) return status;
   }
   if (schedule.phases.empty()) return ConfigError(file_, phases->line, "there are no phases: leave the key out");
   variant_.options.schedule = std::move(schedule);
+  return absl::OkStatus();
+}
+
+// What its last phase starts and stops. Guests that are told to stop do not start again; so it would do nothing.
+absl::Status VariantReader::CheckOrder(const Schedule& schedule, int line) const {
+  const auto starts = [](const Phase& phase, size_t group) {
+    return std::count(phase.start.begin(), phase.start.end(), group) +
+           (phase.one_by_one.has_value() && phase.one_by_one->group == group);
+  };
+  for (size_t group = 0; group < variant_.options.groups.size(); ++group) {
+    int64_t started = 0, stopped = 0;
+    for (const Phase& phase : schedule.phases) {
+      started += starts(phase, group);
+      stopped += std::count(phase.stop.begin(), phase.stop.end(), group);
+    }
+    const Phase& last = schedule.phases.back();
+    const std::string& name = variant_.options.groups[group].name;
+    if (starts(last, group) > 0 && started > 1) {
+      return ConfigError(file_, line, absl::StrCat(name, " start twice: a group starts once, in one phase"));
+    }
+    if (starts(last, group) > 0 && stopped > 0) {
+      return ConfigError(file_, line,
+                         absl::StrCat(name, " cannot start where they stop, or later: they stop for good"));
+    }
+    if (last.stop.end() != std::find(last.stop.begin(), last.stop.end(), group) && stopped > 1) {
+      return ConfigError(file_, line, absl::StrCat(name, " stop twice: a group stops once, in one phase"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -309,14 +355,55 @@ absl::Status VariantReader::ReadOneByOne(const ConfigNode* table, Phase& phase) 
   return absl::OkStatus();
 }
 
-absl::Status VariantReader::Check(int line) {
+absl::Status VariantReader::CheckGroupKeys() const {
+  const bool kernel = variant_.options.pc.has_value();
+  for (const auto& [name, table] : root_.Find("guests")->table) {
+    for (const absl::string_view key : {"workload", "load", "cmdline"}) {
+      const ConfigNode* const node = table.Find(key);
+      if (node == nullptr || kernel == (key == "cmdline")) continue;
+      return ConfigError(file_, node->line,
+                         absl::StrCat(key, " in [guests.", name, "] is for guests ", kernel ? "without" : "with",
+                                      " a kernel: leave it out", kernel ? "" : ", or write kernel in [run]"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// The guests that run whatever becomes of the others: of those that come one after another, the first.
+RunOptions AtFirst(RunOptions options) {
+  for (const Phase& phase : options.schedule->phases) {
+    if (phase.one_by_one.has_value()) options.groups[phase.one_by_one->group].guests = 1;
+  }
+  return options;
+}
+
+absl::Status VariantReader::Check(const ConfigNode& run) const {
   RunLimits limits = limits_;
-  const bool kernel = variant_.contender != Contender::kQuire;
-  if (!kernel) limits.minimum_pool = MinimumPool(variant_.options);
-  absl::Status status = Validate(variant_.options, limits);
-  if (status.ok()) status = CheckFiles(variant_.options);
-  if (status.ok()) return status;
-  return ConfigError(file_, line, absl::StrReplaceAll(status.message(), {{"--", ""}}));
+  if (variant_.contender == Contender::kQuire) limits.minimum_pool = MinimumPool(AtFirst(variant_.options));
+  const auto line_of = [&run](absl::string_view key) {
+    const ConfigNode* const node = run.Find(key);
+    return node == nullptr ? run.line : node->line;
+  };
+  if (absl::Status status = Validate(variant_.options, limits); !status.ok()) {
+    const absl::string_view sentence = status.message();
+    for (const GuestGroup& group : variant_.options.groups) {
+      const std::string whose = absl::StrCat("guests \"", group.name, "\": ");
+      if (!absl::StartsWith(sentence, whose)) continue;
+      const absl::string_view what = sentence.substr(whose.size());
+      for (const absl::string_view key : {"pool", "swap", "kernel", "content"}) {
+        if (absl::StartsWith(what, absl::StrCat("--", key))) return BadOption(line_of(key), what);
+      }
+      return BadOption(root_.Find("guests")->Find(group.name)->line, sentence);
+    }
+    return BadOption(run.line, sentence);
+  }
+  if (variant_.options.pool > limits.host_memory) {
+    return BadOption(line_of("pool"),
+                     absl::StrCat("a pool of ", FormatSize(variant_.options.pool), " is more than the ",
+                                  FormatSize(limits.host_memory), " that this host has"));
+  }
+  const absl::Status files = CheckFiles(variant_.options);
+  return files.ok() ? files : BadOption(run.line, files.message());
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -370,11 +457,15 @@ absl::Status MatrixReader::ReadAxis(const std::string& name, const ConfigNode& n
   }
   Swept swept{.axis = {.name = name}, .line = node.line, .path = of_guests ? name : absl::StrCat("run.", name)};
   std::set<std::string> seen;
+  std::set<double> numbers;
   for (const ConfigNode& value : node.array) {
     if (value.kind != ConfigNode::Kind::kScalar) {
       return ConfigError(file_, value.line, absl::StrCat("the values of ", name, " are to be numbers, words or sizes"));
     }
-    if (!seen.insert(value.scalar.dump(-1, ' ', false, Json::error_handler_t::replace)).second) {
+    // 2 and 2.0 are the same; and "64" and 64 give runs the same name.
+    const bool again = !seen.insert(ValueText(value.scalar)).second;
+    const bool number = value.scalar.is_number() && std::isfinite(value.scalar.get<double>());
+    if (again || (number && !numbers.insert(value.scalar.get<double>()).second)) {
       return ConfigError(file_, value.line, absl::StrCat(name, " takes the same value twice: leave one out"));
     }
     swept.axis.values.push_back(value.scalar);
@@ -384,10 +475,12 @@ absl::Status MatrixReader::ReadAxis(const std::string& name, const ConfigNode& n
   if (of_guests) {
     const std::vector<std::string> keys = absl::StrSplit(name, '.');
     const ConfigNode* const guests = root_.Find("guests");
-    if (keys.size() != 3 || guests == nullptr || guests->Find(keys[1]) == nullptr) {
-      return ConfigError(
-          file_, node.line,
-          absl::StrCat(name, " cannot be swept: there is no [guests.", keys.size() > 1 ? keys[1] : "NAME", "]"));
+    if (keys.size() != 3) {
+      return ConfigError(file_, node.line,
+                         absl::StrCat(name, " cannot be swept: write guests.NAME.KEY, such as guests.idle.count"));
+    }
+    if (guests == nullptr || guests->Find(keys[1]) == nullptr) {
+      return ConfigError(file_, node.line, absl::StrCat(name, " cannot be swept: there is no [guests.", keys[1], "]"));
     }
   }
   swept_.push_back(std::move(swept));
@@ -404,8 +497,9 @@ absl::Status MatrixReader::Count(int repetitions, uint64_t& total) const {
     double runs = repetitions;
     for (const Swept& s : swept_) runs *= static_cast<double>(s.nodes.size());
     return ConfigError(file_, swept_.front().line,
-                       absl::StrCat("the matrix has ", runs, " runs, repetitions included, and ", kMostRuns,
-                                    " are the most: sweep less at a time"));
+                       absl::StrFormat("the matrix has %.0f runs, repetitions included, and %u are the most: sweep "
+                                       "less at a time",
+                                       runs, kMostRuns));
   }
   return absl::OkStatus();
 }
@@ -460,9 +554,16 @@ absl::string_view Name(Contender contender) {
   return "";
 }
 
+std::string ValueText(const Json& value) {
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
 absl::StatusOr<Experiment> ReadExperiment(const std::string& path, bool quick, const RunLimits& limits) {
-  const absl::StatusOr<std::string> text = ReadWhole("", path, kLongestFile);
-  if (!text.ok()) return text.status();
+  const absl::StatusOr<std::string> text = ReadWhole("FILE", path, kLongestFile);
+  if (!text.ok()) {
+    return absl::InvalidArgumentError(absl::StrReplaceAll(text.status().message(), {{"--FILE=", "the experiment "}}));
+  }
   return ParseExperiment(path, *text, quick, limits);
 }
 

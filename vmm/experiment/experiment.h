@@ -29,6 +29,9 @@ struct Axis {
   std::vector<nlohmann::json> values = {};
 };
 
+// A value as it stands in the names of runs.
+std::string ValueText(const nlohmann::json& value);
+
 // A value for each axis, by the axes' order.
 using Point = std::vector<std::pair<std::string, nlohmann::json>>;
 

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cmath>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -140,7 +141,9 @@ absl::StatusOr<pid_t> RunProcess::Start(UniqueFd& messages) {
 }
 
 absl::Status RunProcess::Listen(int fd) {
-  const MonotonicTime give_up = start_ + absl::Seconds(SecondsOf(variant_)) + options_.schedule->fill_limit + kGrace;
+  absl::Duration phases;
+  for (const Phase& phase : options_.schedule->phases) phases += phase.duration;
+  const MonotonicTime give_up = start_ + phases + options_.schedule->fill_limit + kGrace;
   std::string heard;
   for (;;) {
     if (CaughtInterrupt() != 0) return absl::CancelledError("interrupted");
@@ -306,6 +309,12 @@ void AddSampledValues(const Variant& variant, const RunOutcome& outcome, Json& v
       huge.push_back(std::min(static_cast<double>(sample.huge->in_bytes()) / resident, 1.0));
     }
   }
+  // Which is looked at more often.
+  if (!outcome.report.is_null()) {
+    for (const Json& phase : outcome.report["phases"]) {
+      most_guests = std::max(most_guests, phase["guests"].get<uint64_t>());
+    }
+  }
   values["guests_that_ran"] = most_guests;
   if (StartsOneByOne(variant)) values["guests_that_fit"] = GuestsThatFit(outcome, most_guests);
   values["peak_memory_bytes"] = peak;
@@ -322,6 +331,7 @@ void AddConsoleValues(const Json& report, Json& values) {
     for (const auto& [key, text] : guest["console"].items()) {
       double number = 0;
       if (!text.is_string() || !absl::SimpleAtod(text.get<std::string>(), &number)) continue;
+      if (!std::isfinite(number)) continue;
       const std::string name = absl::StrCat("console.", key);
       values[name] = values.value(name, 0.0) + number;
     }
@@ -409,7 +419,13 @@ bool MayBeTriedAgain(const Variant& variant, const RunOutcome& outcome) {
 
 double SecondsOf(const Variant& variant) {
   absl::Duration all;
-  for (const Phase& phase : variant.options.schedule->phases) all += phase.duration;
+  for (const Phase& phase : variant.options.schedule->phases) {
+    absl::Duration duration = phase.duration;
+    if (const auto& order = phase.one_by_one) {
+      duration = std::min(duration, order->every * variant.options.groups[order->group].guests);
+    }
+    all += duration;
+  }
   return absl::ToDoubleSeconds(all);
 }
 

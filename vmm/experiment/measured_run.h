@@ -45,7 +45,7 @@ absl::StatusOr<RunOutcome> RunVariant(const Variant& variant, uint64_t seed, con
 // latency, fault_latency, report.
 nlohmann::json ResultOf(const Variant& variant, const RunOutcome& outcome);
 
-// How long the run takes, if guests fill their memory at once.
+// How long the run takes, if guests fill their memory at once, and all of them fit.
 double SecondsOf(const Variant& variant);
 
 }  // namespace quire

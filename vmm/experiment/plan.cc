@@ -8,16 +8,11 @@
 namespace quire {
 namespace {
 
-std::string TextOf(const nlohmann::json& value) {
-  if (value.is_string()) return value.get<std::string>();
-  return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-}
-
 // The point without the engine.
 std::string PlaceOf(const Variant& variant) {
   std::string place;
   for (const auto& [name, value] : variant.point) {
-    if (name != "engine") absl::StrAppend(&place, name, "=", TextOf(value), " ");
+    if (name != "engine") absl::StrAppend(&place, name, "=", ValueText(value), " ");
   }
   return place;
 }
@@ -26,7 +21,7 @@ std::string PlaceOf(const Variant& variant) {
 
 std::string PlannedRun::name() const {
   std::string name;
-  for (const auto& [axis, value] : variant->point) absl::StrAppend(&name, axis, "=", TextOf(value), " ");
+  for (const auto& [axis, value] : variant->point) absl::StrAppend(&name, axis, "=", ValueText(value), " ");
   return absl::StrCat(name, "repetition=", repetition);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
@@ -22,6 +23,25 @@ std::string Duration(double seconds) {
   return absl::StrFormat("%.1f h", seconds / 3600);
 }
 
+// As many columns of `line` as there are; each character takes one.
+std::string Cut(absl::string_view line, int columns) {
+  size_t end = 0;
+  while (end < line.size() && columns-- > 0) {
+    ++end;
+    while (end < line.size() && (static_cast<unsigned char>(line[end]) & 0xc0) == 0x80) ++end;
+  }
+  return std::string(line.substr(0, end));
+}
+
+// Words of the experiment's file: they may hold anything.
+std::string Printable(absl::string_view text) {
+  std::string printable(text);
+  for (char& c : printable) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return printable;
+}
+
 std::string Cells(double share, const Terminal& terminal) {
   const int full = static_cast<int>(share * kCells);
   std::string cells;
@@ -36,7 +56,7 @@ std::string Cells(double share, const Terminal& terminal) {
 void ProgressBar::Expect(double seconds) { expected_.push_back(seconds + kOverhead); }
 
 void ProgressBar::Begin(absl::string_view run) {
-  run_ = std::string(run);
+  run_ = Printable(run);
   run_start_ = clock_.Now();
   ++begun_;
   if (terminal_().interactive) return Update(0);
@@ -62,11 +82,7 @@ std::string ProgressBar::Line(double seconds) const {
 void ProgressBar::Update(double seconds) {
   const Terminal terminal = terminal_();
   if (!terminal.interactive) return;
-  std::string line = Line(seconds);
-  // A bar's cells are of three bytes each.
-  const size_t most = static_cast<size_t>(std::max(terminal.columns - 1, 1)) + (terminal.unicode ? 2 * kCells : 0);
-  if (line.size() > most) line.resize(most);
-  out_ << "\r" << line << "\x1b[K" << std::flush;
+  out_ << "\r" << Cut(Line(seconds), std::max(terminal.columns - 1, 1)) << "\x1b[K" << std::flush;
   drawn_ = true;
 }
 

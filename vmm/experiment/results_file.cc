@@ -12,12 +12,17 @@
 
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
 #include "vmm/files.h"
 
 namespace quire {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr absl::Duration kPatience = absl::Seconds(3);
 
 std::string Dump(const Json& json, int indent = -1) {
   return json.dump(indent, ' ', false, Json::error_handler_t::replace);
@@ -60,7 +65,11 @@ absl::StatusOr<std::unique_ptr<ResultsFile>> ResultsFile::Open(const std::string
 absl::Status ResultsFile::Lock() {
   lock_ = UniqueFd(open(directory_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!lock_.valid()) return CannotUse(directory_, std::strerror(errno));
-  if (flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+  // The run of an experiment that was killed has the lock too, until it is gone.
+  for (const MonotonicTime give_up = RealClock().Now() + kPatience; RealClock().Now() < give_up;) {
+    if (flock(lock_.get(), LOCK_EX | LOCK_NB) == 0) return absl::OkStatus();
+    absl::SleepFor(absl::Milliseconds(20));
+  }
   return absl::FailedPreconditionError(
       absl::StrCat("another experiment writes to ", directory_, ": wait for its end, or name another directory"));
 }
@@ -72,7 +81,7 @@ absl::Status ResultsFile::Describe(const Experiment& experiment) {
   if (there.empty()) return WriteWhole(path, Dump(description, 2) + "\n");
   const Json before = Json::parse(there, nullptr, /*allow_exceptions=*/false);
   if (before == Json::parse(Dump(description))) return absl::OkStatus();
-  if (before.is_object() && before.value("name", "") == experiment.name) {
+  if (before.is_object() && before.value("name", Json()) == experiment.name) {
     return CannotUse(directory_, absl::StrCat("it has those of ", experiment.file, " as it was at another time, or ",
                                               experiment.quick ? "without" : "with", " --quick"));
   }
@@ -81,7 +90,11 @@ absl::Status ResultsFile::Describe(const Experiment& experiment) {
 
 absl::Status ResultsFile::ReadDone() {
   const std::string path = directory_ + "/results.jsonl";
+  results_ = UniqueFd(open(path.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
+  struct stat info;
+  if (!results_.valid() || fstat(results_.get(), &info) != 0) return CannotUse(directory_, std::strerror(errno));
   const std::string text = ReadAll(path);
+  if (text.size() != static_cast<size_t>(info.st_size)) return CannotUse(directory_, "results.jsonl cannot be read");
   size_t begin = 0;
   for (size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', begin)) {
     const Json line = Json::parse(text.begin() + static_cast<std::ptrdiff_t>(begin),
@@ -89,8 +102,6 @@ absl::Status ResultsFile::ReadDone() {
     if (line.is_object() && line.contains("run") && line["run"].is_string()) done_.insert(line["run"]);
     begin = end + 1;
   }
-  results_ = UniqueFd(open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666));
-  if (!results_.valid()) return CannotUse(directory_, std::strerror(errno));
   if (ftruncate(results_.get(), static_cast<off_t>(begin)) != 0) return CannotUse(directory_, std::strerror(errno));
   return absl::OkStatus();
 }

@@ -134,7 +134,8 @@ absl::Status Runner::PrepareKernel(std::vector<PlannedRun>& runs) {
   }
   const std::string why = absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message());
   std::erase_if(runs, [](const PlannedRun& run) { return OnKernel(*run.variant); });
-  if (!absl::IsFailedPrecondition(baseline.status()) || runs.empty()) return absl::Status(baseline.status().code(), why);
+  if (!absl::IsFailedPrecondition(baseline.status()) || runs.empty())
+    return absl::Status(baseline.status().code(), why);
   // Half of an experiment is better than none; started again where it can be run, it runs the rest.
   out_ << "Without the engines kernel and kernel-best: " << Sentence(why) << "\n" << std::flush;
   return absl::OkStatus();

@@ -26,7 +26,9 @@
 namespace quire {
 namespace {
 
-constexpr absl::Duration kPoll = absl::Seconds(1);
+// A controller may be away for a while. A job that Slurm has forgotten, and says so in other words, is not waited for
+// for ever.
+constexpr int kMostFailures = 60;  // of squeue, in a row
 constexpr absl::string_view kDefaultOptions = "--exclusive";
 
 std::string Quoted(absl::string_view word) {
@@ -57,7 +59,7 @@ class SlurmRun {
   std::vector<size_t> TasksLeft() const;
   absl::Status Gather();
   absl::StatusOr<std::string> Submit(const std::vector<size_t>& tasks);
-  // Until none of the job's tasks is waiting or running.
+  // Until none of the job's tasks is waiting or running. Errors: Cancelled; squeue's.
   absl::Status Await(const std::string& job);
   void Show();
 
@@ -123,9 +125,10 @@ absl::StatusOr<std::string> SlurmRun::Submit(const std::vector<size_t>& tasks) {
   if (readlink("/proc/self/exe", program, sizeof program - 1) < 0) {
     return absl::ErrnoToStatus(errno, "find this program's own file");
   }
-  std::vector<std::string> words = {"sbatch", "--parsable", absl::StrCat("--job-name=quire-", experiment_.name),
-                                    absl::StrCat("--array=", ArrayOf(tasks)),
-                                    absl::StrCat("--output=", AbsolutePath(directory), "/slurm-%a.log")};
+  std::vector<std::string> words = {
+      "sbatch", "--parsable", absl::StrCat("--job-name=quire-", experiment_.name),
+      absl::StrCat("--array=", ArrayOf(tasks)),
+      absl::StrCat("--output=", absl::StrReplaceAll(AbsolutePath(directory), {{"%", "%%"}}), "/slurm-%a.log")};
   for (const absl::string_view option :
        absl::StrSplit(options_.options.value_or(std::string(kDefaultOptions)), ' ', absl::SkipEmpty())) {
     words.push_back(std::string(option));
@@ -142,7 +145,7 @@ absl::StatusOr<std::string> SlurmRun::Submit(const std::vector<size_t>& tasks) {
 }
 
 absl::Status SlurmRun::Await(const std::string& job) {
-  for (;;) {
+  for (int failures = 0;;) {
     if (CaughtInterrupt() != 0) {
       (void)RunProgram({"scancel", job});
       return absl::CancelledError("interrupted");
@@ -154,7 +157,13 @@ absl::Status SlurmRun::Await(const std::string& job) {
     const bool over = queue.ok() ? absl::StripAsciiWhitespace(*queue).empty()
                                  : absl::StrContains(queue.status().message(), "Invalid job id");
     if (over) return absl::OkStatus();
-    absl::SleepFor(kPoll);
+    failures = queue.ok() ? 0 : failures + 1;
+    if (absl::IsFailedPrecondition(queue.status()) || failures == kMostFailures) {
+      return absl::Status(queue.status().code(),
+                          absl::StrCat("it cannot be told how Slurm job ", job, " goes on: ", queue.status().message(),
+                                       "; started again once it has ended, the experiment gathers its results"));
+    }
+    absl::SleepFor(options_.poll);
   }
 }
 

@@ -9,8 +9,10 @@
 #include <optional>
 #include <ostream>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 #include "vmm/experiment/experiment.h"
 #include "vmm/host.h"
 #include "vmm/terminal.h"
@@ -20,11 +22,12 @@ namespace quire {
 struct SlurmOptions {
   std::string out;                          // DIR
   std::optional<std::string> options = {};  // of sbatch; others would share the nodes unless they say so
+  absl::Duration poll = absl::Seconds(1);   // how often Slurm is asked
 };
 
 // Submits what has not been run yet, waits for its end, and gathers the results. Interrupted, it cancels the job; what
-// has ended is gathered. Errors: FailedPrecondition, Slurm's commands are not there; Internal, one of them failed, or
-// tasks ended without results; Cancelled; those of ResultsFile.
+// has ended is gathered. Errors: FailedPrecondition, Slurm's commands are not there; Internal, sbatch failed, squeue
+// has for a minute, or tasks ended without results; Cancelled; those of ResultsFile.
 absl::Status RunOnSlurm(const Experiment& experiment, const SlurmOptions& options, std::ostream& out,
                         const std::function<Terminal()>& terminal);
 

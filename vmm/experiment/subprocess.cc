@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "base/unique_fd.h"
 #include "vmm/files.h"
 
@@ -43,6 +44,14 @@ void ReadBoth(int out, std::string& out_text, int error, std::string& error_text
       if (length == 0 || (length < 0 && errno != EINTR)) polled[i].fd = -1;
     }
   }
+}
+
+// What the program said, on one line; what it ended with if it said nothing.
+std::string Reason(int status, absl::string_view complaint) {
+  const std::string said = absl::StrReplaceAll(absl::StripAsciiWhitespace(complaint), {{"\n", "; "}});
+  if (!said.empty()) return said;
+  return WIFSIGNALED(status) ? absl::StrCat("it was ended by signal ", WTERMSIG(status))
+                             : absl::StrCat("it ended with status ", WEXITSTATUS(status));
 }
 
 }  // namespace
@@ -80,7 +89,7 @@ absl::StatusOr<std::string> RunProgram(const std::vector<std::string>& words, ab
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return text;
-  return absl::InternalError(absl::StrCat(words[0], " failed: ", absl::StripAsciiWhitespace(complaint)));
+  return absl::InternalError(absl::StrCat(words[0], " failed: ", Reason(status, complaint)));
 }
 
 }  // namespace quire

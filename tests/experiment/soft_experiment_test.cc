@@ -199,7 +199,7 @@ seconds = 0.5
 [[phases]]
 name = "one"
 stop = "goes"
-seconds = 1.5
+seconds = 3
 )");
   const ProgramEnd end = experiment.Run();
   ASSERT_EQ(end.code(), 0) << end.said;
@@ -271,7 +271,8 @@ TEST(SoftExperimentTest, KilledAtAnyPointItGoesOnWhereItWas) {
     EXPECT_TRUE(there);
     kill(quire, SIGKILL);
     const ProgramEnd end = experiment.Wait(quire);
-    EXPECT_EQ(end.code(), 128 + SIGKILL) << end.said;
+    // The last run may have been quicker than the signal.
+    EXPECT_TRUE(end.code() == 128 + SIGKILL || experiment.Runs() == kSixRuns) << end.said;
     // Without waiting for what it has left: that is for the next one to put up with.
   }
   const ProgramEnd end = experiment.Run();

@@ -59,7 +59,8 @@ kind = "coverage"
   EXPECT_EQ((*charts)[0], Json::parse(R"({"kind": "values", "title": "T", "x": "overcommit", "y": "latency_p99_us",
       "series": "engine", "compare": ["quire", "kernel"], "better": "lower",
       "at": {"guests.a.count": 8, "engine": "quire"}})"));
-  EXPECT_EQ((*charts)[1], Json::parse(R"({"kind": "values", "x": "engine", "y": "console.work", "better": "higher"})"));
+  EXPECT_EQ((*charts)[1], Json::parse(R"({"kind": "values", "title": "console.work against engine", "x": "engine",
+      "y": "console.work", "better": "higher"})"));
   EXPECT_EQ((*charts)[2], Json::parse(R"({"kind": "latency", "of": "faults", "at": {"overcommit": 2}})"));
   EXPECT_EQ((*charts)[3], Json::parse(R"({"kind": "coverage"})"));
 }

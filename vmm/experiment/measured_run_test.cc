@@ -131,8 +131,9 @@ TEST(ResultOfTest, WhatAnEngineCannotTellIsNotThere) {
   RunOutcome outcome = Well();
   for (Sample& sample : outcome.timeline) sample.huge.reset();
   outcome.report["engine"] = "kernel";
-  outcome.report["fault_latency"]["counts"] = Json::array();
-  outcome.report["latency"]["counts"] = Json::array();
+  // Nothing was counted.
+  outcome.report["fault_latency"]["p99_us"] = 0;
+  outcome.report["latency"]["p99_us"] = 0;
   outcome.tries = 2;
   const Json result = ResultOf(Some(Contender::kKernel), outcome);
   EXPECT_FALSE(result["timeline"].contains("huge_bytes"));

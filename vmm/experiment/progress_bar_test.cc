@@ -1,10 +1,10 @@
 #include "vmm/experiment/progress_bar.h"
 
+#include <algorithm>
 #include <functional>
 #include <sstream>
 #include <string>
 
-#include "absl/strings/match.h"
 #include "absl/time/time.h"
 #include "base/fake_clock.h"
 #include "gmock/gmock.h"

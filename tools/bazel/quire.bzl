@@ -35,7 +35,7 @@ _CXX_RUNTIME = select({
 })
 
 def quire_cc_library(name, copts = [], features = [], **kwargs):
-    # Nobody wants a shared library of it: `bazel build //...` would compile all of it once more for one.
+    # Nobody wants a shared library of it, which `bazel build //...` would link.
     native.cc_library(name = name, copts = _COPTS + copts, features = _FEATURES + features, linkstatic = True, **kwargs)
 
 def quire_cc_test(name, copts = [], deps = [], features = [], tags = [], size = "small", **kwargs):

@@ -62,6 +62,8 @@ TEST(ConfigTest, WhatIsNoTomlIsNamedWithFileAndLine) {
   EXPECT_THAT(WhyNoToml("a = 1\nb =\n"), StartsWith("f.toml:2: this is no TOML: "));
   EXPECT_THAT(WhyNoToml("a = 1\na = 2\n"), StartsWith("f.toml:2: "));
   EXPECT_THAT(WhyNoToml("a = \"\n"), StartsWith("f.toml:"));
+  EXPECT_THAT(WhyNoToml("\n[=x]\n"), StartsWith("f.toml:2: this is no TOML: "));
+  EXPECT_THAT(WhyNoToml("\n \xc3\xbc = 1\n"), StartsWith("f.toml:2: this is no TOML: "));
   EXPECT_THAT(WhyNoToml(absl::string_view("\xff\xfe\0", 3)), StartsWith("f.toml:1: "));
 }
 
@@ -80,9 +82,9 @@ TEST(ConfigTest, WhatIsAsDeepAsCanBeIsRead) {
   std::string key = "a";
   for (int i = 0; i < 200; ++i) key += ".a";
   std::string text = "[" + key + "]\n" + key + " = [\n";
-  for (int i = 0; i < 12; ++i) text += "{ " + key + " = [\n";
+  for (int i = 0; i < 3; ++i) text += "{ " + key + " = [\n";
   text += "1\n";
-  for (int i = 0; i < 12; ++i) text += "] }\n";
+  for (int i = 0; i < 3; ++i) text += "] }\n";
   text += "]\n";
   ConfigNode root = Parse(text);
   const ConfigNode copy = root;

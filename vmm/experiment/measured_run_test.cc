@@ -213,7 +213,8 @@ TEST(ResultOfTest, WhatConsolesSayInNumbersIsAddedUp) {
 TEST(ResultOfTest, WhatIsNoNumberIsNoValue) {
   RunOutcome outcome = Well();
   outcome.report["guests"][0]["console"] = {{"a", "inf"}, {"b", "nan"}, {"c", "1e999"}};
-  for (const auto& [key, value] : ResultOf(Some(), outcome)["values"].items()) {
+  const Json values = ResultOf(Some(), outcome)["values"];
+  for (const auto& [key, value] : values.items()) {
     EXPECT_NE(value.dump(), "null") << key;
   }
 }

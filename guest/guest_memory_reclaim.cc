@@ -194,7 +194,9 @@ PageCount GuestMemory::FinishEviction(Block& block, const EvictionScratch& scrat
     const bool taken_back = entry.state() != PageState::kInTransit;
     if (taken_back && IsStored(page.result.outcome)) services_.store.Free(page.result.slot);
     const bool gone = !taken_back && FinishPage(block, page.gfn, page.result);
-    if (page.charged && map_->Get(block, page.gfn).state() != PageState::kSwapped) swapped_limit_.Uncharge(kOnePage);
+    // One that was taken back may be in the store all the same: put there by another, who has charged it.
+    const bool stored = !taken_back && map_->Get(block, page.gfn).state() == PageState::kSwapped;
+    if (page.charged && !stored) swapped_limit_.Uncharge(kOnePage);
     if (!gone) continue;
     if (page.result.outcome == StoreOutcome::kStoredAsIs) moved += kOnePage;
     AddToRuns(runs, page.gfn, entry.frame());

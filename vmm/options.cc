@@ -98,11 +98,6 @@ absl::Status CheckHugePolicy(const HugePolicy& policy) {
   return CheckCount("huge_window", policy.window, UINT16_MAX, "128");
 }
 
-int DefaultReclaimThreads() {
-  const int cpus = static_cast<int>(std::thread::hardware_concurrency());
-  return std::clamp(cpus / 2, 1, 4);
-}
-
 absl::Status CheckWholePages(absl::string_view flag, ByteCount size, ByteCount example) {
   if (size == ByteCount())
     return Bad("--", flag, "=0 leaves nothing to run in: write a size such as ", SizeToFlag(example));
@@ -326,6 +321,11 @@ const std::vector<FlagGroup>& RunFlags() {
         {"control", "PATH", "write the path of a socket to be made, or none"}}},
   };
   return *groups;
+}
+
+int DefaultReclaimThreads() {
+  const int cpus = static_cast<int>(std::thread::hardware_concurrency());
+  return std::clamp(cpus / 2, 1, 4);
 }
 
 std::vector<GuestGroup> RunOptions::Groups() const {

@@ -94,6 +94,9 @@ struct RunOptions {
   ByteCount default_pool() const;
 };
 
+// How many threads reclaim memory if nobody says so: half as many as the host has CPUs, 1 to 4.
+int DefaultReclaimThreads();
+
 // What the options are held against; the caller asks the host and the other folders.
 struct RunLimits {
   ByteCount host_memory;          // RAM, or the cgroup's limit where that is lower

@@ -148,6 +148,9 @@ TEST_F(PhaseRunnerTest, GroupsStartAndStopWithTheirPhases) {
   EXPECT_TRUE(runner_->TakeNews());
   EXPECT_THAT(Started(), ElementsAre(true, true, true));
   EXPECT_FALSE(MachineOf(0).finished());
+  // Those that are filling their memory do not count.
+  WaitFor([&] { return MachineOf(1).ReadProgress().phase > 0 && MachineOf(2).ReadProgress().phase > 0; });
+  AdvanceTo(15);
   AdvanceTo(20);
   EXPECT_EQ(runner_->name(), "third");
   WaitFor([&] { return MachineOf(0).finished(); });
@@ -184,11 +187,14 @@ TEST_F(PhaseRunnerTest, GuestsComeOneByOneWhenItIsTime) {
   Fill();
   EXPECT_THAT(Started(), ElementsAre(true, true, false, false));
   AdvanceTo(0.999);
+  WaitFor([&] { return MachineOf(1).ReadProgress().phase > 0; });
   EXPECT_THAT(Started(), ElementsAre(true, true, false, false));
   AdvanceTo(1);
   EXPECT_THAT(Started(), ElementsAre(true, true, true, false));
   AdvanceTo(1.5);
   EXPECT_THAT(Started(), ElementsAre(true, true, true, false));
+  // Not before the others have filled their memory.
+  WaitFor([&] { return MachineOf(2).ReadProgress().phase > 0; });
   AdvanceTo(2);
   EXPECT_THAT(Started(), ElementsAre(true, true, true, true));
   // Until the last one has filled its memory, and had its second.
@@ -206,6 +212,7 @@ TEST_F(PhaseRunnerTest, NobodyComesAfterOneWasStoppedForWantOfMemory) {
   come.one_by_one = {.group = 0, .every = absl::Seconds(1)};
   Make({Group("b", 3)}, {come});
   Fill();
+  WaitFor([&] { return MachineOf(0).ReadProgress().phase > 0; });
   AdvanceTo(1);
   MachineOf(1).Kill(absl::ResourceExhaustedError("no more memory"));
   WaitFor([&] { return MachineOf(1).finished(); });

@@ -252,7 +252,7 @@ TEST(ReportTest, EveryKeyHasItsOwnMember) {
   EXPECT_EQ(json["content_ratio"], 3.1);
   EXPECT_EQ(json["elapsed_seconds"], 10.5);
   EXPECT_EQ(json["guests"][0], Json::parse(R"({"id": 0, "name": "guest-0", "memory_bytes": 268435456, "vcpus": 2,
-      "exit": "ok", "operations": 1001, "operations_per_second": 100.5, "verified_pages": 1002,
+      "out_of_memory": false, "exit": "ok", "operations": 1001, "operations_per_second": 100.5, "verified_pages": 1002,
       "mismatched_pages": 0, "peak_resident_bytes": 21504, "peak_swapped_bytes": 22528, "pool_limit_bytes": 23552,
       "swap_limit_bytes": 24576, "state": "running", "resident_bytes": 25600, "out_bytes": 26624,
       "shared_bytes": 27648, "compressed_bytes": 28672, "inherited_bytes": 29696, "wired_bytes": 30720,

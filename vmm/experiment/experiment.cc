@@ -87,6 +87,7 @@ class VariantReader {
 };
 
 absl::StatusOr<Variant> VariantReader::Read() {
+  variant_.options.reclaim_threads = DefaultReclaimThreads();
   variant_.options.json.reset();
   variant_.options.control.reset();
   ConfigReader reader(file_, "the file", root_);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "gtest/gtest.h"
@@ -110,7 +111,8 @@ struct Unusable {
   std::string line;
   std::string why;
 };
-void PrintTo(const Unusable& unusable, std::ostream* out) { *out << unusable.line; }
+// The line may be any bytes, and a report of tests holds text only.
+void PrintTo(const Unusable& unusable, std::ostream* out) { *out << absl::CHexEscape(unusable.line.substr(0, 40)); }
 
 class UnusableLineTest : public testing::TestWithParam<Unusable> {};
 

@@ -12,6 +12,7 @@
 #include "vmm/experiment/experiment.h"
 #include "vmm/experiment/measured_run.h"
 #include "vmm/experiment/plan.h"
+#include "vmm/experiment/results_file.h"
 #include "vmm/experiment/runner.h"
 #include "vmm/experiment/slurm.h"
 #include "vmm/files.h"
@@ -149,7 +150,11 @@ absl::Status ExperimentCommand(absl::Span<const absl::string_view> args, Console
                        console.out_terminal)
           : RunExperiment(*experiment, {.out = *out}, console.host, console.out, console.out_terminal);
   if (!run.ok()) return run;
-  return WritePage(*out, console);
+  if (absl::Status status = WritePage(*out, console); !status.ok()) return status;
+  const size_t failed = CountFailed(*out);
+  if (failed == 0) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(Plural(failed, "run"), " of ", experiment->runs(),
+                                          " failed; the page says why, and ", *out, "/runs.log has what was said"));
 }
 
 }  // namespace quire

@@ -126,4 +126,15 @@ absl::Status ResultsFile::Append(const Json& result) {
   return absl::OkStatus();
 }
 
+size_t CountFailed(const std::string& directory) {
+  std::istringstream lines(ReadAll(directory + "/results.jsonl"));
+  size_t failed = 0;
+  for (std::string line; std::getline(lines, line);) {
+    const Json result = Json::parse(line, nullptr, /*allow_exceptions=*/false);
+    const auto outcome = result.is_object() ? result.find("outcome") : result.end();
+    failed += outcome != result.end() && *outcome == "failed";
+  }
+  return failed;
+}
+
 }  // namespace quire

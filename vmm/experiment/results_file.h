@@ -57,6 +57,9 @@ class ResultsFile {
   std::set<std::string> done_;
 };
 
+// How many of the runs in a directory of results have failed: a guest died, or read a wrong byte.
+size_t CountFailed(const std::string& directory);
+
 }  // namespace quire
 
 #endif  // QUIRE_VMM_EXPERIMENT_RESULTS_FILE_H_

@@ -167,5 +167,20 @@ TEST_F(ResultsFileTest, GathersWhatIsNewAndPartOfTheExperiment) {
   EXPECT_EQ(file->size(), 3u);
 }
 
+TEST(CountFailedTest, CountsRunsThatFailedAndNothingElse) {
+  const std::string directory = testing::TempDir() + "/count_failed";
+  mkdir(directory.c_str(), 0777);
+  EXPECT_EQ(CountFailed(directory), 0u);
+  std::ofstream(directory + "/results.jsonl") << R"({"run": "a", "outcome": "ok"})"
+                                              << "\n"
+                                              << R"({"run": "b", "outcome": "failed"})"
+                                              << "\n"
+                                              << "failed\n[\"failed\"]\n"
+                                              << R"({"run": "c", "outcome": "killed"})"
+                                              << "\n"
+                                              << R"({"run": "d", "outcome": "failed"})";
+  EXPECT_EQ(CountFailed(directory), 2u);
+}
+
 }  // namespace
 }  // namespace quire

@@ -85,6 +85,7 @@ MemoryManager::MemoryManager(std::unique_ptr<Pool> pool, std::vector<std::unique
   pool_->SetLowMemoryCallback([this] { reclaimer_.Wake(); });
   reclaimer_.SetShrinker([this](PageCount wanted) { return store_.DropKept(wanted); });
   reclaimer_.SetSharedReclaim([this](bool many) { return ReclaimShared(many); });
+  reclaimer_.SetSqueeze([this] { return SqueezeStore(); });
   store_.SetOverShareCallback([this] { writer_.Wake(); });
   store_.SetScatteredCallback([this] { zones_.Wake(); });
   store_.SetGenerationCallback([this] { recompressor_.Wake(); });
@@ -282,20 +283,24 @@ bool MemoryManager::AllCanGoToArea() {
   return std::none_of(guests_.begin(), guests_.end(), [](const auto& guest) { return guest->has_swap_limit(); });
 }
 
+// What the store can give by work of its own, when reclaim finds nothing that could be stored.
+bool MemoryManager::SqueezeStore() {
+  if (store_.WriteOut(kWriteAtOnce) > ByteCount()) return true;
+  if (store_.CompactZone(kCompactAtOnce) >= kWorthAnotherTry) return true;
+  if (store_.IsAwaitingArea() || AllCanGoToArea()) return false;
+  // Nothing more can be stored, but for the want of slots.
+  if (pool_->IsShortForTables() && pool_->MakeRoomForTables()) return true;
+  // Young pages too: the next fault that comes here moves what is left of them together.
+  return store_.Recompress(kRecompressForFault, SwapSpace::Age::kAny).saved > ByteCount();
+}
+
 void MemoryManager::OutOfMemory(GuestMemory& asking) {
   // Several may be here, and one of them was first.
-  if (pool_->FreePages() > pool_->watermarks().min || store_.WriteOut(kWriteAtOnce) > ByteCount() ||
-      store_.CompactZone(kCompactAtOnce) >= kWorthAnotherTry) {
-    return;
-  }
+  if (pool_->FreePages() > pool_->watermarks().min || SqueezeStore()) return;
   if (store_.IsAwaitingArea() || AllCanGoToArea()) {
     absl::SleepFor(SwapSpace::kAwaitArea);
     return;
   }
-  // Nothing more can be stored, but for the want of slots.
-  if (pool_->IsShortForTables() && pool_->MakeRoomForTables()) return;
-  // Young pages too: the next fault that comes here moves what is left of them together.
-  if (store_.Recompress(kRecompressForFault, SwapSpace::Age::kAny).saved > ByteCount()) return;
   absl::MutexLock lock(&guests_lock_);
   pool_->arena().DrainCpuLists();  // what lies there counts as free for nobody
   // Somebody else may have been here before, or freed enough by other means.

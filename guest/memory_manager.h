@@ -220,6 +220,9 @@ class MemoryManager final : private FrameMigrator {
   void RecompressCold();
   // Whether a swap area has room and every guest may use it: then memory comes free, however slow that is.
   bool AllCanGoToArea() ABSL_LOCKS_EXCLUDED(guests_lock_);
+  // Reclaimer's squeeze: whether the store has made room by writing out, moving together or recompressing what it
+  // holds.
+  bool SqueezeStore() ABSL_LOCKS_EXCLUDED(guests_lock_);
   // Reclaimer's out_of_memory: stops the guest that holds the most, and frees its memory.
   void OutOfMemory(GuestMemory& asking);
   GuestMemory* LargestGuest(const SwapSpace::Statistics& stored) ABSL_EXCLUSIVE_LOCKS_REQUIRED(guests_lock_);

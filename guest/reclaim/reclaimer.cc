@@ -14,6 +14,8 @@ namespace {
 constexpr int kPatience = 60;
 constexpr int kCostOfStirredRound = 1;
 constexpr int kCostOfIdleRound = kPatience / 3;
+// What is left of it after two rounds at least, when hard work is a better use of the time than more of them.
+constexpr int kPatienceToSqueeze = kPatience - 2 * kCostOfStirredRound;
 
 // How long to leave blocks to those who have them in hand, when there is nothing else to do.
 constexpr absl::Duration kLeaveToOthers = absl::Milliseconds(1);
@@ -179,7 +181,8 @@ Reclaimer::Round Reclaimer::ReclaimRound(PageCount target, EvictionScratch& scra
   }
   counters_.evicted_pages.Add(round.freed.in_pages());
   absl::MutexLock lock(&lock_);
-  round.stirred |= of == nullptr ? !in_hand_.empty() : in_hand_.contains(of);
+  round.others = of == nullptr ? !in_hand_.empty() : in_hand_.contains(of);
+  round.stirred |= round.others;
   return round;
 }
 
@@ -203,14 +206,19 @@ absl::Status Reclaimer::MakeRoom(GuestMemory& guest, PageCount wanted) {
   if (shrink_ && shrink_(wanted) >= wanted) return absl::OkStatus();
   EvictionScratch scratch;
   int patience = kPatience;
+  bool squeezed = squeeze_ == nullptr;
   for (uint64_t seen = counters_.evicted_pages.value(); !guest.stopped();) {
     const Round round = ReclaimRound(std::max(kBatch, wanted), scratch);
     if (round.freed > PageCount()) return absl::OkStatus();
     if (counters_.evicted_pages.value() != seen) return absl::OkStatus();  // somebody else freed something
     if (reclaim_shared_ && reclaim_shared_(true) > PageCount()) return absl::OkStatus();
     patience -= round.stirred ? kCostOfStirredRound : kCostOfIdleRound;
+    if (!squeezed && patience <= kPatienceToSqueeze) {
+      squeezed = true;  // what it cannot do now it cannot do a millisecond later
+      if (squeeze_()) return absl::OkStatus();
+    }
     if (patience > 0) {
-      absl::SleepFor(kLeaveToOthers);
+      if (squeezed || round.others) absl::SleepFor(kLeaveToOthers);
       continue;
     }
     out_of_memory_(guest);

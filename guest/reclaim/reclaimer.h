@@ -66,6 +66,10 @@ class Reclaimer final : public ReclaimHooks {
   // batch of private pages, and at many (true) by who finds nothing else. Takes locks of guests' memory.
   void SetSharedReclaim(std::function<PageCount(bool)> reclaim) { reclaim_shared_ = std::move(reclaim); }
 
+  // `squeeze` makes what is stored take less memory, by hard work, and returns whether it did: who finds nothing else
+  // in a few rounds asks for it before he waits for others. Called without locks; may take the list of guests'.
+  void SetSqueeze(std::function<bool()> squeeze) { squeeze_ = std::move(squeeze); }
+
   void Start();
   void Stop();
   // Lets them look at the watermarks. Cheap when they have been woken already.
@@ -111,6 +115,7 @@ class Reclaimer final : public ReclaimHooks {
   GuestMemory::Standing PutBack(Block& block, Step step);
   struct Round {
     PageCount freed;
+    bool others = false;   // blocks were in other hands at the end
     bool stirred = false;  // pages were taken out or are in use, or blocks were in other hands: another may do better
   };
   // `of`: reclaims from this guest, which is tracked; null: from any.
@@ -123,6 +128,7 @@ class Reclaimer final : public ReclaimHooks {
   const std::function<void(GuestMemory&)> out_of_memory_;
   std::function<PageCount(PageCount)> shrink_;
   std::function<PageCount(bool)> reclaim_shared_;
+  std::function<bool()> squeeze_;
 
   mutable absl::Mutex lock_;
   Queues all_ ABSL_GUARDED_BY(lock_){&Block::links};

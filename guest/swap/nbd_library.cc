@@ -4,6 +4,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/library_symbols.h"
 
 namespace quire {
 namespace {
@@ -11,25 +12,8 @@ namespace {
 constexpr char kFile[] = "libnbd.so.0";
 constexpr char kAdvice[] = "Install it to swap to an NBD server; in Debian: apt-get install libnbd0 (1.14 or newer).";
 
-// Looks symbols up, and remembers the first that is missing.
-class Symbols {
- public:
-  explicit Symbols(void* library) : library_(library) {}
-
-  template <class Function>
-  void Get(const char* name, Function& function) {
-    function = reinterpret_cast<Function>(dlsym(library_, name));
-    if (function == nullptr && missing_ == nullptr) missing_ = name;
-  }
-  const char* missing() const { return missing_; }
-
- private:
-  void* const library_;
-  const char* missing_ = nullptr;
-};
-
 const char* Fill(void* library, NbdLibrary& nbd) {
-  Symbols symbols(library);
+  LibrarySymbols symbols(library);
   symbols.Get("nbd_create", nbd.create);
   symbols.Get("nbd_close", nbd.close);
   symbols.Get("nbd_get_error", nbd.get_error);

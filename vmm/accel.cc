@@ -93,6 +93,22 @@ std::optional<Obstacle> UserfaultfdObstacle(const Host& host) {
   return Obstacle{"userfaultfd has no MISSING and MINOR faults for shared memory", "run Linux 5.14 or later"};
 }
 
+// "Y" or "1" in the module's parameter: one page table of the hardware for the guest's memory.
+std::optional<bool> HasNestedPaging(const Host& host) {
+  for (const char* path : {"/sys/module/kvm_intel/parameters/ept", "/sys/module/kvm_amd/parameters/npt"}) {
+    const std::string value = host.ReadFile(path).value_or("");
+    if (!value.empty()) return value[0] == 'Y' || value[0] == '1';
+  }
+  if (host.Exists("/sys/module/kvm_pvm")) return false;
+  return std::nullopt;
+}
+
+std::optional<Obstacle> NestedPagingObstacle(const Host& host) {
+  if (HasNestedPaging(host).value_or(true)) return std::nullopt;
+  return Obstacle{"KVM has no EPT or NPT here and uses shadow page tables",
+                  "use a CPU and a host with EPT or NPT, and load the module with ept=1 or npt=1"};
+}
+
 absl::StatusOr<AccelDecision> DecideAccel(const AccelRequest& request, const Host& host) {
   if (request.accel == Accel::kSoft) return AccelDecision{Accel::kSoft, "it was asked for"};
   const std::optional<Obstacle> obstacle = GuestsObstacle(request, host);

@@ -29,6 +29,12 @@ std::optional<Obstacle> KvmObstacle(const Host& host);
 // Why userfaultfd cannot serve the faults of KVM guests; nothing if it can.
 std::optional<Obstacle> UserfaultfdObstacle(const Host& host);
 
+// Why a guest with a kernel of its own may not run under KVM, where that is known: KVM pages guests without the
+// hardware's help (EPT, NPT). Nothing if it does, or if it cannot be told.
+std::optional<Obstacle> NestedPagingObstacle(const Host& host);
+// Whether the hardware helps; nothing if it cannot be told.
+std::optional<bool> HasNestedPaging(const Host& host);
+
 // Bits of UserfaultfdOffer::features, from linux/userfaultfd.h, which differs between the kernels that are built on.
 inline constexpr uint64_t kUffdMissingShmem = uint64_t{1} << 5;
 inline constexpr uint64_t kUffdMinorShmem = uint64_t{1} << 10;

@@ -136,6 +136,11 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"zones", "/"}, "cannot be read"}, BadInput{{"zones", "/dev/null"}, "is empty"},
         BadInput{{"zones", "--json=x"}, "--json is not a flag of quire zones"},
         BadInput{{"zones", "a", "b"}, "is not a flag"}, BadInput{{"zones", "vmm/quire"}, "this is no report"},
+        BadInput{{"manage"}, "no host is named: write --connect=qemu:///system"},
+        BadInput{{"manage", "--connect=test:///default", "--policy=/nonexistent"}, "/nonexistent cannot be read"},
+        BadInput{{"manage", "--connect=test:///default", "--policy=vmm/quire"}, "--policy"},
+        BadInput{{"manage", "--connect=test:///default", "--undo", "--once"}, "leave --dry-run and --once out"},
+        BadInput{{"manage", "--connect=test:///default", "--poilcy=x"}, "did you mean --policy?"},
         BadInput{{"top", "--interval=0"}, "from 0.1 to 3600"}, BadInput{{"top", "--interval=x"}, "seconds such as 1"},
         BadInput{{"top", "--sort=size"}, "write guest, state, operations"},
         BadInput{{"top", "--socket=/nonexistent"}, "no run of guests listens on /nonexistent"},
@@ -161,6 +166,16 @@ INSTANTIATE_TEST_SUITE_P(
         BadInput{{"experiment", "experiments/huge.toml", "experiments/density.toml"}, "is not a flag"},
         BadInput{{"experiment", "experiments/huge.toml", "--task=x"}, "write the number of a task"},
         BadInput{{"experiment", "experiments/huge.toml", "--out=/nonexistent/x", "--task=-1"}, "from 0"},
+        BadInput{{"run", "--check"}, "--check is for a domain: name one with --domain=FILE"},
+        BadInput{{"run", "--domain=/nonexistent"}, "--domain=/nonexistent cannot be read (no such file or directory)"},
+        BadInput{{"run", "--connect=test:///default"}, "has no domain: name one with --domain=NAME"},
+        BadInput{{"run", "--domain="}, "--domain has no value"},
+        BadInput{{"run", "--domain=vmm/quire"}, "is too large"},
+        BadInput{{"run", "--domain=vmm/libvirt/domain/testdata/malformed/no_name.xml"},
+                 "no_name.xml:1: the domain has no <name>"},
+        BadInput{{"domain-xml", "--guest=a b"}, "is no guest: write its number or name"},
+        BadInput{{"domain-xml", "--socket=/nonexistent"}, "no run of guests listens on /nonexistent"},
+        BadInput{{"domain-xml", "web"}, "is not a flag"},
         BadInput{{"version", "--json"}, "--json is not a flag of quire version"}));
 
 TEST(CliTest, HelpIsNoError) {
@@ -178,6 +193,7 @@ TEST(CliTest, HelpIsNoError) {
                                                                                     {"top", "--help"},
                                                                                     {"report", "--help"},
                                                                                     {"experiment", "--help"},
+                                                                                    {"domain-xml", "--help"},
                                                                                     {"help", "experiment"},
                                                                                     {"version", "--help"}}) {
     const Outcome outcome = Quire(args);
@@ -217,6 +233,67 @@ TEST(CliTest, APlanSaysWhatWouldBeRunAndMakesNothing) {
     EXPECT_TRUE(absl::StrContains(outcome.out, absl::StrCat("\n", name, " (quick): "))) << outcome.out;
     EXPECT_TRUE(absl::StrContains(outcome.out, " of guests at work.\n1  ")) << outcome.out;
   }
+}
+
+constexpr char kDomains[] = "vmm/libvirt/domain/testdata/";
+
+TEST(CliTest, ADomainIsReportedOnElementByElement) {
+  const Outcome outcome = Quire({"run", absl::StrCat("--domain=", kDomains, "direct_boot.xml"), "--check"});
+  EXPECT_EQ(outcome.status, 0) << outcome.err;
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_EQ(outcome.out, absl::StrCat("Domain direct-1 of ", kDomains,
+                                      "direct_boot.xml: 1 GiB, 2 vCPUs, 2 disks, a balloon of 256 "
+                                      "MiB; 4 ignored, 0 refused.\n",
+                                      Contents(absl::StrCat(kDomains, "direct_boot.notes"))));
+}
+
+TEST(CliTest, ADomainThatIsRefusedIsReportedOnAndNotStarted) {
+  const Outcome outcome = Quire({"run", absl::StrCat("--domain=", kDomains, "pci_passthrough.xml")});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_TRUE(absl::StrContains(outcome.out, "  refused  line 20   /domain/devices/hostdev[1]: ")) << outcome.out;
+  EXPECT_EQ(outcome.err,
+            "quire: domain gpu-node is not started, since its guest would not be what is described (2 refused): change "
+            "what is refused, or run it elsewhere.\n");
+}
+
+TEST(CliTest, FlagsThatContradictADomainAreRefused) {
+  const std::string domain = absl::StrCat("--domain=", kDomains, "minimal.xml");
+  for (const auto& [flag, says] :
+       std::vector<std::pair<std::string, std::string>>{{"--memory=1G", "its <memory> does"},
+                                                        {"--accel=soft", "--kernel needs KVM"},
+                                                        {"--guests=2", "it is one guest"}}) {
+    const Outcome outcome = Quire({"run", domain, flag});
+    EXPECT_EQ(outcome.status, 2) << flag;
+    EXPECT_TRUE(absl::StrContains(outcome.err, says)) << outcome.err;
+  }
+  EXPECT_EQ(Quire({"run", domain, "--check", "--vcpus=2"}).status, 2);
+}
+
+// Of libvirt's test driver: a host that it makes up.
+TEST(CliTest, ADomainIsReadThroughLibvirt) {
+  for (const char* domain : {"test", "6695eb01-f6a4-8304-79aa-97f2502e193f"}) {
+    const Outcome outcome = Quire({"run", "--connect=test:///default", "--check", absl::StrCat("--domain=", domain)});
+    if (absl::StrContains(outcome.err, "install libvirt")) GTEST_SKIP() << outcome.err;
+    EXPECT_EQ(outcome.status, 2) << outcome.err;
+    EXPECT_TRUE(absl::StartsWith(outcome.out, "Domain test of test:///default: 8 GiB, 2 vCPUs")) << outcome.out;
+    EXPECT_TRUE(absl::StrContains(outcome.out, "/domain/@type: Quire runs domains of type kvm, not test"));
+  }
+  const Outcome nobody = Quire({"run", "--connect=test:///default", "--domain=nobody"});
+  EXPECT_EQ(nobody.status, 2);
+  EXPECT_EQ(nobody.err,
+            "quire: --connect=test:///default has no domain nobody: `virsh --connect=test:///default list --all` lists "
+            "them.\n");
+  EXPECT_NE(Quire({"run", "--connect=nonsense:///x", "--domain=test"}).status, 0);
+}
+
+TEST(CliTest, WhatIsWrongWithADomainsRunIsSaidOfTheDomain) {
+  const std::string domain = absl::StrCat("--domain=", kDomains, "direct_boot.xml");
+  const Outcome outcome = Quire({"run", domain});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_EQ(
+      outcome.err,
+      "quire: domain direct-1: --kernel=/srv/guests/vmlinuz-6.12 cannot be read (no such file or directory): name "
+      "a file that can be read.\n");
 }
 
 TEST(CliTest, Version) {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -26,12 +27,14 @@
 #include "vmm/control/request.h"
 #include "vmm/control/socket_place.h"
 #include "vmm/doctor.h"
+#include "vmm/domain_command.h"
 #include "vmm/experiment_command.h"
 #include "vmm/files.h"
 #include "vmm/flags.h"
 #include "vmm/guest_set.h"
 #include "vmm/host_facts.h"
 #include "vmm/interrupt.h"
+#include "vmm/manage_command.h"
 #include "vmm/options.h"
 #include "vmm/pc_options.h"
 #include "vmm/progress.h"
@@ -61,7 +64,7 @@ ABSL_FLAG(
 ABSL_FLAG(double, interval, 1, "seconds from one look at the run to the next");
 ABSL_FLAG(std::string, sort, "guest",
           "the column that guests are sorted by: guest, state, operations, faults, reclaim, balloon, limit or memory");
-ABSL_FLAG(bool, once, false, "print what can be measured in one interval, and end");
+ABSL_FLAG(bool, once, false, "one look, of one interval, and no more");
 
 namespace quire {
 namespace {
@@ -88,6 +91,9 @@ constexpr absl::string_view kRunExamples =
     "      the host's own kernel as a guest of 1 GiB in 256 MiB, which says what it sees and powers off\n"
     "  quire run --kernel=vmlinuz --initrd=initrd.img --cmdline='console=ttyS0' --disk=root.img\n"
     "      a Linux guest on this terminal; Ctrl-A x quits\n"
+    "  quire run --domain=web.xml --pool=1G\n"
+    "      the guest that a domain of libvirt's describes, as `virsh dumpxml web` prints it; --check only says what\n"
+    "      becomes of its elements\n"
     "  quire run --json=- | jq .pool\n"
     "      the report on standard output, all else on standard error\n";
 
@@ -107,10 +113,19 @@ ExitStatus Fail(const absl::Status& status, Console& console) {
 // quire run
 // ---------------------------------------------------------------------------------------------------------------------
 
+const std::vector<FlagGroup>& AllRunFlags() {
+  static const auto* groups = [] {
+    auto* all = new std::vector<FlagGroup>(RunFlags());
+    all->insert(all->end() - 1, DomainFlags());  // what comes out stays last
+    return all;
+  }();
+  return *groups;
+}
+
 std::string RunHelp() {
   return absl::StrCat("Usage: quire run [flags]\n\n",
                       "Runs guests in less memory than they have. Each verifies every page that it reads.\n\n",
-                      FlagsHelp(RunFlags()), "Workloads, for --workload=NAME or --workload=NAME:key=value,...\n",
+                      FlagsHelp(AllRunFlags()), "Workloads, for --workload=NAME or --workload=NAME:key=value,...\n",
                       WorkloadHelp(), "\nSizes are bytes, or numbers with K, M, G or T such as 256M or 1.5G.\n\n",
                       kRunExamples, "\n", kExitStatuses);
 }
@@ -124,12 +139,14 @@ absl::Status CheckOptions(const RunOptions& options, ByteCount host_memory) {
   return valid.ok() ? CheckFiles(options) : valid;
 }
 
-absl::StatusOr<RunOptions> ValidOptions(Args args, const Host& host) {
-  if (absl::Status parsed = ParseFlags("quire run", args, RunFlags()); !parsed.ok()) return parsed;
-  absl::StatusOr<RunOptions> options = RunOptionsFromFlags();
+absl::StatusOr<RunOptions> ValidOptions(const std::optional<GivenDomain>& domain, const std::set<std::string>& given,
+                                        const Host& host) {
+  absl::StatusOr<RunOptions> options = domain ? OptionsOf(*domain, given) : RunOptionsFromFlags();
   if (!options.ok()) return options;
   const absl::Status valid = CheckOptions(*options, UsableMemory(host));
-  return valid.ok() ? options : valid;
+  if (valid.ok()) return options;
+  if (!domain) return valid;
+  return absl::Status(valid.code(), absl::StrCat("domain ", domain->reading.guest.name, ": ", valid.message()));
 }
 
 // What is about to be run.
@@ -194,12 +211,27 @@ absl::StatusOr<Report> RunVisibly(RunOptions options, std::ostream& out, const s
 }
 
 ExitStatus Run(Args args, Console& console) {
-  const absl::StatusOr<RunOptions> options = ValidOptions(args, console.host);
-  if (!options.ok()) return Fail(options.status(), console);
+  std::set<std::string> given;
+  const absl::Status parsed = ParseFlags("quire run", args, AllRunFlags(), &given);
+  if (!parsed.ok()) return Fail(parsed, console);
   // A report on standard output has it for itself.
-  const bool aside = options->json == "-";
-  const absl::StatusOr<Report> report = RunVisibly(*options, aside ? console.err : console.out,
-                                                   aside ? console.err_terminal : console.out_terminal, console.host);
+  const std::optional<std::string> json = absl::GetFlag(FLAGS_json);
+  const bool aside = json == "-" || json == "/dev/stdout";
+  std::ostream& out = aside ? console.err : console.out;
+  const absl::StatusOr<std::optional<GivenDomain>> domain = DomainFromFlags();
+  if (!domain.ok()) return Fail(domain.status(), console);
+  if (domain->has_value()) {
+    const absl::Status shown = ShowDomain(**domain, out);
+    if (!shown.ok()) return Fail(shown, console);
+    if (OnlyCheckDomain()) {
+      const absl::Status agreed = OptionsOf(**domain, given).status();
+      return agreed.ok() ? ExitStatus::kAllWell : Fail(agreed, console);
+    }
+  }
+  const absl::StatusOr<RunOptions> options = ValidOptions(*domain, given, console.host);
+  if (!options.ok()) return Fail(options.status(), console);
+  const absl::StatusOr<Report> report =
+      RunVisibly(*options, out, aside ? console.err_terminal : console.out_terminal, console.host);
   if (!report.ok()) return Fail(report.status(), console);
   if (options->json) {
     if (absl::Status written = WriteWhole(*options->json, ToJson(*report)); !written.ok())
@@ -346,6 +378,13 @@ std::string ExperimentText() { return absl::StrCat(ExperimentHelp(), kExitStatus
 
 ExitStatus Experiment(Args args, Console& console) {
   const absl::Status status = ExperimentCommand(args, console);
+  return status.ok() ? ExitStatus::kAllWell : Fail(status, console);
+}
+
+std::string ManageText() { return absl::StrCat(ManageHelp(), kExitStatuses); }
+
+ExitStatus Manage(Args args, Console& console) {
+  const absl::Status status = ManageCommand(args, console);
   return status.ok() ? ExitStatus::kAllWell : Fail(status, console);
 }
 
@@ -561,6 +600,13 @@ ExitStatus AskBalloon(Args args, Console& console) {
   return Show(guest.ok() ? BalloonOf(*guest) : guest, console);
 }
 
+std::string DomainXmlText() { return absl::StrCat(DomainXmlHelp(), kExitStatuses); }
+
+ExitStatus PrintDomainXml(Args args, Console& console) {
+  const absl::Status status = DomainXmlCommand(args, console);
+  return status.ok() ? ExitStatus::kAllWell : Fail(status, console);
+}
+
 const std::vector<FlagGroup>& TopFlags() {
   static const auto* groups =
       new std::vector<FlagGroup>{{"Of which run", {{"socket", "PATH", "write the path of its control socket"}}},
@@ -649,7 +695,9 @@ constexpr Command kCommands[] = {
     {"top", "watch a run: its pool, what comes and goes, its guests", Top, TopHelp},
     {"explain", "why a page of a running guest is or is not in memory, huge, merged", Explain, ExplainHelp},
     {"poison", "have a frame of a run's memory fail, to see what becomes of its guests", Poison, PoisonHelp},
+    {"domain-xml", "a running guest as a domain of libvirt's", PrintDomainXml, DomainXmlText},
     {"balloon", "take memory from a guest with a kernel of its own, or give it back", AskBalloon, BalloonHelp},
+    {"manage", "divide a libvirt host's memory between its domains, by a policy", Manage, ManageText},
     {"version", "print the version", Version, VersionHelp},
 };
 

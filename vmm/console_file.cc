@@ -12,8 +12,9 @@
 
 namespace quire {
 
-absl::StatusOr<std::unique_ptr<ConsoleFile>> ConsoleFile::Create(const std::string& path) {
-  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0666));
+absl::StatusOr<std::unique_ptr<ConsoleFile>> ConsoleFile::Create(const std::string& path, WhereThereIsOne how) {
+  const int empty = how == WhereThereIsOne::kReplace ? O_TRUNC : 0;
+  UniqueFd fd(open(path.c_str(), O_WRONLY | O_CREAT | empty | O_APPEND | O_CLOEXEC, 0666));
   if (!fd.valid()) {
     return absl::InvalidArgumentError(absl::StrCat("--console=", path, " cannot be written to (", std::strerror(errno),
                                                    "): write the path of a file in a directory of yours"));

@@ -9,14 +9,15 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/unique_fd.h"
+#include "vmm/pc_options.h"
 
 namespace quire {
 
 // Thread safe.
 class ConsoleFile {
  public:
-  // Empties the file if there is one. Errors: InvalidArgument.
-  static absl::StatusOr<std::unique_ptr<ConsoleFile>> Create(const std::string& path);
+  // Errors: InvalidArgument.
+  static absl::StatusOr<std::unique_ptr<ConsoleFile>> Create(const std::string& path, WhereThereIsOne how);
 
   // As it is, at once. What the file cannot take, its disk being full say, is lost: a guest is not stopped for that.
   void Write(absl::string_view bytes);

@@ -2,6 +2,7 @@
 #ifndef QUIRE_VMM_CONSOLE_LISTENER_H_
 #define QUIRE_VMM_CONSOLE_LISTENER_H_
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -32,6 +33,12 @@ class ConsoleListener {
   std::map<std::string, std::string> values() const ABSL_LOCKS_EXCLUDED(lock_) {
     absl::MutexLock lock(&lock_);
     return report_.values();
+  }
+
+  // What it says it has done so far.
+  uint64_t operations() const ABSL_LOCKS_EXCLUDED(lock_) {
+    absl::MutexLock lock(&lock_);
+    return report_.operations();
   }
 
  private:

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/string_view.h"
 
 namespace quire {
@@ -38,6 +39,11 @@ void ConsoleReport::Add(absl::string_view bytes) {
 absl::string_view ConsoleReport::Get(absl::string_view key) const {
   const auto found = values_.find(std::string(key));
   return found == values_.end() ? absl::string_view() : absl::string_view(found->second);
+}
+
+uint64_t ConsoleReport::operations() const {
+  uint64_t operations = 0;
+  return absl::SimpleAtoi(Get("operations"), &operations) ? operations : 0;
 }
 
 void ConsoleReport::EndLine() {

@@ -3,6 +3,7 @@
 #define QUIRE_VMM_CONSOLE_REPORT_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
 
@@ -37,6 +38,9 @@ class ConsoleReport {
 
   // The latest value of a key; empty if there is none.
   absl::string_view Get(absl::string_view key) const;
+
+  // What it has done so far, if it says so: the value of "operations". Else 0.
+  uint64_t operations() const;
 
   // How many values were dropped because of the bounds above, lines too long counting as one each.
   size_t dropped() const { return dropped_; }

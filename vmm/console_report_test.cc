@@ -113,5 +113,15 @@ TEST(ConsoleReportTest, LongKeysAndValuesAreDroppedAndCounted) {
   EXPECT_EQ(report.dropped(), 2u);
 }
 
+TEST(ConsoleReportTest, OperationsAreANumberOrNone) {
+  ConsoleReport report;
+  EXPECT_EQ(report.operations(), 0u);
+  for (const auto& [said, operations] : std::initializer_list<std::pair<const char*, uint64_t>>{
+           {"12", 12}, {"18446744073709551615", UINT64_MAX}, {"18446744073709551616", 0}, {"-1", 0}, {"many", 0}}) {
+    report.Add(absl::StrCat("quire: operations=", said, "\n"));
+    EXPECT_EQ(report.operations(), operations) << said;
+  }
+}
+
 }  // namespace
 }  // namespace quire

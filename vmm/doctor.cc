@@ -11,6 +11,7 @@
 #include "nlohmann/json.hpp"
 #include "vmm/accel.h"
 #include "vmm/host_facts.h"
+#include "vmm/libvirt/qemu/qemu_accel.h"
 #include "vmm/text.h"
 #include "vmm/version.h"
 
@@ -67,18 +68,8 @@ Finding CheckKvm(const Host& host) {
           .fix = obstacle->fix};
 }
 
-// "Y" or "1" in the module's parameter: one page table of the hardware for the guest's memory. Nothing: no such module.
-std::optional<bool> NestedPaging(const Host& host) {
-  for (const char* path : {"/sys/module/kvm_intel/parameters/ept", "/sys/module/kvm_amd/parameters/npt"}) {
-    const std::string value = host.ReadFile(path).value_or("");
-    if (!value.empty()) return value[0] == 'Y' || value[0] == '1';
-  }
-  if (host.Exists("/sys/module/kvm_pvm")) return false;
-  return std::nullopt;
-}
-
 Finding CheckNestedPaging(const Host& host) {
-  const std::optional<bool> nested = NestedPaging(host);
+  const std::optional<bool> nested = HasNestedPaging(host);
   Finding finding{.name = "nested paging"};
   if (!nested) {
     finding.found = "neither kvm_intel nor kvm_amd is loaded, so it cannot be told";
@@ -87,10 +78,11 @@ Finding CheckNestedPaging(const Host& host) {
     finding.found = "EPT or NPT is on";
     finding.means = "The hardware walks the guests' page tables.";
   } else {
+    const Obstacle obstacle = *NestedPagingObstacle(host);
     finding.grade = Grade::kReduced;
-    finding.found = "KVM has no EPT or NPT here and uses shadow page tables";
+    finding.found = obstacle.found;
     finding.means = "Payloads of this program run at full speed; a guest with a kernel of its own may not run.";
-    finding.fix = "use a CPU and a host with EPT or NPT, and load the module with ept=1 or npt=1";
+    finding.fix = obstacle.fix;
   }
   return finding;
 }
@@ -116,6 +108,14 @@ std::string FeatureNames(uint64_t features) {
     if ((features & feature.bit) != 0) names.push_back(feature.name);
   }
   return absl::StrJoin(names, " ");
+}
+
+Finding CheckQemu(const Host& host) {
+  const QemuAccel accel = QemuAccelOf(host);
+  return {.name = "qemu",
+          .found = accel.kvm ? "KVM can run its guests" : absl::StrCat("its guests are emulated: ", accel.because),
+          .means = accel.kvm ? "Experiments can compare with QEMU (engine = \"qemu\"), which takes libvirt."
+                             : "Experiments with engine = \"qemu\" run, and say nothing of speed."};
 }
 
 Finding CheckUserfaultfd(const Host& host) {
@@ -260,9 +260,9 @@ Finding CheckPrivileges(const Host& host) {
 }
 
 using Check = Finding (*)(const Host&);
-constexpr Check kChecks[] = {CheckKernel,       CheckCpus,        CheckMemory,    CheckCgroup,   CheckKvm,
-                             CheckNestedPaging, CheckUserfaultfd, CheckPool,      CheckCollapse, CheckThp,
-                             CheckSwap,         CheckMappings,    CheckPrivileges};
+constexpr Check kChecks[] = {CheckKernel,       CheckCpus, CheckMemory,      CheckCgroup,    CheckKvm,
+                             CheckNestedPaging, CheckQemu, CheckUserfaultfd, CheckPool,      CheckCollapse,
+                             CheckThp,          CheckSwap, CheckMappings,    CheckPrivileges};
 
 std::string Using(const Diagnosis& diagnosis, absl::string_view because) {
   return absl::StrCat("`quire run` will use a ", diagnosis.pool, " pool with ", diagnosis.huge ? "2 MiB" : "4 KiB",

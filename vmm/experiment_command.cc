@@ -88,7 +88,7 @@ void PrintPlan(const Experiment& experiment, std::ostream& out) {
 absl::StatusOr<std::string> FileOf(absl::Span<const absl::string_view>& args) {
   if (args.empty() || absl::StartsWith(args[0], "-")) {
     return absl::InvalidArgumentError(
-        "no experiment is named: write quire experiment FILE --out=DIR; experiments/ has three to begin with");
+        "no experiment is named: write quire experiment FILE --out=DIR; experiments/ has four to begin with");
   }
   std::string file(args[0]);
   args.remove_prefix(1);
@@ -119,6 +119,8 @@ std::string ExperimentHelp() {
       "      throughput from 1x to 4x overcommit, both engines, in minutes\n"
       "  quire experiment experiments/density.toml --out=density\n"
       "      how many idle guests fit, with merging and without\n"
+      "  quire experiment experiments/qemu.toml --out=qemu\n"
+      "      the same Linux guests in Quire and in QEMU, through libvirt\n"
       "  quire experiment my.toml --out=DIR --plan\n"
       "      what would be run\n"
       "  quire experiment my.toml --out=DIR --slurm --slurm-options='--exclusive --partition=kvm'\n"

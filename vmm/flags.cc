@@ -80,7 +80,7 @@ std::string HelpOf(const FlagHelp& flag) {
 }  // namespace
 
 absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string_view> args,
-                        const std::vector<FlagGroup>& groups) {
+                        const std::vector<FlagGroup>& groups, std::set<std::string>* given) {
   for (size_t i = 0; i < args.size(); ++i) {
     const std::optional<Argument> argument = SplitFlag(args[i]);
     if (!argument) {
@@ -92,6 +92,7 @@ absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string
     absl::string_view value = argument->value.value_or(flag->bare_value);
     if (!argument->value && flag->bare_value.empty() && i + 1 < args.size()) value = args[++i];
     if (absl::Status set = Set(*flag, value); !set.ok()) return set;
+    if (given != nullptr) given->insert(flag->name);
   }
   return absl::OkStatus();
 }

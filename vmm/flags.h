@@ -6,6 +6,7 @@
 #ifndef QUIRE_VMM_FLAGS_H_
 #define QUIRE_VMM_FLAGS_H_
 
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,10 +31,11 @@ struct FlagGroup {
 
 // Sets the flags of `groups` from `args`: --name=value, --name value, with one dash or two, --long-name as well as
 // --long_name. A flag given twice has its
-// last value. `command` ("quire run") is for the error messages, which are sentences without a full stop.
-// Errors: InvalidArgument. Not thread safe: flags are global.
+// last value. `command` ("quire run") is for the error messages, which are sentences without a full stop. `given`, if
+// it is not null, gets the names of the flags that were given. Errors: InvalidArgument. Not thread safe: flags are
+// global.
 absl::Status ParseFlags(absl::string_view command, absl::Span<const absl::string_view> args,
-                        const std::vector<FlagGroup>& groups);
+                        const std::vector<FlagGroup>& groups, std::set<std::string>* given = nullptr);
 
 // Whether the user asks for help: --help or -h, with one dash or two and whatever value, anywhere before "--".
 bool WantsHelp(absl::Span<const absl::string_view> args);

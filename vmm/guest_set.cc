@@ -10,6 +10,7 @@
 #include "absl/memory/memory.h"
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
+#include "base/thread.h"
 #include "guest/frames/budget.h"
 #include "guest/frames/pool.h"
 #include "guest/guest_limits.h"
@@ -17,7 +18,9 @@
 #include "guest/swap/swap_area.h"
 #include "vmm/boot/test_initramfs.h"
 #include "vmm/files.h"
+#include "vmm/machine/pc_devices.h"
 #include "vmm/swap_spec.h"
+#include "vmm/virtio/balloon.h"
 #include "workloads/content_ratio.h"
 #include "workloads/guest_abi.h"
 #include "workloads/payload/embedded_payload.h"
@@ -94,10 +97,17 @@ absl::Status GuestSet::Prepare(const WorkloadSpec& workload) {
   return CheckMemoryOffer();
 }
 
+std::string GuestSet::NameOf(size_t group, int number) const {
+  if (options_.clones > 0) return "template";
+  if (options_.pc && !options_.pc->name.empty()) return options_.pc->name;
+  return absl::StrCat(groups_[group].name, "-", number);
+}
+
 absl::Status GuestSet::AddGroup(size_t group) {
   for (int i = 0; i < groups_[group].guests; ++i) {
-    const std::string name = options_.clones > 0 ? "template" : absl::StrCat(groups_[group].name, "-", i);
-    if (absl::Status status = AddGuest(group, name, static_cast<int>(guests_.size())); !status.ok()) return status;
+    if (absl::Status status = AddGuest(group, NameOf(group, i), static_cast<int>(guests_.size())); !status.ok()) {
+      return status;
+    }
   }
   return absl::OkStatus();
 }
@@ -239,6 +249,7 @@ absl::Status GuestSet::AddPcMachine(Guest& guest, int number) {
                          .command_line = GroupOf(guest).command_line,
                          .devices = {.disks = options_.pc->disks,
                                      .balloon = options_.pc->balloon,
+                                     .balloon_offer = options_.pc->balloon_offer,
                                      .console = [listener](absl::string_view bytes) { listener->Write(bytes); }},
                          .window = {.spin = HasSpareCpu()},
                          .anonymous_blocks = AnonymousBlocksOf(options_)},
@@ -253,7 +264,7 @@ absl::StatusOr<std::function<void(absl::string_view)>> GuestSet::OpenConsole(con
   const ConsoleTarget target = options_.pc->console.value_or(ConsoleTarget{});
   if (target.kind == ConsoleTarget::Kind::kLines) return console_.For(guest.name);
   if (target.kind == ConsoleTarget::Kind::kFile) {
-    absl::StatusOr<std::unique_ptr<ConsoleFile>> file = ConsoleFile::Create(target.PathOf(number));
+    absl::StatusOr<std::unique_ptr<ConsoleFile>> file = ConsoleFile::Create(target.PathOf(number), target.how);
     if (!file.ok()) return file.status();
     console_files_.push_back(*std::move(file));
     return [to = console_files_.back().get()](absl::string_view bytes) { to->Write(bytes); };
@@ -379,6 +390,36 @@ void GuestSet::Start() {
   for (Guest& guest : guests_) {
     if (!options_.schedule.has_value() || !options_.schedule->StartsLater(guest.group)) guest.machine->Start();
   }
+}
+
+ScheduledGuests::State GuestSet::StateOf(size_t guest) const {
+  const Machine& machine = *guests_[guest].machine;
+  const bool started = machine.started();
+  return {.started = started,
+          .filled = machine.ReadProgress().phase > 0,
+          .finished = started && machine.finished(),
+          .out_of_memory = absl::IsResourceExhausted(machine.exit())};
+}
+
+void GuestSet::SetBalloon(size_t guest, ByteCount size) {
+  if (guests_[guest].pc == nullptr) return;
+  guests_[guest].pc->devices().balloon().SetTarget(PageCount(size.in_bytes() / kPageSize));
+}
+
+GuestTotals GuestSet::CountAll() const {
+  GuestTotals totals{.cpu = ProcessCpuTime()};
+  for (const Guest& guest : guests_) {
+    totals.operations += guest.ReadProgress().operations;
+    if (guest.memory != nullptr) totals.faults += guest.memory->faults();
+    guest.machine->AddLatency(totals.latency);
+  }
+  return totals;
+}
+
+Machine::Progress GuestSet::Guest::ReadProgress() const {
+  Machine::Progress progress = machine->ReadProgress();
+  if (console != nullptr) progress.operations = console->operations();
+  return progress;
 }
 
 void GuestSet::RequestStop() {

@@ -29,6 +29,7 @@
 #include "vmm/machine/vm_machine.h"
 #include "vmm/machine/work.h"
 #include "vmm/options.h"
+#include "vmm/scheduled_guests.h"
 #include "vmm/terminal_console.h"
 #include "workloads/content_file.h"
 #include "workloads/workload_spec.h"
@@ -42,7 +43,7 @@ ByteCount MinimumPool(const RunOptions& options);
 ByteCount GuestAddressSpace();
 
 // Belongs to one thread.
-class GuestSet {
+class GuestSet final : public ScheduledGuests {
  public:
   struct Guest {
     std::string name;
@@ -55,13 +56,16 @@ class GuestSet {
     PcMachine* pc = nullptr;                   // ... or a PC
     SoftMachine* soft = nullptr;               // the machine, if the processor runs it
     const ConsoleListener* console = nullptr;  // of a PC
+
+    // As the guest claims it. A PC's operations are what it says of them on its console.
+    Machine::Progress ReadProgress() const;
   };
 
   // `options` outlives the set, and passed Validate and CheckFiles; options.accel is kKvm or kSoft. `workload` is what
   // the guests do unless options.payload names a program. May fork: to be called before threads are started.
   static absl::StatusOr<std::unique_ptr<GuestSet>> Create(const RunOptions& options, const WorkloadSpec& workload);
   // Every machine has been joined, or was never started.
-  ~GuestSet();
+  ~GuestSet() override;
 
   // Starts the guests, but for those of groups that the schedule starts; with options.clones, the one that is to be
   // cloned.
@@ -88,6 +92,17 @@ class GuestSet {
   // Null where the host kernel has the memory.
   MemoryManager* manager() { return manager_.get(); }
   GuestConsoles& console() { return console_; }
+
+  // --- ScheduledGuests
+  size_t count() const override { return guests_.size(); }
+  size_t GroupOf(size_t guest) const override { return guests_[guest].group; }
+  State StateOf(size_t guest) const override;
+  void StartGuest(size_t guest) override { guests_[guest].machine->Start(); }
+  void StopGuest(size_t guest) override { guests_[guest].machine->RequestStop(); }
+  void SetIdle(size_t guest, int percent) override { guests_[guest].machine->SetIdle(percent); }
+  void SetBalloon(size_t guest, ByteCount size) override;
+  GuestTotals CountAll() const override;
+
   // LZ4 ratio of the pages' content; 0 for a payload.
   double content_ratio() const { return content_ratio_; }
 
@@ -102,6 +117,8 @@ class GuestSet {
   absl::Status CheckMemoryOffer();
   absl::Status PrepareProgram();
   absl::Status AddGroup(size_t group);
+  // Of the guest of a group that has this number in it.
+  std::string NameOf(size_t group, int number) const;
   // A guest of a group, and of all the one with this number.
   absl::Status AddGuest(size_t group, const std::string& name, int number);
   // From now on the guest is among guests(), and is ended when its memory is stopped.

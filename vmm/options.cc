@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <thread>
+#include <utility>
 
 #include "absl/flags/flag.h"
 #include "absl/strings/str_cat.h"
@@ -232,6 +233,8 @@ absl::Status CheckKernel(const RunOptions& options) {
   return Validate(*options.pc, options.memory, options.guests);
 }
 
+absl::StatusOr<RunOptions> OptionsFromFlags(std::optional<PcOptions> pc);
+
 template <typename Enum>
 bool ParseName(absl::string_view text, std::initializer_list<Enum> values, Enum* value) {
   for (Enum candidate : values) {
@@ -356,11 +359,22 @@ ByteCount RunOptions::default_pool() const {
 }
 
 absl::StatusOr<RunOptions> RunOptionsFromFlags() {
+  absl::StatusOr<std::optional<PcOptions>> pc = PcOptionsFromFlags();
+  return pc.ok() ? OptionsFromFlags(*std::move(pc)) : pc.status();
+}
+
+absl::StatusOr<RunOptions> RunOptionsFromFlags(const PcOptions& guest) {
+  PcOptions pc = guest;
+  if (absl::Status status = OverrideByFlags(pc); !status.ok()) return status;
+  return OptionsFromFlags(std::move(pc));
+}
+
+namespace {
+
+absl::StatusOr<RunOptions> OptionsFromFlags(std::optional<PcOptions> pc) {
   RunOptions options;
   options.clones = absl::GetFlag(FLAGS_clones);
-  absl::StatusOr<std::optional<PcOptions>> pc = PcOptionsFromFlags();
-  if (!pc.ok()) return pc.status();
-  options.pc = *std::move(pc);
+  options.pc = std::move(pc);
   options.guests = absl::GetFlag(FLAGS_guests).value_or(options.clones > 0 || options.pc ? 1 : options.guests);
   options.memory = absl::GetFlag(FLAGS_memory);
   options.vcpus = absl::GetFlag(FLAGS_vcpus);
@@ -410,8 +424,6 @@ absl::StatusOr<RunOptions> RunOptionsFromFlags() {
   options.pool = absl::GetFlag(FLAGS_pool).value_or(options.default_pool());
   return options;
 }
-
-namespace {
 
 // As if all guests were of that group.
 RunOptions OfGroup(const RunOptions& options, const GuestGroup& group) {

@@ -111,6 +111,8 @@ const std::vector<FlagGroup>& RunFlags();
 // The options as the flags have them. The pool defaults to half of the guests' memory, rounded up to a whole page.
 // Errors: InvalidArgument where flags exclude each other, or have a value that no option can hold.
 absl::StatusOr<RunOptions> RunOptionsFromFlags();
+// The same for one guest that is described elsewhere than by flags, but for its memory and its vCPUs.
+absl::StatusOr<RunOptions> RunOptionsFromFlags(const PcOptions& guest);
 
 // Every message says what is wrong and what would be right, in one sentence without a full stop.
 // Errors: InvalidArgument.

@@ -82,18 +82,22 @@ absl::StatusOr<std::optional<PcOptions>> PcOptionsFromFlags(const std::string& b
     options.own_initramfs = !options.initrd.has_value();
   }
   options.command_line = absl::GetFlag(FLAGS_cmdline);
-  options.balloon = absl::GetFlag(FLAGS_balloon);
   if (const std::optional<std::string> disks = absl::GetFlag(FLAGS_disk)) {
     absl::StatusOr<std::vector<DiskOptions>> parsed = ParseDisks(*disks);
     if (!parsed.ok()) return parsed.status();
     options.disks = *std::move(parsed);
   }
-  if (const std::optional<std::string> console = absl::GetFlag(FLAGS_console)) {
-    absl::StatusOr<ConsoleTarget> parsed = ParseConsole(*console);
-    if (!parsed.ok()) return parsed.status();
-    options.console = *std::move(parsed);
-  }
+  if (absl::Status status = OverrideByFlags(options); !status.ok()) return status;
   return options;
+}
+
+absl::Status OverrideByFlags(PcOptions& options) {
+  if (const ByteCount balloon = absl::GetFlag(FLAGS_balloon); balloon > ByteCount()) options.balloon = balloon;
+  const std::optional<std::string> console = absl::GetFlag(FLAGS_console);
+  if (!console) return absl::OkStatus();
+  absl::StatusOr<ConsoleTarget> parsed = ParseConsole(*console);
+  if (parsed.ok()) options.console = *std::move(parsed);
+  return parsed.status();
 }
 
 absl::Status Validate(const PcOptions& options, ByteCount memory, int guests) {

@@ -10,11 +10,16 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 #include "base/units.h"
 #include "vmm/flags.h"
 #include "vmm/machine/pc_shape.h"
+#include "vmm/virtio/balloon_offer.h"
 
 namespace quire {
+
+// What becomes of what is in a file that is there already.
+enum class WhereThereIsOne : uint8_t { kReplace, kAppend };
 
 // Where guests' consoles lead.
 struct ConsoleTarget {
@@ -24,6 +29,7 @@ struct ConsoleTarget {
     kFile,      // as they are, into a file for each guest
   } kind = Kind::kLines;
   std::string path = {};  // of kFile; %d stands for the guest's number
+  WhereThereIsOne how = WhereThereIsOne::kReplace;
 
   std::string PathOf(int guest) const;
 };
@@ -39,7 +45,12 @@ struct PcOptions {
   std::string command_line = std::string(kDefaultCommandLine);
   std::vector<DiskOptions> disks = {};
   ByteCount balloon = {};
+  BalloonOffer balloon_offer = {};
+  absl::Duration statistics_period = {};      // how often the balloon's driver is asked; zero: not by itself
   std::optional<ConsoleTarget> console = {};  // without a value: the terminal if there is one, and one guest
+  // Of the only guest, where it has been described as a domain of libvirt's:
+  std::string name = {};        // empty: it is guest-0
+  std::string domain_xml = {};  // the description, which has been read (vmm/libvirt/domain); empty: there is none
 };
 
 // The flags, for RunFlags.
@@ -48,6 +59,10 @@ FlagGroup PcFlags();
 // The options as the flags have them; nothing without --kernel. Looks for the kernel of --kernel=auto below `boot`.
 // Errors: InvalidArgument; NotFound, no kernel is there.
 absl::StatusOr<std::optional<PcOptions>> PcOptionsFromFlags(const std::string& boot = "/boot");
+
+// Changes options that came from elsewhere as the flags --balloon and --console say, where they are given.
+// Errors: InvalidArgument.
+absl::Status OverrideByFlags(PcOptions& options);
 
 // Whether they can be: `memory` is each guest's. Errors: InvalidArgument.
 absl::Status Validate(const PcOptions& options, ByteCount memory, int guests);

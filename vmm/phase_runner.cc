@@ -2,21 +2,18 @@
 
 #include <algorithm>
 
-#include "absl/status/status.h"
-#include "base/thread.h"
-#include "vmm/machine/pc_devices.h"
-#include "vmm/virtio/balloon.h"
-
 namespace quire {
 namespace {
+
+using State = ScheduledGuests::State;
 
 // How often it is looked whether guests have filled their memory, or one has died.
 constexpr absl::Duration kLook = absl::Milliseconds(20);
 
 }  // namespace
 
-PhaseRunner::PhaseRunner(const Schedule& schedule, GuestSet& set, MonotonicTime start)
-    : schedule_(schedule), set_(set), start_(start), begun_(start), next_(start) {
+PhaseRunner::PhaseRunner(const Schedule& schedule, ScheduledGuests& guests, MonotonicTime start)
+    : schedule_(schedule), guests_(guests), start_(start), begun_(start), next_(start) {
   phases_.push_back({.name = std::string(kFill)});
 }
 
@@ -43,43 +40,39 @@ bool PhaseRunner::PhaseIsOver(MonotonicTime now) const {
 bool PhaseRunner::AllHaveCome(MonotonicTime now) const {
   const Phase::OneByOne& order = *phase_->one_by_one;
   int64_t guests = 0;
-  for (const GuestSet::Guest& guest : set_.guests()) {
-    if (guest.group != order.group) continue;
-    if (!guest.machine->started()) return false;
+  bool all_started = true;
+  ForGroup(order.group, [&](size_t guest) {
+    all_started &= guests_.StateOf(guest).started;
     ++guests;
-  }
+  });
   // The last one has as much time to itself as each other had.
-  return AllFilled() && now >= begun_ + order.every * guests;
+  return all_started && AllFilled() && now >= begun_ + order.every * guests;
 }
 
 bool PhaseRunner::AllFilled() const {
-  return std::all_of(set_.guests().begin(), set_.guests().end(), [](const GuestSet::Guest& guest) {
-    return !guest.machine->started() || guest.machine->finished() || guest.machine->ReadProgress().phase > 0;
-  });
+  return CountIf([](const State& guest) { return guest.started && !guest.finished && !guest.filled; }) == 0;
 }
 
 void PhaseRunner::Begin(const Phase& phase, MonotonicTime now) {
   phase_ = &phase;
   begun_ = now;
   news_ = true;
-  before_ = Count();
+  before_ = guests_.CountAll();
   phases_.push_back(
       {.name = phase.name, .begin_seconds = absl::ToDoubleSeconds(now - start_), .measured = phase.measured});
   for (const size_t group : phase.start) {
-    ForGroup(group, [](const GuestSet::Guest& guest) {
-      if (!guest.machine->started()) guest.machine->Start();
+    ForGroup(group, [this](size_t guest) {
+      if (!guests_.StateOf(guest).started) guests_.StartGuest(guest);
     });
   }
   for (const size_t group : phase.stop) {
-    ForGroup(group, [](const GuestSet::Guest& guest) { guest.machine->RequestStop(); });
+    ForGroup(group, [this](size_t guest) { guests_.StopGuest(guest); });
   }
   for (const auto& [group, percent] : phase.idle_percent) {
-    ForGroup(group, [percent = percent](const GuestSet::Guest& guest) { guest.machine->SetIdle(percent); });
+    ForGroup(group, [this, percent = percent](size_t guest) { guests_.SetIdle(guest, percent); });
   }
   for (const auto& [group, size] : phase.balloon) {
-    ForGroup(group, [pages = PageCount(size.in_bytes() / kPageSize)](const GuestSet::Guest& guest) {
-      if (guest.pc != nullptr) guest.pc->devices().balloon().SetTarget(pages);
-    });
+    ForGroup(group, [this, size = size](size_t guest) { guests_.SetBalloon(guest, size); });
   }
   if (phase.one_by_one.has_value()) StartNext(now);
   phases_.back().guests = Running();
@@ -88,24 +81,25 @@ void PhaseRunner::Begin(const Phase& phase, MonotonicTime now) {
 void PhaseRunner::StartNext(MonotonicTime now) {
   const Phase::OneByOne& order = *phase_->one_by_one;
   uint64_t started = 0;
-  for (const GuestSet::Guest& guest : set_.guests()) {
-    if (guest.group != order.group) continue;
-    if (guest.machine->started()) {
+  for (size_t guest = 0; guest < guests_.count(); ++guest) {
+    if (guests_.GroupOf(guest) != order.group) continue;
+    if (guests_.StateOf(guest).started) {
       ++started;
       continue;
     }
     if (now < begun_ + order.every * started || !AllFilled() || AnyoneStoppedForMemory()) return;
-    guest.machine->Start();
+    guests_.StartGuest(guest);
     news_ = true;
     return;
   }
 }
 
 void PhaseRunner::End(MonotonicTime now) {
-  const Totals after = Count();
+  const GuestTotals after = guests_.CountAll();
   PhaseReport& phase = phases_.back();
   phase.end_seconds = absl::ToDoubleSeconds(now - start_);
-  phase.operations = after.operations - before_.operations;
+  // As guests claim, which may take back what they have said.
+  phase.operations = std::max(after.operations, before_.operations) - before_.operations;
   phase.faults = after.faults - before_.faults;
   phase.cpu_seconds = absl::ToDoubleSeconds(after.cpu - before_.cpu);
   if (!phase.measured) return;
@@ -121,38 +115,29 @@ std::vector<PhaseReport> PhaseRunner::Finish(MonotonicTime now) {
   return phases_;
 }
 
-PhaseRunner::Totals PhaseRunner::Count() const {
-  Totals totals{.cpu = ProcessCpuTime()};
-  for (const GuestSet::Guest& guest : set_.guests()) {
-    totals.operations += guest.machine->ReadProgress().operations;
-    if (guest.memory != nullptr) totals.faults += guest.memory->faults();
-    guest.machine->AddLatency(totals.latency);
-  }
-  return totals;
-}
-
 uint64_t PhaseRunner::Running() const {
-  return static_cast<uint64_t>(
-      std::count_if(set_.guests().begin(), set_.guests().end(), [](const GuestSet::Guest& guest) {
-        return guest.machine->started() && !guest.machine->finished() && guest.machine->ReadProgress().phase > 0;
-      }));
+  return CountIf([](const State& guest) { return guest.running(); });
 }
 
 bool PhaseRunner::AllHaveEnded() const {
-  return std::all_of(set_.guests().begin(), set_.guests().end(), [](const GuestSet::Guest& guest) {
-    return guest.machine->started() && guest.machine->finished();
-  });
+  return CountIf([](const State& guest) { return guest.finished; }) == guests_.count();
 }
 
 bool PhaseRunner::AnyoneStoppedForMemory() const {
-  return std::any_of(set_.guests().begin(), set_.guests().end(),
-                     [](const GuestSet::Guest& guest) { return absl::IsResourceExhausted(guest.machine->exit()); });
+  return CountIf([](const State& guest) { return guest.out_of_memory; }) > 0;
+}
+
+template <class Is>
+uint64_t PhaseRunner::CountIf(Is is) const {
+  uint64_t count = 0;
+  for (size_t guest = 0; guest < guests_.count(); ++guest) count += is(guests_.StateOf(guest));
+  return count;
 }
 
 template <class Do>
-void PhaseRunner::ForGroup(size_t group, Do what) {
-  for (const GuestSet::Guest& guest : set_.guests()) {
-    if (guest.group == group) what(guest);
+void PhaseRunner::ForGroup(size_t group, Do what) const {
+  for (size_t guest = 0; guest < guests_.count(); ++guest) {
+    if (guests_.GroupOf(guest) == group) what(guest);
   }
 }
 

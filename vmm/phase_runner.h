@@ -10,9 +10,9 @@
 
 #include "absl/time/time.h"
 #include "base/clock.h"
-#include "vmm/guest_set.h"
 #include "vmm/report.h"
 #include "vmm/schedule.h"
+#include "vmm/scheduled_guests.h"
 #include "workloads/operation_latency.h"
 
 namespace quire {
@@ -21,7 +21,7 @@ namespace quire {
 class PhaseRunner {
  public:
   // Both outlive this. The guests have just been started.
-  PhaseRunner(const Schedule& schedule, GuestSet& set, MonotonicTime start);
+  PhaseRunner(const Schedule& schedule, ScheduledGuests& guests, MonotonicTime start);
 
   // Does what is due. False: the last phase is over.
   bool Advance(MonotonicTime now);
@@ -39,13 +39,6 @@ class PhaseRunner {
   static constexpr absl::string_view kFill = "fill";
 
  private:
-  struct Totals {
-    uint64_t operations = 0;
-    uint64_t faults = 0;
-    absl::Duration cpu;
-    OperationLatency latency = {};
-  };
-
   bool AllFilled() const;
   bool PhaseIsOver(MonotonicTime now) const;
   // Those that start one after another.
@@ -54,22 +47,24 @@ class PhaseRunner {
   void End(MonotonicTime now);
   // One more of those that start one after another, if it is time.
   void StartNext(MonotonicTime now);
-  Totals Count() const;
   uint64_t Running() const;
   bool AllHaveEnded() const;
   bool AnyoneStoppedForMemory() const;
+  // How many guests are so.
+  template <class Is>
+  uint64_t CountIf(Is is) const;
   template <class Do>
-  void ForGroup(size_t group, Do what);
+  void ForGroup(size_t group, Do what) const;
 
   const Schedule& schedule_;
-  GuestSet& set_;
+  ScheduledGuests& guests_;
   const MonotonicTime start_;
   const Phase* phase_ = nullptr;  // null: filling
   size_t number_ = 0;             // of the phase after this one
   MonotonicTime begun_;           // when this phase did
   MonotonicTime next_;
   bool news_ = false;
-  Totals before_;  // this phase
+  GuestTotals before_;  // this phase
   OperationLatency latency_ = {};
   std::vector<PhaseReport> phases_;
 };

@@ -14,6 +14,7 @@
 #include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "vmm/guest_set.h"
 #include "vmm/machine/machine.h"
 #include "vmm/options.h"
 #include "workloads/spec.h"

@@ -29,6 +29,13 @@ struct GuestSnapshot {
   ByteCount out = {};
   ByteCount shared = {};
   ByteCount compressed = {};  // as the guest sees it: before compression
+  // What drivers of balloons say, of guests that have such: the balloon's size, MemTotal, MemFree, and what the guest
+  // has swapped since it began. It need not be true.
+  struct Told {
+    std::optional<ByteCount> balloon = {}, total = {}, free = {}, swapped_in = {}, swapped_out = {};
+  };
+  Told told = {};
+  std::optional<ByteCount> rss = {};  // that a process of its own has on the host, if there is one (QEMU's)
 };
 
 // "filling", "running", "finished", "stopped".

@@ -52,6 +52,17 @@ GuestSnapshot::State StateOf(bool started, const absl::Status& exit, bool finish
   return phase > 0 ? State::kRunning : State::kFilling;
 }
 
+// What its driver has said last; the answer to this will be seen the next time.
+GuestSnapshot::Told AskBalloon(Balloon& balloon) {
+  balloon.RequestStatistics();
+  const Balloon::Statistics said = balloon.statistics();
+  return {.balloon = balloon.actual().bytes(),
+          .total = said.total,
+          .free = said.free,
+          .swapped_in = said.swapped_in,
+          .swapped_out = said.swapped_out};
+}
+
 LatencyReport LatencyReportOf(const LatencyHistogram& latency) {
   LatencyReport report{.p50_us = absl::ToDoubleMicroseconds(latency.Percentile(50)),
                        .p99_us = absl::ToDoubleMicroseconds(latency.Percentile(99))};
@@ -93,6 +104,8 @@ class GuestRun {
   void Look(ProgressSink& progress);
   Snapshot Sample() ABSL_LOCKS_EXCLUDED(lock_);
   GuestSnapshot SampleGuest(const Guest& guest, Started& started);
+  // Has the drivers of balloons tell of their memory, where the user wants that now and then.
+  void AskForStatistics();
   // The others, if there are any left, can use what a guest had that ended before its time.
   void FreeMemoryOfFinished();
   // Whether guests are to go on.
@@ -120,6 +133,7 @@ class GuestRun {
   std::optional<PhaseRunner> phases_;
   std::vector<PhaseReport> phase_reports_;
   MonotonicTime start_;
+  MonotonicTime next_statistics_;
   uint64_t start_ticks_ = 0;
   double ticks_per_us_ = 0;
 };
@@ -146,6 +160,7 @@ void GuestRun::Execute(ProgressSink& progress) {
     if (RealClock().Now() < std::min(look, end)) continue;
     look = RealClock().Now() + kSampleInterval;
     Look(progress);
+    AskForStatistics();
     FreeMemoryOfFinished();
   }
   if (phases_) phase_reports_ = phases_->Finish(RealClock().Now());
@@ -161,6 +176,16 @@ bool GuestRun::GoOn(MonotonicTime end, const ProgressSink& progress) {
 void GuestRun::Look(ProgressSink& progress) {
   set_.console().Flush(progress);
   progress.Update(Sample());
+}
+
+void GuestRun::AskForStatistics() {
+  if (!options_.pc || options_.pc->statistics_period == absl::ZeroDuration()) return;
+  const MonotonicTime now = RealClock().Now();
+  if (now < next_statistics_) return;
+  next_statistics_ = now + options_.pc->statistics_period;
+  for (const Guest& guest : set_.guests()) {
+    if (!guest.machine->finished()) guest.pc->devices().balloon().RequestStatistics();
+  }
 }
 
 absl::Status GuestRun::RunToFreezePoint(ProgressSink& progress) {
@@ -273,7 +298,7 @@ void GuestRun::SampleForSchedule(Snapshot& snapshot) {
 }
 
 GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
-  const Machine::Progress p = guest.machine->ReadProgress();
+  const Machine::Progress p = guest.ReadProgress();
   const bool finished = guest.machine->finished();
   if (p.phase > 0 && !finished && !started.running_since.has_value()) {
     started.running_since = RealClock().Now();
@@ -282,6 +307,7 @@ GuestSnapshot GuestRun::SampleGuest(const Guest& guest, Started& started) {
   GuestSnapshot s{
       .name = guest.name, .operations = p.operations, .mismatched_pages = p.mismatched_pages, .memory = guest.size};
   s.state = StateOf(guest.machine->started(), guest.machine->exit(), finished, p.phase);
+  if (guest.pc != nullptr && phases_) s.told = AskBalloon(guest.pc->devices().balloon());
   if (guest.memory == nullptr) return s;
   const PageStateCounts& pages = guest.memory->counts();
   s.resident = (pages[PageState::kResident] + pages[PageState::kInTransit]).bytes();
@@ -352,7 +378,7 @@ PcReport GuestRun::ReportPc(const Guest& guest) const {
 GuestReport GuestRun::ReportGuest(size_t number, const Started& started) const {
   const Guest& guest = set_.guests()[number];
   const bool finished = guest.machine->finished();
-  const Machine::Progress p = guest.machine->ReadProgress();
+  const Machine::Progress p = guest.ReadProgress();
   GuestReport r{.id = static_cast<int>(number),
                 .name = guest.name,
                 .memory_bytes = guest.size,
@@ -392,6 +418,7 @@ PoolReport GuestRun::ReadPool(MemoryManager& manager) {
   Pool& pool = manager.pool();
   const PageCount wired = manager.wiring().limit.charged();
   const PageCount resident = manager.PagesIn(PageState::kResident) + manager.PagesIn(PageState::kInTransit);
+  const PageCount there_is = pool.budget().limit() + pool.arena().counts().free;
   return {.limit_bytes = pool.budget().limit().bytes(),
           .peak_bytes = pool.budget().peak().bytes(),
           // Counters of a run that goes on are from slightly different moments.
@@ -401,9 +428,7 @@ PoolReport GuestRun::ReadPool(MemoryManager& manager) {
           .compressed_bytes = manager.store().statistics().held.bytes(),
           .wired_bytes = (pool.wired() + wired).bytes(),
           .poisoned_bytes = pool.poisoned().bytes(),
-          .free_bytes = (pool.budget().limit() + pool.arena().counts().free -
-                         std::min(pool.budget().limit() + pool.arena().counts().free, pool.budget().charged()))
-                            .bytes(),
+          .free_bytes = (there_is - std::min(there_is, pool.budget().charged())).bytes(),
           .metadata_bytes = manager.metadata(),
           .wirings_refused = manager.wiring().refused_limit.value()};
 }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -138,6 +139,15 @@ std::string Plural(uint64_t n, absl::string_view noun) {
 std::string Sentence(absl::string_view text) {
   const bool ended = absl::EndsWith(text, ".") || absl::EndsWith(text, "?");
   return absl::StrCat(text, ended ? "" : ".");
+}
+
+std::string Printable(absl::string_view text) {
+  std::string printable;
+  for (const char& c : text) {
+    const bool control = static_cast<unsigned char>(c) < ' ' || c == '\x7f';
+    absl::StrAppend(&printable, control ? absl::CHexEscape(absl::string_view(&c, 1)) : std::string(1, c));
+  }
+  return printable;
 }
 
 std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates) {

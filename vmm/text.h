@@ -36,6 +36,9 @@ std::string Plural(uint64_t n, absl::string_view noun);
 // `text` with a full stop, unless it ends with one or with a question mark.
 std::string Sentence(absl::string_view text);
 
+// `text` with what ends a line or does something to a terminal shown, not done: "\n" as a backslash and an n.
+std::string Printable(absl::string_view text);
+
 // The candidate that `word` was probably meant to be (few typing errors away, or begun by it); empty if none is near.
 std::string Nearest(absl::string_view word, const std::vector<std::string>& candidates);
 

@@ -95,5 +95,10 @@ TEST(WrapTest, BreaksAtSpacesAndIndents) {
   EXPECT_EQ(Wrap("", 8, 2), "");
 }
 
+TEST(TextTest, WhatWouldDoSomethingToATerminalIsShown) {
+  EXPECT_EQ(Printable("a b\"\xc3\xbc"), "a b\"\xc3\xbc");
+  EXPECT_EQ(Printable("a\nb\x1b[31m\x7f"), "a\\nb\\x1b[31m\\x7f");
+}
+
 }  // namespace
 }  // namespace quire

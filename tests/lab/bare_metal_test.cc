@@ -82,5 +82,21 @@ TEST_F(BareMetalTest, LinesOfTwoGuestsAreShownWithTheirNames) {
   }
 }
 
+TEST_F(BareMetalTest, ADomainIsReportedOnAndStarted) {
+  const std::string kernel = NewFile("kernel"), domain = NewFile("domain.xml"), log = NewFile("log");
+  const auto bytes = MultibootKernel();
+  WriteFile(kernel, std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()));
+  WriteFile(domain, absl::StrCat("<domain type='kvm'>\n<name>bare</name>\n<memory unit='MiB'>16</memory>\n",
+                                 "<os><type>hvm</type><kernel>", kernel, "</kernel><cmdline>exit=0</cmdline></os>\n",
+                                 "<devices>\n<graphics type='vnc'/>\n<serial type='file'><source path='", log,
+                                 "'/></serial></devices></domain>\n"));
+  QuireProcess quire({"run", "--domain=" + domain, "--pool=64M"}, kBootLimit);
+  EXPECT_EQ(quire.Wait(), 0) << quire.said();
+  EXPECT_THAT(quire.said(), HasSubstr("Domain bare of " + domain + ": 16 MiB, 1 vCPU; 1 ignored, 0 refused."));
+  EXPECT_THAT(quire.said(), HasSubstr("  ignored  line 6    /domain/devices/graphics: there is no display"));
+  EXPECT_THAT(quire.said(), HasSubstr("bare ended with status 0"));
+  EXPECT_EQ(Contents(log), "quire: magic=ok memory_kib=16384\nquire: wrong=0\ncommand line: kernel exit=0\n");
+}
+
 }  // namespace
 }  // namespace quire

@@ -10,10 +10,12 @@ Each is the native rule of that name plus the project's warnings (as errors) and
                                                       "kvm"   needs /dev/kvm: outside the sandbox, one at a time
                                                       "lab"   needs the laboratory and what `tools/dev test lab` brings
                                                               there (Linux guests); skips itself elsewhere
+                                                      "threads" has several, of its own or of what it tests: run under
+                                                              ThreadSanitizer as well
   quire_cc_benchmark  adds Google Benchmark and its main; named *_benchmark, run by `tools/dev bench`
   quire_cc_fuzz_test  a file with LLVMFuzzerTestOneInput; named *_fuzz, run by `tools/dev fuzz`
   quire_cc_binary     linkopts get the C++ runtime linked in, so the program needs only the C library
-Third-party code: @com_google_absl//absl/..., //third_party:{liburing,lz4,zstd,xxhash,json,libnbd,httplib,prometheus}.
+Third-party code: @com_google_absl//absl/..., //third_party:{liburing,lz4,zstd,xxhash,json,libnbd,libvirt,httplib,prometheus,pugixml}.
 """
 
 _COPTS = [

@@ -1,8 +1,5 @@
 #include "vmm/baseline/host_settings.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,11 +16,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
-#include "absl/time/clock.h"
-#include "absl/time/time.h"
-#include "base/clock.h"
 #include "base/unique_fd.h"
 #include "vmm/baseline/janitor.h"
+#include "vmm/baseline/journal_file.h"
 #include "vmm/baseline/setting.h"
 
 namespace quire {
@@ -31,58 +26,18 @@ namespace {
 
 constexpr absl::string_view kPrefix = "host-changes.";
 
-// How long a janitor may take: its process had memory in swap space, and some gigabytes take seconds to be freed.
-constexpr absl::Duration kPatience = absl::Minutes(2);
-constexpr absl::Duration kLookEvery = absl::Milliseconds(10);
-
-// Whether only this user can write to it.
-bool IsOwn(const struct stat& found) { return found.st_uid == geteuid() && (found.st_mode & (S_IWGRP | S_IWOTH)) == 0; }
-
-// Makes it if need be, and locks it: the lock of a journal is looked at, and a new journal made, by one at a time.
-absl::StatusOr<UniqueFd> LockDirectory(const std::string& directory) {
-  mkdir(std::string(std::filesystem::path(directory).parent_path()).c_str(), 0755);
-  if (mkdir(directory.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("make ", directory, ", for what is to be undone on this host"));
-  }
-  UniqueFd fd(open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  struct stat found;
-  if (!fd.valid() || fstat(fd.get(), &found) != 0) return absl::ErrnoToStatus(errno, absl::StrCat("open ", directory));
-  if (!IsOwn(found)) {
-    return absl::FailedPreconditionError(
-        absl::StrCat(directory,
-                     " is not this user's own, or others can write to it, so that what is to be undone on this host "
-                     "cannot be kept there: chmod 700 it, or remove it"));
-  }
-  if (!Lock(fd.get(), LOCK_EX)) return absl::ErrnoToStatus(errno, absl::StrCat("lock ", directory));
-  return fd;
-}
-
-// Waits for who tidies up at the moment, if somebody does.
-absl::Status LockLeftBehind(int fd, const std::string& path) {
-  const MonotonicTime end = RealClock().Now() + kPatience;
-  while (!Lock(fd, LOCK_EX | LOCK_NB)) {
-    if (IsOwnerAlive(fd) || RealClock().Now() > end) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "another process has changed settings of this host, and will put them back when it ends: wait for process ",
-          absl::StripPrefix(std::filesystem::path(path).filename().native(), kPrefix), " (", path, ")"));
-    }
-    absl::SleepFor(kLookEvery);
-  }
-  return absl::OkStatus();
-}
-
 absl::Status Recover(const std::string& path, const SwapCalls& swap, std::ostream& err) {
-  UniqueFd fd(open(path.c_str(), O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  struct stat found;
-  if (!fd.valid() && errno == ENOENT) return absl::OkStatus();
-  if (!fd.valid() || fstat(fd.get(), &found) != 0 || !S_ISREG(found.st_mode) || !IsOwn(found)) {
+  absl::StatusOr<UniqueFd> fd = OpenLeftBehind(
+      path, absl::StrCat("another process has changed settings of this host, and will put them back when it ends: wait "
+                         "for process ",
+                         absl::StripPrefix(std::filesystem::path(path).filename().native(), kPrefix)));
+  if (absl::IsPermissionDenied(fd.status())) {
     err << "quire: " << path << " is passed over: it is not a file that this user alone can write to" << std::endl;
     return absl::OkStatus();
   }
-  if (absl::Status status = LockLeftBehind(fd.get(), path); !status.ok()) return status;
-  // Its janitor was quicker.
-  if (fstat(fd.get(), &found) != 0 || found.st_nlink == 0) return absl::OkStatus();
-  absl::StatusOr<Journal> journal = Journal::Read(std::move(fd), path, err);
+  if (!fd.ok()) return fd.status();
+  if (!fd->valid()) return absl::OkStatus();
+  absl::StatusOr<Journal> journal = Journal::Read(*std::move(fd), path, err);
   if (!journal.ok()) return journal.status();
   if (!journal->outdated() && !journal->records().empty()) {
     std::vector<std::string> now;
@@ -122,7 +77,7 @@ HostSettings::~HostSettings() {
 absl::Status HostSettings::Open() {
   if (journal_.has_value()) return absl::OkStatus();
   const std::string directory = absl::StrCat(seams_.root, "/run/quire");
-  const absl::StatusOr<UniqueFd> lock = LockDirectory(directory);
+  const absl::StatusOr<UniqueFd> lock = LockJournals(directory);
   if (!lock.ok()) return lock.status();
   return OpenLocked(directory);
 }

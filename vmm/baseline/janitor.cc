@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/unique_fd.h"
 #include "vmm/baseline/journal.h"
+#include "vmm/baseline/journal_file.h"
 
 namespace quire {
 namespace {

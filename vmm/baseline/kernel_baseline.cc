@@ -21,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "vmm/baseline/ksm.h"
 #include "vmm/baseline/setting.h"
+#include "vmm/baseline/undo.h"
 
 namespace quire {
 namespace {
@@ -78,13 +79,13 @@ uint64_t FieldOf(const std::string& mm_stat, size_t field) {
 }
 
 // The number after `key` in a file of lines such as "anon 4096".
-ByteCount KeyedNumber(absl::string_view text, absl::string_view key) {
+uint64_t KeyedNumber(absl::string_view text, absl::string_view key) {
   for (const absl::string_view line : absl::StrSplit(text, '\n')) {
     const std::pair<absl::string_view, absl::string_view> words = absl::StrSplit(line, absl::MaxSplits(' ', 1));
     uint64_t number = 0;
-    if (words.first == key && absl::SimpleAtoi(words.second, &number)) return ByteCount::Bytes(number);
+    if (words.first == key && absl::SimpleAtoi(words.second, &number)) return number;
   }
-  return ByteCount();
+  return 0;
 }
 
 // Where tests have made a host up, there is nothing to swap to.
@@ -246,6 +247,10 @@ absl::Status KernelBaseline::Prepare(KernelTuning tuning, bool merged) {
 
 absl::Status KernelBaseline::Rest() {
   merging_ = false;
+  // Processes that are nobody's children here, as QEMU's, may outlive the run that was killed.
+  if (!group_.empty()) {
+    if (absl::Status status = KillAllIn(group_); !status.ok()) return status;
+  }
   settings_.PutBack(set_up_);
   if (needs_.merges) {
     const std::string run = absl::StrCat(root_, kKsmDirectory, "/run");
@@ -296,6 +301,12 @@ absl::Status KernelBaseline::SetLimit(ByteCount limit) {
   return WriteSetting(group_ + (unified_ ? "/memory.max" : "/memory.limit_in_bytes"), absl::StrCat(limit.in_bytes()));
 }
 
+uint64_t KernelBaseline::OomKills() const {
+  if (group_.empty()) return 0;
+  const std::string events = ReadSetting(group_ + (unified_ ? "/memory.events" : "/memory.oom_control")).value_or("");
+  return KeyedNumber(events, "oom_kill");
+}
+
 ByteCount KernelBaseline::Usage() const { return ReadMemory().total(); }
 
 KernelMemory KernelBaseline::ReadMemory() const {
@@ -318,8 +329,8 @@ void KernelBaseline::ReadCgroup(KernelMemory& memory) const {
   memory.limit = number("memory.max", "memory.limit_in_bytes");  // "max", no limit, is no number
   memory.charged = number("memory.current", "memory.usage_in_bytes");
   const std::string stat = ReadSetting(group_ + "/memory.stat").value_or("");
-  memory.resident = KeyedNumber(stat, unified_ ? "anon" : "rss");
-  memory.huge = KeyedNumber(stat, unified_ ? "anon_thp" : "rss_huge");
+  memory.resident = ByteCount::Bytes(KeyedNumber(stat, unified_ ? "anon" : "rss"));
+  memory.huge = ByteCount::Bytes(KeyedNumber(stat, unified_ ? "anon_thp" : "rss_huge"));
 }
 
 void KernelBaseline::ReadZram(KernelMemory& memory) const {

@@ -7,6 +7,7 @@
 #ifndef QUIRE_VMM_BASELINE_KERNEL_BASELINE_H_
 #define QUIRE_VMM_BASELINE_KERNEL_BASELINE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -34,6 +35,10 @@ enum class KernelTuning : uint8_t {
   kSmallPages,  // 4 KiB pages only, where memory is limited: elsewhere the guests see to that (MADV_NOHUGEPAGE)
 };
 
+// A cgroup is charged for more than the guests: the process around them, KVM's tables. On Quire's side that is no part
+// of the pool; so the kernel gets so much beside what the pool would be.
+inline constexpr ByteCount kForTheProcess = ByteCount::MiB(8);
+
 // What the host kernel holds for what runs in the cgroup. What the host does not tell, or was not asked for, is 0.
 struct KernelMemory {
   ByteCount limit;        // of the cgroup
@@ -45,6 +50,8 @@ struct KernelMemory {
   ByteCount ksm_shared;   // frames that ksmd has several pages share; 0 while it does not merge for a run
   ByteCount ksm_sharing;  // pages that have given up their frames for one of these, or for the kernel's page of zeros
   ByteCount total() const { return charged + zram_used; }
+  // What it is charged for that is no process's memory: page tables, what KVM keeps, cached files.
+  ByteCount other() const { return resident == ByteCount() ? ByteCount() : charged - std::min(charged, resident); }
 };
 
 // Belongs to one thread, of a process that has no others when it is created or first prepared: that forks. One in a
@@ -63,7 +70,8 @@ class KernelBaseline {
   // at work if this run is to be `merged`, for which the baseline must have been created with `merges`. Errors: those
   // of Rest; FailedPrecondition: what the host lacks; what reading and writing settings reports.
   absl::Status Prepare(KernelTuning tuning, bool merged = false);
-  // Makes the host as it was, but for swap space and cgroup: ksmd has forgotten all pages and stands still. Waits until
+  // Makes the host as it was, but for swap space and cgroup: nothing runs there (what does is killed), ksmd has
+  // forgotten all pages and stands still. Waits until
   // zram is empty of what earlier processes had there. This is also how others than the kernel's side are measured.
   // Errors: FailedPrecondition: zram is not empty, other programs have memory there; what writing settings reports.
   absl::Status Rest();
@@ -74,6 +82,8 @@ class KernelBaseline {
   KernelMemory ReadMemory() const;
   // What the cgroup and zram hold at the moment: ReadMemory().total().
   ByteCount Usage() const;
+  // Processes of the cgroup that the kernel has killed for want of memory, since it was made. 0 if it does not say.
+  uint64_t OomKills() const;
   // The file that takes a process into the cgroup; empty if there is none.
   const std::string& procs() const { return procs_; }
 

@@ -165,6 +165,9 @@ TEST_F(KernelBaselineTest, MemoryIsReadFromACgroupOfTheFirstVersion) {
   EXPECT_EQ(memory.huge, ByteCount::Bytes(8192));
   EXPECT_EQ(memory.zram_used, ByteCount::Bytes(12288));
   EXPECT_EQ(memory.total(), ByteCount::Bytes(62288));
+  EXPECT_EQ(baseline->OomKills(), 0u);
+  host_.Put(group + "/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 3");
+  EXPECT_EQ(baseline->OomKills(), 3u);
   std::filesystem::remove_all(host_.Path(group));  // of a kernel's, rmdir takes the files along
 }
 
@@ -185,6 +188,8 @@ TEST_F(KernelBaselineTest, OfCgroupsOfTheSecondVersionThereIsOneTree) {
     EXPECT_EQ(memory.charged, ByteCount::Bytes(50000));
     EXPECT_EQ(memory.resident, ByteCount::Bytes(40960));
     EXPECT_EQ(memory.huge, ByteCount::Bytes(8192));
+    host_.Put(group + "/memory.events", "low 0\nhigh 0\nmax 9\noom 3\noom_kill 2");
+    EXPECT_EQ(baseline->OomKills(), 2u);
     std::filesystem::remove_all(host_.Path(group));
   }
   EXPECT_EQ(host_.Get("/sys/fs/cgroup/cgroup.subtree_control"), "-memory");

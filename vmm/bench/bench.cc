@@ -16,9 +16,6 @@
 namespace quire {
 namespace {
 
-// A cgroup is charged for more than the guest: the process around it, KVM's tables. On our side that is no part of the
-// pool; so it is given to the kernel as well.
-constexpr ByteCount kForTheProcess = ByteCount::MiB(8);
 constexpr ByteCount kSmallestLimit = ByteCount::MiB(16);
 
 // How near the kernel's memory is brought to the pool, and in how many runs.

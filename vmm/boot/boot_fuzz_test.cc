@@ -8,20 +8,14 @@
 #include <random>
 #include <string>
 
+#include "base/testing/fuzz_target.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "vmm/boot/pc_layout.h"
 #include "vmm/boot/test_kernels.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
-
 namespace quire {
 namespace {
-
-// A broken promise ends the program, not the test.
-void Try(const std::string& file) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(file.data()), file.size());
-}
 
 TEST(BootFuzz, KeepsItsPromisesForTheCorpus) {
   int files = 0;

@@ -20,6 +20,11 @@
  *
  *   quire.test=memory[:MiB]   fills that much memory (default: half of what is free) with a pattern and checks it:
  *                             "memory ok 256 MiB", or "memory wrong 17 words", or "memory refused ..."
+ *   quire.test=work[:MiB]     fills that much memory (the same default), and from then on checks pages of it at random,
+ *                             an eighth of which it changes, until the machine is switched off. It says so as monitors
+ *                             collect it (vmm/console_report.h): "quire: filled_mib=256", and once a second
+ *                             "quire: operations=12345 wrong=0". A quarter of each page is random, the rest zero; pages
+ *                             that have not been changed are the same in all guests
  *   quire.test=reboot         resets the machine
  *   quire.test=hang           waits for ever
  *   quire.test=panic          ends, which is more than a kernel can bear
@@ -307,25 +312,103 @@ static uint64_t CountWrongWords(volatile uint64_t* memory, uint64_t words) {
   return wrong;
 }
 
-/* More than is available would be the end of this program, and of the kernel with it. */
-static void TestMemory(const char* argument) {
+/*
+ * Memory of as many MiB as ":MiB" says, or half of what is free; NULL, which is said, if that is not to be had. More
+ * than is available would be the end of this program, and of the kernel with it.
+ */
+static volatile uint64_t* TakeMemory(const char* argument, uint64_t* mib) {
   const uint64_t available_kib = MemInfoKib("MemAvailable:");
-  uint64_t mib = available_kib / 2 / 1024;
-  if (*argument == ':') mib = NumberAfter(argument, ":");
-  if (mib == 0 || mib > available_kib / 1024) {
+  *mib = available_kib / 2 / 1024;
+  if (*argument == ':') *mib = NumberAfter(argument, ":");
+  if (*mib == 0 || *mib > available_kib / 1024) {
     Begin("memory refused");
-    AddNumber(mib);
+    AddNumber(*mib);
     Add(" MiB of ");
     AddNumber(available_kib / 1024);
     Add(" MiB available");
-    return End();
+    End();
+    return NULL;
   }
-  const uint64_t bytes = mib << 20;
-  const long memory = Call6(__NR_mmap, 0, (long)bytes, kReadWriteMapping, kPrivateAnonymous, -1, 0);
-  if (memory < 0 && memory > -kPageBytes) return SayNumber("memory refused: error", (uint64_t)-memory, "");
-  const uint64_t wrong = CountWrongWords((volatile uint64_t*)memory, bytes / sizeof(uint64_t));
+  const long memory = Call6(__NR_mmap, 0, (long)(*mib << 20), kReadWriteMapping, kPrivateAnonymous, -1, 0);
+  if (memory >= 0 || memory <= -kPageBytes) return (volatile uint64_t*)memory;
+  SayNumber("memory refused: error", (uint64_t)-memory, "");
+  return NULL;
+}
+
+static void TestMemory(const char* argument) {
+  uint64_t mib = 0;
+  volatile uint64_t* const memory = TakeMemory(argument, &mib);
+  if (!memory) return;
+  const uint64_t wrong = CountWrongWords(memory, (mib << 20) / sizeof(uint64_t));
   if (wrong) return SayNumber("memory wrong", wrong, " words");
   SayNumber("memory ok", mib, " MiB");
+}
+
+/* ---- Work that does not end. ---- */
+
+enum { kPageWords = kPageBytes / sizeof(uint64_t), kRandomWords = kPageWords / 4, kPagesPerMib = 256 };
+
+/* What is in a page that has been changed so many times; how, differs from guest to guest. */
+static uint64_t salt;
+static uint64_t WordOf(uint64_t page, uint64_t changes, uint64_t word) {
+  return Pattern(page * kPageWords + word) ^ (changes ? Pattern(changes ^ salt) : 0);
+}
+
+/* The last word of a page is the number of its changes. */
+static void WritePage(volatile uint64_t* pages, uint64_t page, uint64_t changes) {
+  volatile uint64_t* const words = pages + page * kPageWords;
+  for (uint64_t i = 0; i < kRandomWords; ++i) words[i] = WordOf(page, changes, i);
+  words[kPageWords - 1] = changes;
+}
+
+static int PageIsRight(volatile uint64_t* pages, uint64_t page) {
+  volatile uint64_t* const words = pages + page * kPageWords;
+  const uint64_t changes = words[kPageWords - 1];
+  int right = words[kPageWords - 2] == 0;
+  for (uint64_t i = 0; i < kRandomWords; ++i) right &= words[i] == WordOf(page, changes, i);
+  return right;
+}
+
+static uint64_t Seconds(void) {
+  long now[2] = {0, 0};
+  Call(__NR_clock_gettime, 1 /* CLOCK_MONOTONIC */, (long)now, 0);
+  return (uint64_t)now[0];
+}
+
+/* A line in the form of vmm/console_report.h; `other` may be NULL. */
+static void Tell(const char* key, uint64_t number, const char* other, uint64_t other_number) {
+  line_size = 0;
+  Add("quire: ");
+  Add(key);
+  AddNumber(number);
+  if (other) Add(other), AddNumber(other_number);
+  End();
+}
+
+/* So often it is looked whether a second has passed. */
+enum { kOperationsBetweenLooks = 64 };
+
+static void Work(const char* argument) {
+  uint64_t mib = 0, operations = 0, wrong = 0, said = 0;
+  volatile uint64_t* const memory = TakeMemory(argument, &mib);
+  if (!memory) return;
+  const uint64_t pages = mib * kPagesPerMib;
+  for (uint64_t page = 0; page < pages; ++page) WritePage(memory, page, 0);
+  Tell("filled_mib=", mib, NULL, 0);
+  uint64_t random = salt = Pattern(__builtin_ia32_rdtsc());
+  for (;;) {
+    for (int i = 0; i < kOperationsBetweenLooks; ++i) {
+      random = Pattern(random + i);
+      /* The product of two: of low numbers there are more. */
+      const uint64_t page = (random & 0xffffffff) % pages * ((random >> 32) % pages) / pages;
+      wrong += !PageIsRight(memory, page);
+      if (++operations % 8 == 0) WritePage(memory, page, memory[(page + 1) * kPageWords - 1] + 1);
+    }
+    const uint64_t now = Seconds();
+    if (now == said) continue;
+    said = now;
+    Tell("operations=", operations, " wrong=", wrong);
+  }
 }
 
 static void Hang(void) {
@@ -350,6 +433,7 @@ static int Is(const char* word, const char* expected) {
 
 static void Test(const char* word) {
   if (StartsWith(word, "memory:") || Is(word, "memory")) return TestMemory(word + Length("memory"));
+  if (StartsWith(word, "work:") || Is(word, "work")) return Work(word + Length("work"));
   if (Is(word, "hang")) return Hang();
   if (Is(word, "panic")) Call(__NR_exit_group, 1, 0, 0);
   if (Is(word, "reboot")) return Reboot(LINUX_REBOOT_CMD_RESTART, "reboot");

@@ -27,6 +27,7 @@
 #include "vmm/control/metrics.h"
 #include "vmm/control/request.h"
 #include "vmm/guest_set.h"
+#include "vmm/libvirt/domain/domain_xml.h"
 #include "vmm/machine/pc_devices.h"
 #include "vmm/machine/pc_machine.h"
 #include "vmm/options.h"
@@ -252,8 +253,9 @@ absl::Status NotOurs() {
 }
 
 absl::Status CheckBalloon(const GuestSet::Guest& guest) {
-  if (guest.pc != nullptr) return absl::OkStatus();
-  return Impossible(guest.name, " has no balloon: only guests of --kernel have one");
+  if (guest.pc == nullptr) return Impossible(guest.name, " has no balloon: only guests of --kernel have one");
+  if (guest.pc->devices().balloon().offer().exists) return absl::OkStatus();
+  return Impossible(guest.name, " has no balloon: its domain says <memballoon model='none'/>");
 }
 
 absl::StatusOr<HttpAnswer> GuestAnswer(const ControlledRun& run, size_t number, bool fresh_statistics) {
@@ -267,6 +269,34 @@ absl::StatusOr<HttpAnswer> GuestAnswer(const ControlledRun& run, size_t number, 
     json["balloon"] = BalloonJson(guest.name, guest.pc->devices().balloon(), *run.set.manager());
   }
   return HttpAnswer{.body = Line(json)};
+}
+
+std::string ProgramOf(const RunOptions& options, const GuestSet::Guest& guest) {
+  if (options.pc) return options.pc->own_initramfs ? "--kernel=auto" : "";
+  if (options.payload) return absl::StrCat("--payload=", *options.payload);
+  return absl::StrCat("--workload=", options.Groups()[guest.group].workload);
+}
+
+absl::StatusOr<HttpAnswer> GuestXml(const ControlledRun& run, size_t number) {
+  const GuestSet::Guest& guest = run.set.guests()[number];
+  RunningGuest running{.number = static_cast<int>(number),
+                       .name = guest.name,
+                       .memory = guest.size,
+                       .vcpus = guest.machine->vcpus(),
+                       .emulated = run.options.accel == Accel::kSoft,
+                       .pc = run.options.pc ? &*run.options.pc : nullptr,
+                       .command_line = run.options.Groups()[guest.group].command_line,
+                       .runs = ProgramOf(run.options, guest)};
+  if (guest.pc != nullptr) running.balloon = guest.pc->devices().balloon().actual().bytes();
+  if (guest.memory != nullptr) {
+    const GuestLimits limits = guest.memory->limits();
+    if (limits.frames > PageCount()) running.pool_limit = limits.frames.bytes();
+    if (limits.swapped > PageCount()) running.swap_limit = limits.swapped.bytes();
+    running.shares_pages = run.set.manager()->merges();
+  }
+  absl::StatusOr<std::string> xml = DomainXml(running);
+  if (!xml.ok()) return xml.status();
+  return HttpAnswer{.content_type = "application/xml", .body = *std::move(xml)};
 }
 
 absl::Status CheckNewLimit(absl::string_view key, uint64_t bytes, uint64_t least) {
@@ -367,12 +397,14 @@ absl::StatusOr<HttpAnswer> Do(const ControlledRun& run, const ControlRequest& re
     case Command::kPoison:
       return run.set.manager() == nullptr ? NotOurs() : JsonAnswer(PoisonedFor(run.set, request));
     case Command::kGuest:
+    case Command::kGuestXml:
     case Command::kChangeGuest:
       break;
   }
   const absl::StatusOr<size_t> number = FindGuest(run.set, request.guest);
   if (!number.ok()) return number.status();
   if (request.command == Command::kChangeGuest) return Changed(run, *number, request);
+  if (request.command == Command::kGuestXml) return GuestXml(run, *number);
   return GuestAnswer(run, *number, request.fresh_statistics);
 }
 

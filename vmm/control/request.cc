@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "nlohmann/json.hpp"
 
 namespace quire {
@@ -27,6 +28,7 @@ constexpr ControlRoute kRoutes[] = {
     {"GET", "/v1/guests", Command::kGuests},
     {"GET", "/v1/guests/{guest}", Command::kGuest},
     {"PATCH", "/v1/guests/{guest}", Command::kChangeGuest},
+    {"GET", "/v1/guests/{guest}/domain-xml", Command::kGuestXml},
     {"GET", "/v1/policies", Command::kPolicies},
     {"PATCH", "/v1/policies", Command::kChangePolicies},
     {"POST", "/v1/poison", Command::kPoison},
@@ -75,9 +77,10 @@ absl::string_view PathOf(absl::string_view target) { return target.substr(0, tar
 std::optional<absl::string_view> MatchPath(absl::string_view route, absl::string_view path) {
   const size_t place = route.find(kGuestInPath);
   if (place == absl::string_view::npos) return route == path ? std::optional<absl::string_view>("") : std::nullopt;
-  if (path.substr(0, place) != route.substr(0, place)) return std::nullopt;
-  const absl::string_view rest = path.substr(place);
-  return rest.empty() || rest.find('/') != absl::string_view::npos ? std::nullopt : std::optional(rest);
+  absl::string_view guest = path;
+  if (!absl::ConsumePrefix(&guest, route.substr(0, place))) return std::nullopt;
+  if (!absl::ConsumeSuffix(&guest, route.substr(place + kGuestInPath.size()))) return std::nullopt;
+  return guest.empty() || guest.find('/') != absl::string_view::npos ? std::nullopt : std::optional(guest);
 }
 
 std::string Paths() {

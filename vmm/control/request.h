@@ -4,6 +4,7 @@
 //     GET   /v1/explain?guest=guest-0&gfn=4711  why a page is where it is
 //     GET   /v1/guests                          all guests
 //     GET   /v1/guests/0                        one of them; ?statistics=fresh: its balloon's driver is asked first
+//     GET   /v1/guests/0/domain-xml             the same as a domain of libvirt's
 //     PATCH /v1/guests/0                        {"balloon_bytes": n, "pool_limit_bytes": n, "swap_limit_bytes": n}
 //     GET   /v1/policies                        what may be shared and huge
 //     PATCH /v1/policies                        {"merge": "on", "huge": "always"}
@@ -31,6 +32,7 @@ struct ControlRequest {
     kReport,
     kGuests,
     kGuest,
+    kGuestXml,
     kChangeGuest,
     kPolicies,
     kChangePolicies,

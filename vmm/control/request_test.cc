@@ -45,6 +45,7 @@ INSTANTIATE_TEST_SUITE_P(
         Good{{"GET", "/v1/guests/0"}, {.command = Command::kGuest, .guest = "0"}},
         Good{{"GET", "/v1/guests/guest%2D1?statistics=fresh"},
              {.command = Command::kGuest, .guest = "guest-1", .fresh_statistics = true}},
+        Good{{"GET", "/v1/guests/guest%2D1/domain-xml"}, {.command = Command::kGuestXml, .guest = "guest-1"}},
         Good{{"PATCH", "/v1/guests/guest-1", R"({"balloon_bytes": 4096})"},
              {.command = Command::kChangeGuest, .guest = "guest-1", .balloon_bytes = 4096}},
         Good{{"PATCH", "/v1/guests/1", R"({"pool_limit_bytes": 18446744073709551615, "swap_limit_bytes": 0})"},

@@ -67,16 +67,6 @@ absl::Status CheckDepth(absl::string_view file, absl::string_view text) {
   return absl::OkStatus();
 }
 
-// What ends a line or does something to a terminal is shown, not done.
-std::string Printable(absl::string_view text) {
-  std::string printable;
-  for (const char& c : text) {
-    const bool control = static_cast<unsigned char>(c) < ' ' || c == '\x7f';
-    absl::StrAppend(&printable, control ? absl::CHexEscape(absl::string_view(&c, 1)) : std::string(1, c));
-  }
-  return printable;
-}
-
 // At most as deep as the dots of all lines around a value, and TOML_MAX_NESTED_VALUES.
 ConfigNode Convert(const toml::node& from) {
   ConfigNode node{.line = LineOf(from)};

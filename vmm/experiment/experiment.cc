@@ -155,7 +155,8 @@ absl::Status VariantReader::ReadRun(const ConfigNode& table) {
   std::optional<std::string> kernel, initrd;
   double overcommit = 0;
   std::vector<std::string> swap;
-  reader.ReadEnum("engine", {Contender::kQuire, Contender::kKernel, Contender::kKernelBest}, variant_.contender);
+  reader.ReadEnum("engine", {Contender::kQuire, Contender::kKernel, Contender::kKernelBest, Contender::kQemu},
+                  variant_.contender);
   reader.ReadEnum("accel", {Accel::kAuto, Accel::kKvm, Accel::kSoft}, options.accel);
   reader.ReadEnum("merge", {Merge::kOn, Merge::kOff}, options.merge);
   reader.ReadEnum("huge", {Huge::kAlways, Huge::kAdvise, Huge::kNever}, options.huge);
@@ -167,11 +168,18 @@ absl::Status VariantReader::ReadRun(const ConfigNode& table) {
   reader.Read("content", options.content);
   reader.Read("kernel", kernel);
   reader.Read("initrd", initrd);
+  reader.Read("uri", variant_.uri);
   if (pool.has_value() && overcommit > 0) {
     reader.Fail("overcommit", "pool and overcommit both say how much memory there is: write only one of them");
   }
+  if (variant_.on_qemu() && !kernel.has_value()) {
+    reader.Fail(
+        "engine",
+        "engine = \"qemu\" is for guests that boot a kernel, and these run a workload of Quire's own: write "
+        "kernel = \"auto\" or kernel = \"FILE\" in [run], and cmdline instead of workload in each [guests.NAME]");
+  }
   if (absl::Status status = reader.Finish(); !status.ok()) return status;
-  options.engine = variant_.contender == Contender::kQuire ? Engine::kQuire : Engine::kKernel;
+  options.engine = variant_.on_kernel() ? Engine::kKernel : Engine::kQuire;
   // What is more than any number of bytes is refused by Check.
   double wanted = 0;
   for (const GuestGroup& group : options.groups) wanted += static_cast<double>(group.memory.in_bytes()) * group.guests;
@@ -380,12 +388,14 @@ RunOptions AtFirst(RunOptions options) {
 
 absl::Status VariantReader::Check(const ConfigNode& run) const {
   RunLimits limits = limits_;
-  if (variant_.contender == Contender::kQuire) limits.minimum_pool = MinimumPool(AtFirst(variant_.options));
+  if (!variant_.on_kernel()) limits.minimum_pool = MinimumPool(AtFirst(variant_.options));
   const auto line_of = [&run](absl::string_view key) {
     const ConfigNode* const node = run.Find(key);
     return node == nullptr ? run.line : node->line;
   };
-  if (absl::Status status = Validate(variant_.options, limits); !status.ok()) {
+  RunOptions checked = variant_.options;
+  if (variant_.on_qemu()) checked.accel = Accel::kAuto;  // QEMU can do without KVM
+  if (absl::Status status = Validate(checked, limits); !status.ok()) {
     const absl::string_view sentence = status.message();
     for (const GuestGroup& group : variant_.options.groups) {
       const std::string whose = absl::StrCat("guests \"", group.name, "\": ");
@@ -489,19 +499,16 @@ absl::Status MatrixReader::ReadAxis(const std::string& name, const ConfigNode& n
 }
 
 absl::Status MatrixReader::Count(int repetitions, uint64_t& total) const {
-  total = 1;
-  double all = repetitions;
-  for (const Swept& swept : swept_) {
-    all *= static_cast<double>(swept.nodes.size());
-    total *= swept.nodes.size();
-    if (all <= static_cast<double>(kMostRuns)) continue;
-    double runs = repetitions;
-    for (const Swept& s : swept_) runs *= static_cast<double>(s.nodes.size());
+  double runs = repetitions;  // may be more than a whole number can say
+  for (const Swept& swept : swept_) runs *= static_cast<double>(swept.nodes.size());
+  if (!swept_.empty() && runs > static_cast<double>(kMostRuns)) {
     return ConfigError(file_, swept_.front().line,
                        absl::StrFormat("the matrix has %.0f runs, repetitions included, and %u are the most: sweep "
                                        "less at a time",
                                        runs, kMostRuns));
   }
+  total = 1;
+  for (const Swept& swept : swept_) total *= swept.nodes.size();
   return absl::OkStatus();
 }
 
@@ -551,6 +558,8 @@ absl::string_view Name(Contender contender) {
       return "kernel";
     case Contender::kKernelBest:
       return "kernel-best";
+    case Contender::kQemu:
+      return "qemu";
   }
   return "";
 }

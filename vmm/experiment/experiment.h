@@ -20,8 +20,9 @@ enum class Contender : uint8_t {
   kQuire,
   kKernel,      // the host kernel's as it comes: huge pages, zram, ksmd where pages are merged
   kKernelBest,  // the same with the settings that suit it best
+  kQemu,        // the host kernel's as it comes, of guests that QEMU runs in libvirt's domains
 };
-absl::string_view Name(Contender contender);  // "quire", "kernel", "kernel-best"
+absl::string_view Name(Contender contender);  // "quire", "kernel", "kernel-best", "qemu"
 
 // Something that is swept: a key of the file, and the values that it takes.
 struct Axis {
@@ -41,7 +42,11 @@ struct Variant {
   // With a schedule; the seed is that of the first repetition, the next one has the next.
   RunOptions options;
   Contender contender = Contender::kQuire;
-  nlohmann::json settings;  // all that was asked for, by the file's keys
+  // Whether the host kernel has the guests' memory.
+  bool on_kernel() const { return contender != Contender::kQuire; }
+  bool on_qemu() const { return contender == Contender::kQemu; }
+  std::string uri = "qemu:///system";  // of the libvirt whose domains QEMU's guests are
+  nlohmann::json settings;             // all that was asked for, by the file's keys
 };
 
 struct Experiment {

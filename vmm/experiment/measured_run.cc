@@ -10,6 +10,9 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
+#include <memory>
+#include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -18,6 +21,7 @@
 #include "base/unique_fd.h"
 #include "vmm/baseline/host_memory.h"
 #include "vmm/interrupt.h"
+#include "vmm/libvirt/qemu/run_directory.h"
 #include "vmm/statistics.h"
 #include "vmm/text.h"
 
@@ -31,38 +35,49 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kTickMilliseconds = 20;
-// A cgroup is charged for more than the guests: the process around them, KVM's tables. On Quire's side that is no part
-// of the pool; so it is given to the kernel as well. As in vmm/bench.
-constexpr ByteCount kForTheProcess = ByteCount::MiB(8);
 // The limit is lowered by so much at a time: the kernel reclaims what lies above a new one before the write returns,
 // and gives up, or takes seconds, where that is much.
 constexpr ByteCount kStep = ByteCount::MiB(4);
 // With less the kernel cannot even run the process.
 constexpr ByteCount kSmallestLimit = ByteCount::MiB(16);
+// How long guests may take more memory than there is. It takes a moment to get it from them, while they take more.
+constexpr absl::Duration kLongestOverBudget = absl::Seconds(1);
+constexpr char kOverBudget[] =
+    "the guests took more memory than there is, with what zram held of it, and were ended for want of it";
 // What a run may take beyond its schedule before it is given up: guests may have to be ended, which takes twenty
 // seconds.
 constexpr absl::Duration kGrace = absl::Minutes(2);
 constexpr int kCannotStart = 127;
+// What a process of QEMU's has beside its guest's memory, and so gets beside what the pool would be: its heap, its
+// devices, and where it emulates the CPU what it has translated (kForTheProcess says why).
+constexpr ByteCount kForQemu = ByteCount::MiB(24), kForQemuThatEmulates = ByteCount::MiB(64);
 constexpr int kMostTries = 3;
 
-bool OnKernel(const Variant& variant) { return variant.contender != Contender::kQuire; }
-
 // In the child, which has the parent's memory: what it may do to the terminal or the journal it does not.
-[[noreturn]] void BecomeRun(const RunOptions& options, int fd, int procs, int log, bool merged, pid_t parent) {
+void BecomeChild(int log, pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   // Ctrl-C is for the experiment, which ends its run.
   setpgid(0, 0);
   signal(SIGINT, SIG_IGN);
   if (getppid() != parent) _exit(kCannotStart);
+  dup2(log, STDERR_FILENO);
+  dup2(log, STDOUT_FILENO);
+}
+
+[[noreturn]] void BecomeRun(const RunOptions& options, int fd, int procs, bool merged) {
   if (procs >= 0 && write(procs, "0", 1) != 1) _exit(kCannotStart);
   if (merged && prctl(PR_SET_MEMORY_MERGE, 1, 0, 0, 0) != 0) {
     static constexpr char kWhy[] = "{\"error\": \"ksmd is told of a process's memory by prctl since Linux 6.4\"}\n";
     (void)!write(fd, kWhy, sizeof kWhy - 1);
     _exit(0);
   }
-  dup2(log, STDERR_FILENO);
-  dup2(log, STDOUT_FILENO);
   RunAndTell(options, fd);
+  _exit(0);
+}
+
+// It is outside the cgroup, and puts QEMU's processes there, which are libvirt's children.
+[[noreturn]] void BecomeQemuRun(const RunOptions& options, const QemuHost& host, int fd) {
+  RunQemuAndTell(options, host, fd);
   _exit(0);
 }
 
@@ -76,13 +91,23 @@ class RunProcess {
 
  private:
   absl::StatusOr<pid_t> Start(UniqueFd& messages);
-  // Until the process has closed its end. Errors: Cancelled; DeadlineExceeded.
+  QemuHost HostOfQemu(int procs) const;
+  // Until the process has closed its end. Errors: Cancelled; DeadlineExceeded; ResourceExhausted, more memory than
+  // there is was in use.
   absl::Status Listen(int fd);
   void Hear(absl::string_view line);
-  void Tick();
+  // Error: ResourceExhausted, as of Listen.
+  absl::Status Tick();
   // Gives the host kernel what the pool would have, less what zram holds of it.
   void KeepBudget(const KernelMemory& memory);
+  // Whether guests' memory is more than that however low the limit is, since zram is not limited; and for a while.
+  bool IsOverBudget(const KernelMemory& memory) const;
+  bool IsOverBudgetForLong(const KernelMemory& memory);
   void AddKernelMemory(Sample& sample) const;
+  // Of the host kernel's side: what the cgroup and zram are to hold together. What is no guest's memory, such as page
+  // tables, is in no pool either, and comes on top.
+  ByteCount Budget(const KernelMemory& memory) const;
+  ByteCount ForProcesses() const;
   void Judge(int status);
 
   const Variant& variant_;
@@ -91,6 +116,9 @@ class RunProcess {
   const MonotonicTime start_ = RealClock().Now();
   KernelMemory memory_;
   ByteCount limit_;
+  std::optional<MonotonicTime> over_budget_since_;
+  uint64_t guests_ = 0;                      // that run, as it said last
+  std::unique_ptr<RunDirectory> directory_;  // of guests of QEMU
   RunOutcome outcome_;
   std::string error_;
 };
@@ -109,23 +137,28 @@ absl::StatusOr<RunOutcome> RunProcess::Run() {
   if (heard.ok()) {
     Judge(status);
   } else {
-    outcome_.end = RunOutcome::End::kFailed;
+    outcome_.end = absl::IsResourceExhausted(heard) ? RunOutcome::End::kKilled : RunOutcome::End::kFailed;
     outcome_.reason = Sentence(heard.message());
   }
   return std::move(outcome_);
 }
 
 absl::StatusOr<pid_t> RunProcess::Start(UniqueFd& messages) {
-  const bool limited = OnKernel(variant_);
+  const bool limited = variant_.on_kernel();
   UniqueFd procs;
   if (limited) {
-    limit_ = options_.pool + kForTheProcess;
+    limit_ = Budget(memory_);
     if (absl::Status status = environment_.baseline->SetLimit(limit_); !status.ok()) return status;
     procs = UniqueFd(open(environment_.baseline->procs().c_str(), O_WRONLY | O_CLOEXEC));
     if (!procs.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", environment_.baseline->procs()));
   }
   const UniqueFd log(open(environment_.log.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644));
   if (!log.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("open ", environment_.log));
+  if (variant_.on_qemu()) {
+    absl::StatusOr<std::unique_ptr<RunDirectory>> directory = RunDirectory::Create();
+    if (!directory.ok()) return directory.status();
+    directory_ = *std::move(directory);
+  }
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "make a pipe");
   messages = UniqueFd(ends[0]);
@@ -135,9 +168,25 @@ absl::StatusOr<pid_t> RunProcess::Start(UniqueFd& messages) {
   if (child < 0) return absl::ErrnoToStatus(errno, "start a process for a run");
   if (child == 0) {
     messages.reset();
-    BecomeRun(options_, write_end.get(), procs.get(), log.get(), limited && options_.merge == Merge::kOn, parent);
+    BecomeChild(log.get(), parent);
+    if (variant_.on_qemu()) BecomeQemuRun(options_, HostOfQemu(procs.get()), write_end.get());
+    BecomeRun(options_, write_end.get(), procs.get(), limited && options_.merge == Merge::kOn);
   }
   return child;
+}
+
+QemuHost RunProcess::HostOfQemu(int procs) const {
+  return {.uri = variant_.uri,
+          .accel = environment_.qemu_accel,
+          .directory = directory_->path(),
+          .procs = procs,
+          .oom_kills = [baseline = environment_.baseline] { return baseline->OomKills(); }};
+}
+
+ByteCount RunProcess::ForProcesses() const {
+  if (!variant_.on_qemu()) return kForTheProcess;
+  const ByteCount each = environment_.qemu_accel.kvm ? kForQemu : kForQemuThatEmulates;
+  return ByteCount::Bytes(each.in_bytes() * std::max(guests_, uint64_t{1}));
 }
 
 absl::Status RunProcess::Listen(int fd) {
@@ -148,7 +197,7 @@ absl::Status RunProcess::Listen(int fd) {
   for (;;) {
     if (CaughtInterrupt() != 0) return absl::CancelledError("interrupted");
     if (RealClock().Now() > give_up) return absl::DeadlineExceededError("it did not end in time, so it was ended");
-    Tick();
+    if (absl::Status status = Tick(); !status.ok()) return status;
     pollfd readable = {.fd = fd, .events = POLLIN, .revents = 0};
     if (poll(&readable, 1, kTickMilliseconds) <= 0) continue;
     char bytes[65536];
@@ -163,18 +212,39 @@ absl::Status RunProcess::Listen(int fd) {
   }
 }
 
-void RunProcess::Tick() {
-  if (OnKernel(variant_)) {
+absl::Status RunProcess::Tick() {
+  if (variant_.on_kernel()) {
     memory_ = environment_.baseline->ReadMemory();
     KeepBudget(memory_);
+    if (IsOverBudgetForLong(memory_)) return absl::ResourceExhaustedError(kOverBudget);
   }
   if (environment_.while_running) {
     environment_.while_running(absl::ToDoubleSeconds(RealClock().Now() - start_));
   }
+  return absl::OkStatus();
+}
+
+ByteCount RunProcess::Budget(const KernelMemory& memory) const {
+  const ByteCount guests = options_.pool + ForProcesses();
+  return variant_.on_qemu() ? guests : guests + memory.other();
+}
+
+bool RunProcess::IsOverBudget(const KernelMemory& memory) const {
+  return memory.total() > Budget(memory) + kSmallestLimit;
+}
+
+bool RunProcess::IsOverBudgetForLong(const KernelMemory& memory) {
+  if (!IsOverBudget(memory)) {
+    over_budget_since_.reset();
+    return false;
+  }
+  const MonotonicTime now = RealClock().Now();
+  if (!over_budget_since_.has_value()) over_budget_since_ = now;
+  return now - *over_budget_since_ >= kLongestOverBudget;
 }
 
 void RunProcess::KeepBudget(const KernelMemory& memory) {
-  const ByteCount all = options_.pool + kForTheProcess;
+  const ByteCount all = Budget(memory);
   const ByteCount rest = all - std::min(all, memory.zram_used);
   const ByteCount least = memory.charged - std::min(memory.charged, kStep);
   const ByteCount wanted =
@@ -191,7 +261,8 @@ void RunProcess::Hear(absl::string_view line) {
   if (message->error.has_value()) error_ = *message->error;
   if (!message->report.is_null()) outcome_.report = std::move(message->report);
   if (!message->sample.has_value()) return;
-  if (OnKernel(variant_)) AddKernelMemory(*message->sample);
+  guests_ = message->sample->guests + message->sample->filling;
+  if (variant_.on_kernel()) AddKernelMemory(*message->sample);
   outcome_.timeline.push_back(*std::move(message->sample));
 }
 
@@ -199,10 +270,11 @@ void RunProcess::AddKernelMemory(Sample& sample) const {
   sample.shared = memory_.ksm_shared;
   sample.resident = memory_.resident - std::min(memory_.resident, memory_.ksm_shared);
   sample.compressed = memory_.zram_used;
-  sample.other = memory_.charged - std::min(memory_.charged, memory_.resident);
+  sample.other = memory_.other();
   sample.huge = memory_.huge;
-  const ByteCount all = options_.pool + kForTheProcess;
+  const ByteCount all = Budget(memory_);
   sample.free = all - std::min(all, memory_.total());
+  sample.over_budget = IsOverBudget(memory_);
 }
 
 void RunProcess::Judge(int status) {
@@ -259,6 +331,25 @@ void AddColumn(const char* name, const std::vector<Sample>& samples, Get get, Js
   timeline[name] = std::move(column);
 }
 
+// What guests say, once they do: their drivers take a while to come. Of what nobody ever says there is no column.
+void AddToldColumns(const std::vector<Sample>& samples, Json& timeline) {
+  using Get = std::optional<ByteCount> (*)(const Sample&);
+  static constexpr std::pair<const char*, Get> kColumns[] = {
+      {"rss_bytes", [](const Sample& s) { return s.rss; }},
+      {"balloon_bytes", [](const Sample& s) { return s.told.balloon; }},
+      {"guest_total_bytes", [](const Sample& s) { return s.told.total; }},
+      {"guest_free_bytes", [](const Sample& s) { return s.told.free; }},
+      {"guest_swapped_in_bytes", [](const Sample& s) { return s.told.swapped_in; }},
+      {"guest_swapped_out_bytes", [](const Sample& s) { return s.told.swapped_out; }}};
+  for (const auto& column : kColumns) {
+    const Get get = column.second;
+    if (std::none_of(samples.begin(), samples.end(), [get](const Sample& s) { return get(s).has_value(); })) continue;
+    AddColumn(
+        column.first, samples, [get](const Sample& s) { return std::optional(get(s).value_or(ByteCount())); },
+        timeline);
+  }
+}
+
 Json TimelineOf(const std::vector<Sample>& samples) {
   Json timeline = {
       {"seconds", Json::array()}, {"operations", Json::array()}, {"faults", Json::array()}, {"guests", Json::array()}};
@@ -280,11 +371,20 @@ Json TimelineOf(const std::vector<Sample>& samples) {
       "free_bytes", samples, [](const Sample& s) { return s.free; }, timeline);
   AddColumn(
       "huge_bytes", samples, [](const Sample& s) { return s.huge; }, timeline);
+  AddToldColumns(samples, timeline);
   return timeline;
 }
 
 // Of guests that start one after another.
 uint64_t GuestsThatFit(const RunOutcome& outcome, uint64_t most) {
+  // Those fitted that were there while memory was enough.
+  uint64_t within = 0;
+  bool over = false;
+  for (const Sample& sample : outcome.timeline) {
+    over |= sample.over_budget;
+    if (!sample.over_budget) within = std::max(within, sample.guests);
+  }
+  if (over) return within;
   // Memory was too little for those that were there: the last one to come was too much. Otherwise it has not been
   // counted, because it was still filling its memory.
   const bool all_were_there = !outcome.timeline.empty() && outcome.timeline.back().filling == 0;
@@ -403,7 +503,7 @@ absl::string_view Name(RunOutcome::End end) {
 
 absl::Status PrepareHost(const Variant& variant, const RunEnvironment& environment) {
   if (environment.baseline == nullptr) return absl::OkStatus();
-  if (!OnKernel(variant)) return environment.baseline->Rest();
+  if (!variant.on_kernel()) return environment.baseline->Rest();
   const KernelTuning tuning =
       variant.contender == Contender::kKernelBest ? KernelTuning::kAtItsBest : KernelTuning::kAsItComes;
   return environment.baseline->Prepare(tuning, variant.options.merge == Merge::kOn);
@@ -412,7 +512,7 @@ absl::Status PrepareHost(const Variant& variant, const RunEnvironment& environme
 // Whether the host kernel killed a run that had hardly begun: now and then it finds nothing to reclaim in a small
 // cgroup while guests under KVM fill their memory, though there is swap space enough.
 bool MayBeTriedAgain(const Variant& variant, const RunOutcome& outcome) {
-  return OnKernel(variant) && outcome.end == RunOutcome::End::kKilled && !StartsOneByOne(variant);
+  return variant.on_kernel() && outcome.end == RunOutcome::End::kKilled && !StartsOneByOne(variant);
 }
 
 }  // namespace
@@ -449,7 +549,7 @@ Json ResultOf(const Variant& variant, const RunOutcome& outcome) {
   const bool full = outcome.end == RunOutcome::End::kKilled && StartsOneByOne(variant);
   Json values = {{"guest_memory_bytes", variant.options.all_memory().in_bytes()},
                  {"wall_seconds", outcome.wall_seconds}};
-  if (OnKernel(variant)) values["tries"] = outcome.tries;
+  if (variant.on_kernel()) values["tries"] = outcome.tries;
   AddSampledValues(variant, outcome, values);
   Json result = {{"outcome", Name(full ? RunOutcome::End::kOk : outcome.end)},
                  {"reason", outcome.reason},

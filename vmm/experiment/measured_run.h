@@ -11,6 +11,7 @@
 #include "vmm/baseline/kernel_baseline.h"
 #include "vmm/experiment/experiment.h"
 #include "vmm/experiment/run_protocol.h"
+#include "vmm/libvirt/qemu/qemu_accel.h"
 
 namespace quire {
 
@@ -18,6 +19,7 @@ struct RunEnvironment {
   // Of the experiment; null where no run has the host kernel for its memory.
   KernelBaseline* baseline = nullptr;
   Accel accel = Accel::kSoft;  // where a variant asks for auto: kKvm or kSoft
+  QemuAccel qemu_accel = {};   // what runs the guests of QEMU, if the variant has such
   std::string log;             // a file for what a run writes to standard error
   // Called several times a second.
   std::function<void(double seconds)> while_running = nullptr;

@@ -146,6 +146,33 @@ TEST(ResultOfTest, WhatAnEngineCannotTellIsNotThere) {
   EXPECT_FALSE(result.contains("fault_latency"));
 }
 
+// Their drivers take a while to come.
+TEST(ResultOfTest, WhatGuestsSayOfTheirMemoryIsInTheTimelineFromTheStart) {
+  RunOutcome outcome = Well();
+  outcome.timeline[2].told.balloon = ByteCount::MiB(3);
+  outcome.timeline[4].told.free = ByteCount::MiB(5);
+  outcome.timeline[4].rss = ByteCount::MiB(7);
+  const Json timeline = ResultOf(Some(Contender::kQemu), outcome)["timeline"];
+  EXPECT_EQ(timeline["balloon_bytes"], Json::parse("[0, 0, 3145728, 0, 0]"));
+  EXPECT_EQ(timeline["guest_free_bytes"], Json::parse("[0, 0, 0, 0, 5242880]"));
+  EXPECT_EQ(timeline["rss_bytes"], Json::parse("[0, 0, 0, 0, 7340032]"));
+  EXPECT_FALSE(timeline.contains("guest_total_bytes"));
+  EXPECT_FALSE(ResultOf(Some(), Well())["timeline"].contains("balloon_bytes"));
+}
+
+// What a run writes to its pipe, the experiment reads.
+TEST(RunMessageTest, ASampleIsReadAsItWasWritten) {
+  Sample sample = At(1.5, "run", 2, 10);
+  sample.filling = 1;
+  sample.told = {.balloon = ByteCount::KiB(4), .total = ByteCount::MiB(1), .swapped_out = ByteCount::KiB(8)};
+  sample.rss = ByteCount::MiB(9);
+  const absl::StatusOr<RunMessage> message = ParseMessage(FormatSample(sample));
+  ASSERT_TRUE(message.ok() && message->sample.has_value());
+  EXPECT_EQ(FormatSample(*message->sample), FormatSample(sample));
+  EXPECT_EQ(message->sample->told.swapped_out, ByteCount::KiB(8));
+  EXPECT_FALSE(message->sample->told.free.has_value());
+}
+
 TEST(ResultOfTest, ARunThatWasKilledKeepsWhatWasSeenOfIt) {
   RunOutcome outcome = Well();
   outcome.end = End::kKilled;
@@ -182,6 +209,18 @@ TEST(ResultOfTest, GuestsThatComeOneByOneFitButForTheOneThatWasTooMuch) {
   EXPECT_EQ(ResultOf(OneByOne(), outcome)["values"]["guests_that_fit"], 5);
   outcome.end = End::kFailed;
   EXPECT_EQ(ResultOf(OneByOne(), outcome)["outcome"], "failed");
+}
+
+TEST(ResultOfTest, GuestsThatCameWhenTooMuchMemoryWasInUseDoNotFit) {
+  RunOutcome outcome;
+  for (uint64_t guests = 0; guests < 6; ++guests) {
+    outcome.timeline.push_back(At(1 + 0.1 * static_cast<double>(guests), "run", guests, 2 * guests));
+    outcome.timeline.back().over_budget = guests > 3;
+  }
+  outcome.end = End::kKilled;
+  const Json killed = ResultOf(OneByOne(Contender::kKernel), outcome);
+  EXPECT_EQ(killed["values"]["guests_that_ran"], 5);
+  EXPECT_EQ(killed["values"]["guests_that_fit"], 3);
 }
 
 // It ran, and was stopped before anybody looked.

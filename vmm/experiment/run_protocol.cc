@@ -1,8 +1,11 @@
 #include "vmm/experiment/run_protocol.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "vmm/files.h"
+#include "vmm/libvirt/qemu/qemu_run.h"
 #include "vmm/report.h"
 #include "vmm/run.h"
 
@@ -41,6 +44,22 @@ std::optional<ByteCount> SizeIn(const Json& json, const char* key) {
   return ByteCount::Bytes(found->get<uint64_t>());
 }
 
+// A guest that does not say is left out of the sum.
+void AddTo(std::optional<ByteCount>& sum, const std::optional<ByteCount>& size) {
+  if (size.has_value()) sum = sum.value_or(ByteCount()) + *size;
+}
+
+// By their keys in a message.
+struct ToldKey {
+  const char* key;
+  std::optional<ByteCount> GuestSnapshot::Told::*size;
+};
+constexpr ToldKey kTold[] = {{"balloon", &GuestSnapshot::Told::balloon},
+                             {"guest_total", &GuestSnapshot::Told::total},
+                             {"guest_free", &GuestSnapshot::Told::free},
+                             {"guest_swapped_in", &GuestSnapshot::Told::swapped_in},
+                             {"guest_swapped_out", &GuestSnapshot::Told::swapped_out}};
+
 }  // namespace
 
 Sample SampleOf(const Snapshot& snapshot) {
@@ -51,6 +70,8 @@ Sample SampleOf(const Snapshot& snapshot) {
     using State = GuestSnapshot::State;
     sample.guests += guest.state == State::kRunning;
     sample.filling += guest.state == State::kFilling;
+    for (const ToldKey& told : kTold) AddTo(sample.told.*told.size, guest.told.*told.size);
+    AddTo(sample.rss, guest.rss);
   }
   if (!snapshot.pool.has_value()) return sample;
   sample.huge = snapshot.huge;
@@ -63,19 +84,21 @@ Sample SampleOf(const Snapshot& snapshot) {
 }
 
 std::string FormatSample(const Sample& sample) {
-  return Dump({{"sample",
-                {{"seconds", sample.seconds},
-                 {"phase", sample.phase},
-                 {"operations", sample.operations},
-                 {"faults", sample.faults},
-                 {"guests", sample.guests},
-                 {"filling", sample.filling},
-                 {"resident", SizeJson(sample.resident)},
-                 {"shared", SizeJson(sample.shared)},
-                 {"compressed", SizeJson(sample.compressed)},
-                 {"other", SizeJson(sample.other)},
-                 {"free", SizeJson(sample.free)},
-                 {"huge", SizeJson(sample.huge)}}}});
+  Json json = {{"seconds", sample.seconds},
+               {"phase", sample.phase},
+               {"operations", sample.operations},
+               {"faults", sample.faults},
+               {"guests", sample.guests},
+               {"filling", sample.filling},
+               {"resident", SizeJson(sample.resident)},
+               {"shared", SizeJson(sample.shared)},
+               {"compressed", SizeJson(sample.compressed)},
+               {"other", SizeJson(sample.other)},
+               {"free", SizeJson(sample.free)},
+               {"huge", SizeJson(sample.huge)},
+               {"rss", SizeJson(sample.rss)}};
+  for (const ToldKey& told : kTold) json[told.key] = SizeJson(sample.told.*told.size);
+  return Dump({{"sample", std::move(json)}});
 }
 
 absl::StatusOr<RunMessage> ParseMessage(absl::string_view line) {
@@ -97,7 +120,9 @@ absl::StatusOr<RunMessage> ParseMessage(absl::string_view line) {
                           .compressed = SizeIn(from, "compressed"),
                           .other = SizeIn(from, "other"),
                           .free = SizeIn(from, "free"),
-                          .huge = SizeIn(from, "huge")};
+                          .huge = SizeIn(from, "huge"),
+                          .rss = SizeIn(from, "rss")};
+  for (const ToldKey& told : kTold) message.sample->told.*told.size = SizeIn(from, told.key);
   return message;
 }
 
@@ -107,6 +132,13 @@ void RunAndTell(const RunOptions& options, int fd) {
   if (!report.ok()) return writer.Write(Dump({{"error", report.status().message()}}));
   // On one line.
   writer.Write(Dump({{"report", Json::parse(ToJson(*report))}}));
+}
+
+void RunQemuAndTell(const RunOptions& options, const QemuHost& host, int fd) {
+  SampleWriter writer(fd);
+  const absl::StatusOr<Json> report = RunQemuGuests(options, host, writer);
+  if (!report.ok()) return writer.Write(Dump({{"error", report.status().message()}}));
+  writer.Write(Dump({{"report", *report}}));
 }
 
 }  // namespace quire

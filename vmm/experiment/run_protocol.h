@@ -15,6 +15,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "nlohmann/json.hpp"
+#include "vmm/libvirt/qemu/qemu_guests.h"
 #include "vmm/options.h"
 #include "vmm/progress.h"
 
@@ -30,6 +31,10 @@ struct Sample {
   uint64_t filling = 0;  // that have not yet
   std::optional<ByteCount> resident = {}, shared = {}, compressed = {}, other = {}, free = {};
   std::optional<ByteCount> huge = {};  // of guests' memory, mapped by 2 MiB
+  // Sums of what guests say (GuestSnapshot::Told); and of QEMU's processes, the memory that they have on the host.
+  GuestSnapshot::Told told = {};
+  std::optional<ByteCount> rss = {};
+  bool over_budget = false;  // of the host kernel's side: guests take more memory than there is
 
   // What is in use.
   ByteCount used() const {
@@ -52,6 +57,8 @@ absl::StatusOr<RunMessage> ParseMessage(absl::string_view line);
 
 // The life of a run's process: runs `options`, which are valid, and writes messages to `fd`.
 void RunAndTell(const RunOptions& options, int fd);
+// The same of a run whose guests QEMU runs.
+void RunQemuAndTell(const RunOptions& options, const QemuHost& host, int fd);
 
 }  // namespace quire
 

@@ -1,7 +1,9 @@
 #include "vmm/experiment/runner.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -18,6 +20,8 @@
 #include "vmm/experiment/progress_bar.h"
 #include "vmm/experiment/results_file.h"
 #include "vmm/interrupt.h"
+#include "vmm/libvirt/qemu/ask_libvirt.h"
+#include "vmm/libvirt/qemu/qemu_accel.h"
 #include "vmm/text.h"
 #include "vmm/version.h"
 
@@ -25,8 +29,6 @@ namespace quire {
 namespace {
 
 using Json = nlohmann::json;
-
-bool OnKernel(const Variant& variant) { return variant.contender != Contender::kQuire; }
 
 Json PointJson(const Point& point) {
   Json json = Json::object();
@@ -47,7 +49,15 @@ class Runner {
   std::vector<PlannedRun> Left(const ResultsFile& results) const;
   // Takes out of `runs` what this host cannot run.
   absl::Status PrepareHost(std::vector<PlannedRun>& runs);
-  absl::Status DecideHowToRun(const std::vector<PlannedRun>& runs);
+  absl::Status DecideHowToRun(std::vector<PlannedRun>& runs);
+  // How this host can run `run`. Error: it cannot.
+  absl::StatusOr<AccelDecision> Decide(const PlannedRun& run) const;
+  absl::Status PrepareQemu(std::vector<PlannedRun>& runs);
+  absl::StatusOr<QemuAccel> ProbeQemu(const Variant& variant) const;
+  // Half of an experiment is better than none; started again where it can be run, it runs the rest. Error: `why`, and
+  // nothing is left.
+  absl::Status GoOnWithout(absl::string_view what, const absl::Status& why, const std::vector<PlannedRun>& left);
+  std::string AccelOf(const PlannedRun& run) const;
   absl::Status PrepareKernel(std::vector<PlannedRun>& runs);
   absl::Status RunOne(const PlannedRun& run, ProgressBar& progress);
 
@@ -59,6 +69,7 @@ class Runner {
   std::unique_ptr<ResultsFile> results_;
   std::unique_ptr<KernelBaseline> baseline_;
   Accel accel_ = Accel::kSoft;
+  std::map<const Variant*, QemuAccel> qemu_accels_;
   Json host_facts_;
 };
 
@@ -99,27 +110,68 @@ std::vector<PlannedRun> Runner::Left(const ResultsFile& results) const {
 
 absl::Status Runner::PrepareHost(std::vector<PlannedRun>& runs) {
   host_facts_ = Json::parse(ToJson(Diagnose(host_)), nullptr, /*allow_exceptions=*/false);
+  if (absl::Status status = PrepareQemu(runs); !status.ok()) return status;
   if (absl::Status status = DecideHowToRun(runs); !status.ok()) return status;
   return PrepareKernel(runs);
 }
 
-absl::Status Runner::DecideHowToRun(const std::vector<PlannedRun>& runs) {
-  for (const PlannedRun& run : runs) {
-    const RunOptions& options = run.variant->options;
-    const absl::StatusOr<AccelDecision> decision =
-        DecideAccel({.accel = options.accel, .own_program = options.pc.has_value() ? "kernel" : ""}, host_);
-    if (!decision.ok()) return decision.status();
-    // Both engines are to run the same guests.
-    if (options.accel == Accel::kAuto) accel_ = decision->accel;
-  }
+absl::Status Runner::GoOnWithout(absl::string_view what, const absl::Status& why, const std::vector<PlannedRun>& left) {
+  if (!absl::IsFailedPrecondition(why) || left.empty()) return why;
+  out_ << "Without " << what << ": " << Sentence(why.message()) << "\n" << std::flush;
   return absl::OkStatus();
+}
+
+absl::Status Runner::PrepareQemu(std::vector<PlannedRun>& runs) {
+  absl::Status lacking;
+  for (const PlannedRun& run : runs) {
+    if (!run.variant->on_qemu() || qemu_accels_.contains(run.variant)) continue;
+    const absl::StatusOr<QemuAccel> accel = ProbeQemu(*run.variant);
+    if (accel.ok()) qemu_accels_[run.variant] = *accel;
+    lacking.Update(accel.status());
+  }
+  if (lacking.ok()) return absl::OkStatus();
+  std::erase_if(
+      runs, [this](const PlannedRun& run) { return run.variant->on_qemu() && !qemu_accels_.contains(run.variant); });
+  return GoOnWithout("the engine qemu", lacking, runs);
+}
+
+absl::StatusOr<QemuAccel> Runner::ProbeQemu(const Variant& variant) const {
+  const absl::StatusOr<std::string> capabilities = AskLibvirt(variant.uri);
+  if (!capabilities.ok()) return capabilities.status();
+  return DecideQemuAccel(variant.options.accel, host_, *capabilities);
+}
+
+absl::StatusOr<AccelDecision> Runner::Decide(const PlannedRun& run) const {
+  const RunOptions& options = run.variant->options;
+  const bool kernel = options.pc.has_value();
+  absl::StatusOr<AccelDecision> decision =
+      DecideAccel({.accel = options.accel, .own_program = kernel ? "kernel" : ""}, host_);
+  const std::optional<Obstacle> obstacle = kernel && decision.ok() ? NestedPagingObstacle(host_) : std::nullopt;
+  if (!obstacle.has_value()) return decision;
+  return absl::FailedPreconditionError(
+      absl::StrCat("kernel needs KVM with nested paging, but ", obstacle->found, ": ", obstacle->fix));
+}
+
+// What runs the same guests as QEMU is left out where only QEMU can.
+absl::Status Runner::DecideHowToRun(std::vector<PlannedRun>& runs) {
+  absl::Status lacking;
+  std::erase_if(runs, [&](const PlannedRun& run) {
+    if (run.variant->on_qemu()) return false;
+    const absl::StatusOr<AccelDecision> decision = Decide(run);
+    lacking.Update(decision.status());
+    // All engines are to run the same guests.
+    if (decision.ok() && run.variant->options.accel == Accel::kAuto) accel_ = decision->accel;
+    return !decision.ok();
+  });
+  if (lacking.ok() || qemu_accels_.empty()) return lacking;
+  return GoOnWithout("the runs whose guests KVM would have to run", lacking, runs);
 }
 
 absl::Status Runner::PrepareKernel(std::vector<PlannedRun>& runs) {
   KernelNeeds needs;
   ByteCount most;
   for (const PlannedRun& run : runs) {
-    if (!OnKernel(*run.variant)) continue;
+    if (!run.variant->on_kernel()) continue;
     needs.swaps = needs.limited = true;
     needs.merges |= run.variant->options.merge == Merge::kOn;
     most = std::max(most, run.variant->options.all_memory());
@@ -130,24 +182,31 @@ absl::Status Runner::PrepareKernel(std::vector<PlannedRun>& runs) {
     baseline_ = *std::move(baseline);
     return absl::OkStatus();
   }
-  const std::string why = absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message());
-  std::erase_if(runs, [](const PlannedRun& run) { return OnKernel(*run.variant); });
-  if (!absl::IsFailedPrecondition(baseline.status()) || runs.empty())
-    return absl::Status(baseline.status().code(), why);
-  // Half of an experiment is better than none; started again where it can be run, it runs the rest.
-  out_ << "Without the engines kernel and kernel-best: " << Sentence(why) << "\n" << std::flush;
-  return absl::OkStatus();
+  std::erase_if(runs, [](const PlannedRun& run) { return run.variant->on_kernel(); });
+  return GoOnWithout(
+      qemu_accels_.empty() ? "the engines kernel and kernel-best" : "the engines kernel, kernel-best and qemu",
+      absl::Status(baseline.status().code(),
+                   absl::StrCat("the host kernel's side cannot be run: ", baseline.status().message())),
+      runs);
+}
+
+std::string Runner::AccelOf(const PlannedRun& run) const {
+  if (run.variant->on_qemu()) return std::string(qemu_accels_.at(run.variant).name());
+  const Accel asked = run.variant->options.accel;
+  return std::string(Name(asked == Accel::kAuto ? accel_ : asked));
 }
 
 absl::Status Runner::RunOne(const PlannedRun& run, ProgressBar& progress) {
   const std::string name = run.name();
   progress.Begin(name);
   const absl::Time started = absl::Now();
-  const absl::StatusOr<RunOutcome> outcome = RunVariant(
-      *run.variant, run.seed,
-      {.baseline = baseline_.get(), .accel = accel_, .log = results_->log(), .while_running = [&](double seconds) {
-         progress.Update(seconds);
-       }});
+  const absl::StatusOr<RunOutcome> outcome =
+      RunVariant(*run.variant, run.seed,
+                 {.baseline = baseline_.get(),
+                  .accel = accel_,
+                  .qemu_accel = run.variant->on_qemu() ? qemu_accels_.at(run.variant) : QemuAccel{},
+                  .log = results_->log(),
+                  .while_running = [&](double seconds) { progress.Update(seconds); }});
   if (!outcome.ok()) return outcome.status();
   Json result = ResultOf(*run.variant, *outcome);
   result["form"] = kResultsForm;
@@ -156,7 +215,8 @@ absl::Status Runner::RunOne(const PlannedRun& run, ProgressBar& progress) {
   result["repetition"] = run.repetition;
   result["seed"] = run.seed;
   result["settings"] = run.variant->settings;
-  result["settings"]["accel"] = Name(run.variant->options.accel == Accel::kAuto ? accel_ : run.variant->options.accel);
+  result["settings"]["accel"] = AccelOf(run);
+  if (run.variant->on_qemu()) result["settings"]["accel_because"] = qemu_accels_.at(run.variant).because;
   result["settings"]["pool_bytes"] = run.variant->options.pool.in_bytes();
   result["started"] = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", started, absl::UTCTimeZone());
   result["version"] = kVersion;

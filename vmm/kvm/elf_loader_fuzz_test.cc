@@ -10,20 +10,14 @@
 #include <random>
 #include <string>
 
+#include "base/testing/fuzz_target.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "vmm/kvm/test_elf.h"
 #include "workloads/guest_abi.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
-
 namespace quire {
 namespace {
-
-// A broken promise ends the program, not the test.
-void Try(const std::string& file) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(file.data()), file.size());
-}
 
 TEST(ElfLoaderFuzz, KeepsItsPromisesForTheCorpus) {
   int files = 0;

@@ -117,7 +117,7 @@ TEST_F(KvmMachineTest, NoIncrementIsLostInPagesThatAreTakenOutAndPutBack) {
 // The same for a block that is mapped whole, taken out, stored, brought back whole, in pieces or ahead of its fault,
 // split and brought together again.
 TEST_F(KvmMachineTest, NoIncrementIsLostInABlockThatGoesAndComesWholeAndInPieces) {
-  const uint64_t times = std::getenv("QUIRE_LAB") != nullptr ? 500 : 50'000;
+  const uint64_t times = std::getenv("QUIRE_LAB") != nullptr ? 500 : 20'000;
   Start(kOneBlock.bytes(), PageCount::OfBlocks(16), /*vcpus=*/1);
   Block& block = guest_->BlockAt(BlockNumber(0));
   EvictionScratch scratch;

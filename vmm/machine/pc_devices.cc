@@ -25,7 +25,7 @@ absl::StatusOr<std::unique_ptr<PcDevices>> PcDevices::Create(const KvmVm& vm, De
   PcDevices* const d = devices.get();
   if (absl::Status status = d->AddPorts(); !status.ok()) return status;
   if (absl::Status status = d->AddVirtio(std::make_unique<VirtioRng>()).status(); !status.ok()) return status;
-  absl::StatusOr<Balloon*> balloon = d->AddVirtio(std::make_unique<Balloon>(memory));
+  absl::StatusOr<Balloon*> balloon = d->AddVirtio(std::make_unique<Balloon>(memory, options.balloon_offer));
   if (!balloon.ok()) return balloon.status();
   d->balloon_ = *balloon;
   d->balloon_->SetTarget(PageCount::Ceil(options.balloon));

@@ -28,6 +28,7 @@
 #include "vmm/kvm/pc_vcpu.h"
 #include "vmm/machine/pc_shape.h"
 #include "vmm/virtio/balloon.h"
+#include "vmm/virtio/balloon_offer.h"
 #include "vmm/virtio/blk.h"
 #include "vmm/virtio/mmio_transport.h"
 #include "vmm/virtio/virtio_console.h"
@@ -37,6 +38,7 @@ namespace quire {
 struct PcDeviceOptions {
   std::vector<DiskOptions> disks = {};  // at most kMostDisks
   ByteCount balloon = {};               // of the guest's memory, that it is asked to give back from the start
+  BalloonOffer balloon_offer = {};
   // What the guest writes to its consoles; called on vCPU threads and the console device's.
   std::function<void(absl::string_view)> console = {};
   // The guest has turned itself off or reset itself; called once, for what came first, on a vCPU's thread.

@@ -8,17 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "base/testing/fuzz_target.h"
 #include "gtest/gtest.h"
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace quire::results {
 namespace {
-
-// A broken promise ends the program, not the test.
-void Try(const std::string& input) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-}
 
 std::vector<std::string> Corpus() {
   std::vector<std::string> inputs;

@@ -1,8 +1,9 @@
 #!/usr/bin/python3
 """Opens pages of `quire report` in a browser without a network: at two sizes, in light and dark.
 
-What the pages show is compared with what this file computes from results.jsonl itself. Screenshots go to the test's
-outputs. usage: page_browser_test.py QUIRE
+What the pages show is compared with what this file computes from results.jsonl itself: of results made up, of the experiments
+in experiments/, carried out with small guests, and of directories of results that are named. Screenshots go to the test's
+outputs. usage: page_browser_test.py QUIRE [DIR...]
 """
 
 import base64
@@ -26,7 +27,44 @@ ADVICE = "tools/dev setup installs what tests need"
 CHROMIUM, CHROMEDRIVER = "/usr/bin/chromium", "/usr/bin/chromedriver"
 SIZES = {"laptop": (1280, 800, 1, False), "phone": (390, 844, 2, True)}
 SCHEMES = ("light", "dark")
-QUIRE = None
+QUIRE, DIRECTORIES = None, []
+
+# What experiments/NAME.toml is to do in place of its own section [quick].
+SHRUNK = {
+    "overcommit": """
+[quick]
+repetitions = 2
+[quick.run]
+accel = "soft"
+seconds = 0.4
+[quick.guests.zipf]
+memory = "16M"
+[quick.matrix]
+overcommit = [1.0, 2.0]
+""",
+    "density": """
+[quick]
+repetitions = 2
+[quick.run]
+accel = "soft"
+pool = "32M"
+[[quick.phases]]
+name = "guests come quickly"
+seconds = 2
+one_by_one = { guests = "idle", every = 0.1 }
+[quick.guests.idle]
+memory = "16M"
+""",
+    "huge": """
+[quick]
+repetitions = 2
+[quick.run]
+accel = "soft"
+seconds = 0.4
+[quick.guests.scan]
+memory = "24M"
+""",
+}
 
 # 97.5 % quantiles of Student's t, by degrees of freedom.
 STUDENT_T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447}
@@ -87,6 +125,19 @@ def make_page(hostile):
     return directory
 
 
+def carry_out(name):
+    """The shipped experiment, with its own questions, matrix and charts."""
+    directory = tempfile.mkdtemp(dir=os.environ.get("TEST_TMPDIR"))
+    with open(f"experiments/{name}.toml", encoding="utf-8") as file:
+        text = file.read().split("\n[quick]\n")[0] + SHRUNK[name]
+    path = os.path.join(directory, name + ".toml")
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(text)
+    out = os.path.join(directory, "out")
+    subprocess.run([QUIRE, "experiment", path, "--quick", "--out=" + out], check=True, stdout=subprocess.DEVNULL)
+    return out
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # What the page is to say, computed again
 # ----------------------------------------------------------------------------------------------------------------------
@@ -110,6 +161,18 @@ def runs_of(directory):
 
 def at(runs, **point):
     return [run for run in runs if all(run["point"][axis] == value for axis, value in point.items())]
+
+
+def series_of(chart, one):
+    return {chart["series"]: one["name"]} if "series" in chart else {}
+
+
+def points_of_panels(experiment, chart):
+    """A chart has a panel for each setting of the axes that are neither in it nor fixed."""
+    fixed = {chart.get("x"), chart.get("series"), *chart.get("at", {})}
+    axes = [axis for axis in experiment["axes"] if axis["name"] not in fixed]
+    return [dict(zip((axis["name"] for axis in axes), values))
+            for values in itertools.product(*(axis["values"] for axis in axes))]
 
 
 def repetitions(runs, key):
@@ -164,6 +227,8 @@ class PageBrowserTest(unittest.TestCase):
     def setUpClass(cls):
         cls.browser = start_browser()
         cls.plain, cls.hostile = make_page(False), make_page(True)
+        cls.pages = {"plain": cls.plain, "hostile": cls.hostile, **{name: carry_out(name) for name in SHRUNK},
+                     **{"of " + directory.strip("/").replace("/", "-"): directory for directory in DIRECTORIES}}
 
     @classmethod
     def tearDownClass(cls):
@@ -221,8 +286,9 @@ class PageBrowserTest(unittest.TestCase):
         self.assertGreater(min(colors), 12, colors)
 
     def test_is_drawn_and_fits_in_both_sizes_and_schemes(self):
-        for (name, directory), size, scheme in itertools.product(
-                {"plain": self.plain, "hostile": self.hostile}.items(), SIZES, SCHEMES):
+        for (name, directory), size, scheme in itertools.product(self.pages.items(), SIZES, SCHEMES):
+            if directory not in (self.plain, self.hostile) and (size, scheme) not in (("laptop", "light"), ("phone", "dark")):
+                continue
             with self.subTest(page=name, size=size, scheme=scheme):
                 self.open(directory, size, scheme)
                 self.check_drawn()
@@ -305,11 +371,11 @@ class PageBrowserTest(unittest.TestCase):
 
     def check_coverage(self, chart, panel, tables, runs):
         for row, one in zip(tables["coverage"]["rows"], panel["series"]):
-            self.check_row(row, one, estimate(repetitions(at(runs, engine=one["name"]), "huge_share").values()))
+            self.check_row(row, one, estimate(repetitions(at(runs, **series_of(chart, one)), "huge_share").values()))
 
     def check_latency(self, chart, panel, tables, runs):
         for row, one in zip(tables["latency"]["rows"], panel["series"]):
-            histograms = [run["latency"] for run in at(runs, engine=one["name"]) if run["outcome"] == "ok"]
+            histograms = [run["latency"] for run in at(runs, **series_of(chart, one)) if run["outcome"] == "ok"]
             self.check_row(row, one, {"p50": quantile(histograms, 0.5), "p90": quantile(histograms, 0.9),
                                       "p99": quantile(histograms, 0.99), "p999": quantile(histograms, 0.999),
                                       "count": sum(sum(h["counts"]) for h in histograms)})
@@ -326,20 +392,24 @@ class PageBrowserTest(unittest.TestCase):
             self.check_row(row, summary, summary)
 
     def test_shows_what_the_results_hold(self):
-        for name, directory in {"plain": self.plain, "hostile": self.hostile}.items():
+        for name, directory in self.pages.items():
             self.open(directory)
             experiment, runs = runs_of(directory)
             found = {(table["chart"], table["panel"], table["of"]): table for table in self.run_script(TABLES)}
             for i, (chart, shown_chart) in enumerate(zip(experiment["charts"], self.data()["charts"], strict=True)):
-                for p, panel in enumerate(shown_chart["panels"]):
+                points = points_of_panels(experiment, chart)
+                self.assertEqual(len(points), len(shown_chart["panels"]), chart["title"])
+                for p, (point, panel) in enumerate(zip(points, shown_chart["panels"])):
                     with self.subTest(page=name, chart=i, panel=p):
                         tables = {of: found[key] for key in found for of in [key[2]] if key[:2] == (i, p)}
                         check = getattr(self, "check_" + chart["kind"])
-                        check(chart, panel, tables, at(runs, **chart.get("at", {})))
+                        check(chart, panel, tables, at(runs, **chart.get("at", {}), **point))
 
 
 if __name__ == "__main__":
-    QUIRE = os.path.abspath(sys.argv.pop(1))
+    QUIRE = os.path.abspath(sys.argv[1])
+    DIRECTORIES = [os.path.abspath(directory) for directory in sys.argv[2:]]
+    del sys.argv[1:]
     for program in (CHROMIUM, CHROMEDRIVER):
         if not os.path.exists(program):
             sys.exit(f"page_browser_test: there is no {program}, and so nothing was tested: {ADVICE}")

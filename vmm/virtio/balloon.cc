@@ -68,20 +68,22 @@ void Set(Balloon::Statistics& statistics, uint16_t tag, uint64_t value) {
 
 }  // namespace
 
-Balloon::Balloon(DeviceMemory& memory, std::function<absl::Time()> now)
+Balloon::Balloon(DeviceMemory& memory, BalloonOffer offer, std::function<absl::Time()> now)
     : memory_(memory),
+      offer_(offer),
       now_(std::move(now)),
       hint_command_(VIRTIO_BALLOON_CMD_ID_STOP),
       last_hint_round_(VIRTIO_BALLOON_CMD_ID_DONE) {}
 
-uint32_t Balloon::id() const { return VIRTIO_ID_BALLOON; }
+uint32_t Balloon::id() const { return offer_.exists ? VIRTIO_ID_BALLOON : 0; }
 
 // Not MUST_TELL_HOST: what the guest takes out of the balloon it may use at once, for a page that was discarded is a
 // page of zeros.
 uint64_t Balloon::features() const {
-  return FeatureBit(VIRTIO_BALLOON_F_STATS_VQ) | FeatureBit(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) |
-         FeatureBit(VIRTIO_BALLOON_F_FREE_PAGE_HINT) | FeatureBit(VIRTIO_BALLOON_F_PAGE_POISON) |
-         FeatureBit(VIRTIO_BALLOON_F_REPORTING);
+  return FeatureBit(VIRTIO_BALLOON_F_STATS_VQ) | FeatureBit(VIRTIO_BALLOON_F_FREE_PAGE_HINT) |
+         FeatureBit(VIRTIO_BALLOON_F_PAGE_POISON) |
+         (offer_.deflates_on_oom ? FeatureBit(VIRTIO_BALLOON_F_DEFLATE_ON_OOM) : 0) |
+         (offer_.reports_free_pages ? FeatureBit(VIRTIO_BALLOON_F_REPORTING) : 0);
 }
 
 std::vector<uint16_t> Balloon::queue_sizes() const { return std::vector<uint16_t>(kQueues, 128); }

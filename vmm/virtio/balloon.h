@@ -26,6 +26,7 @@
 #include "base/counters.h"
 #include "base/units.h"
 #include "mmu/device_memory.h"
+#include "vmm/virtio/balloon_offer.h"
 #include "vmm/virtio/virtio_device.h"
 #include "vmm/virtio/virtqueue.h"
 
@@ -61,7 +62,9 @@ class Balloon final : public VirtioDevice {
   };
 
   // `memory` outlives it. `now` is called on the device's thread.
-  explicit Balloon(DeviceMemory& memory, std::function<absl::Time()> now = absl::Now);
+  explicit Balloon(DeviceMemory& memory, BalloonOffer offer = {}, std::function<absl::Time()> now = absl::Now);
+
+  const BalloonOffer& offer() const { return offer_; }
 
   // --- Any thread.
 
@@ -111,6 +114,7 @@ class Balloon final : public VirtioDevice {
   bool KeepsFreePages() const { return poisons_ && poison_.load(std::memory_order_relaxed) != 0; }
 
   DeviceMemory& memory_;
+  const BalloonOffer offer_;
   const std::function<absl::Time()> now_;
   BalloonCounters counters_;
 

@@ -18,7 +18,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace quire;
   FuzzedDriver fuzzed(absl::MakeConstSpan(data, size));
   FakeDeviceMemory memory(FuzzedDriver::kMemory);
-  Balloon balloon(memory, [] { return absl::UnixEpoch(); });
+  Balloon balloon(memory, {}, [] { return absl::UnixEpoch(); });
   std::deque<OneQueueDriver> drivers;
   for (uint64_t queue = 0; queue < 5; ++queue) drivers.emplace_back(memory, Gpa(queue * kPageSize));
   balloon.SetFeatures(fuzzed.Next());

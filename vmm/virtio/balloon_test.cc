@@ -89,7 +89,7 @@ class BalloonTest : public ::testing::Test {
   Memory memory_{PageCount(kPages).bytes()};
   std::deque<OneQueueDriver> drivers_;
   absl::Time now_ = absl::FromUnixSeconds(1000);
-  Balloon balloon_{memory_, [this] { return now_; }};
+  Balloon balloon_{memory_, {}, [this] { return now_; }};
 };
 
 TEST_F(BalloonTest, PagesInTheBalloonAreDiscardedNeighboursTogether) {
@@ -100,6 +100,17 @@ TEST_F(BalloonTest, PagesInTheBalloonAreDiscardedNeighboursTogether) {
   EXPECT_EQ(counters().deflated.value(), 2u);
   EXPECT_EQ(memory_.discards.size(), 2u);
 }
+
+TEST_F(BalloonTest, WhatIsNotOfferedTheDriverCannotUse) {
+  const uint64_t all = balloon_.features();
+  const Balloon keeps(memory_, {.deflates_on_oom = false});
+  EXPECT_EQ(all & ~keeps.features(), FeatureBit(VIRTIO_BALLOON_F_DEFLATE_ON_OOM));
+  const Balloon silent(memory_, {.reports_free_pages = false});
+  EXPECT_EQ(all & ~silent.features(), FeatureBit(VIRTIO_BALLOON_F_REPORTING));
+  EXPECT_NE(silent.id(), 0u);
+}
+
+TEST_F(BalloonTest, WithoutABalloonThereIsNoDevice) { EXPECT_EQ(Balloon(memory_, {.exists = false}).id(), 0u); }
 
 TEST_F(BalloonTest, PageNumbersThatAreNotMemoryAreRefusedAndTheOthersTaken) {
   SendPages(kInflate, {kPages - 2, kPages - 1, kPages, kPages + 1, ~0u, ~0u - 1, 20, 20});

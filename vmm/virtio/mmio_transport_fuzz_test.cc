@@ -9,17 +9,11 @@
 #include <random>
 #include <string>
 
+#include "base/testing/fuzz_target.h"
 #include "gtest/gtest.h"
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
 
 namespace quire {
 namespace {
-
-// A broken promise ends the program, not the test.
-void Try(const std::string& input) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-}
 
 TEST(MmioTransportFuzz, KeepsItsPromisesForTheCorpus) {
   int files = 0;

@@ -8,20 +8,14 @@
 #include <random>
 #include <string>
 
+#include "base/testing/fuzz_target.h"
 #include "base/units.h"
 #include "gtest/gtest.h"
 #include "mmu/fake_device_memory.h"
 #include "vmm/virtio/test_queue.h"
 
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size);
-
 namespace quire {
 namespace {
-
-// A broken promise ends the program, not the test.
-void Try(const std::string& input) {
-  LLVMFuzzerTestOneInput(reinterpret_cast<const uint8_t*>(input.data()), input.size());
-}
 
 TEST(VirtqueueFuzz, KeepsItsPromisesForTheCorpus) {
   int files = 0;

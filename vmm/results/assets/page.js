@@ -91,7 +91,7 @@
     ctx.textAlign = 'left';
     paint(ctx, {
       x: (v) => u.valToPos(v, 'x', true) / scale,
-      y: (v) => u.valToPos(v, 'y', true) / scale,
+      y: (v) => u.valToPos(Math.min(Math.max(v, u.scales.y.min), u.scales.y.max), 'y', true) / scale,
       left: bbox.left / scale, top: bbox.top / scale, width: bbox.width / scale, height: bbox.height / scale,
     });
     ctx.restore();
@@ -285,9 +285,11 @@
     const format = formats[panel.unit];
     return [base(width, height, {
       padding: [14, named ? Math.min(220, widthOf(panel.series.map((s) => s.name)) + 18) : 14, 0, 0],
-      scales: {x: {time: false, range: [xs[0] - spread * 0.05, xs[xs.length - 1] + spread * 0.05]}, y: {range: valueRange(panel)}},
+      scales: {x: {time: false, range: [xs[0] - spread * 0.05, xs[xs.length - 1] + spread * 0.05]}, y: valueScale(panel)},
       axes: [axis({splits: marksAt(xs, width), size: 26, values: (u, v) => v.map(axisText), label: panel.x.name, grid: {show: false}}),
-             axis({values: (u, v) => v.map(format), space: 40, size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
+             axis(logarithmic(panel) ? {splits: (u, i, least, most) => roundBetween(least, most), filter: (u, v) => v,
+                                        values: (u, v) => v.map(format), size: sizeOfMarks, label: 'logarithmic'}
+               : {values: (u, v) => v.map(format), space: 40, size: sizeOfMarks, incrs: panel.unit === 'bytes' ? BINARY : undefined})],
       series: [{}, ...panel.series.map(hidden)],
       plugins: [tooltip(valueRows(panel))],
       hooks: {draw: [painting((ctx, at) => {
@@ -310,6 +312,23 @@
   const valueRange = (panel) => {
     const least = smallestValue(panel), most = largestValue(panel);
     return [least * 1.08, most > least ? most * 1.08 : least + 1];
+  };
+
+  // Where the largest mean would leave no room to see the others by.
+  const logarithmic = (panel) => {
+    const means = panel.series.flatMap((s) => s.places.filter(has).map((place) => place.mean));
+    return means.length > 0 && Math.min(...means) > 0 && Math.max(...means) > 20 * Math.min(...means);
+  };
+  // 1, 2 and 5 times powers of ten.
+  const roundBetween = (least, most) => {
+    const all = [];
+    for (let decade = 10 ** Math.floor(Math.log10(least)); decade <= most; decade *= 10) all.push(decade, 2 * decade, 5 * decade);
+    return all.filter((v) => v >= least && v <= most);
+  };
+  const valueScale = (panel) => {
+    if (!logarithmic(panel)) return {range: valueRange(panel)};
+    const values = panel.series.flatMap((s) => s.places.filter(has).flatMap((place) => [place.mean, ...place.values])).filter((v) => v > 0);
+    return {distr: 3, range: [Math.min(...values) / 1.6, largestValue(panel) * 1.25]};
   };
 
   // As wide as the longest mark of the axis.

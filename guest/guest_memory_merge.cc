@@ -176,8 +176,8 @@ GuestMemory::Merge::Outcome GuestMemory::SharePage(Block& block, const Merge& me
   const absl::StatusOr<FrameNumber> frame = services_.shared.Allocate();
   if (!frame.ok()) return Merge::Outcome::kNoMemory;
   std::memcpy(HostAddress(*frame), FrameAddress(block, map_->Get(block, merge.gfn).frame()), kPageSize);
-  const SharedFrames::Hold hold = services_.shared.Publish(*frame, merge.hash);
-  ReplacePage(block, merge.gfn, PageEntry::Shared(*frame, *services_.shared.Join(hold, AsSharer(merge.gfn))));
+  const ShareLink link = services_.shared.Publish(*frame, merge.hash, AsSharer(merge.gfn));
+  ReplacePage(block, merge.gfn, PageEntry::Shared(*frame, link));
   return Merge::Outcome::kMerged;
 }
 

@@ -25,7 +25,9 @@
 #include "guest/memory_manager.h"
 #include "guest/merge/merger.h"
 #include "guest/merge/reverse_map.h"
+#include "guest/merge/share_link.h"
 #include "guest/merge/shared_frames.h"
+#include "guest/merge/sharer_chains.h"
 #include "guest/swap/backing_store.h"
 #include "guest/swap/swap_area.h"
 #include "guest/swap/swap_space.h"
@@ -558,6 +560,32 @@ TEST_F(MergeTest, AGuestThatEndsLeavesTheOthersTheirPages) {
   guests_.erase(guests_.begin());
   EXPECT_TRUE(Has(0, 1, 7));
   EXPECT_TRUE(Has(1, 1, 7));
+}
+
+// Compaction finds a frame by its descriptor, and may want it as soon as that says that it is shared.
+TEST_F(MergeTest, APageSharesTheFrameThatIsPublishedForItHoweverSoonTheFrameIsGivenUp) {
+  constexpr int kEnough = 10'000;
+  SharedFrames shared(manager_->pool());
+  std::atomic<uint64_t> next = 0;
+  std::atomic<int> given_up = 0;
+  std::thread compactor([&] {
+    while (given_up < kEnough) {
+      const std::optional<SharedFrames::Hold> hold = shared.HoldFrame(FrameNumber(next));
+      if (!hold.has_value()) continue;
+      shared.Retire(*hold);
+      ++given_up;
+    }
+  });
+  const Sharer page{.guest = GuestId(guests_[0].memory->id()), .gfn = Gfn(7)};
+  while (given_up < kEnough) {
+    const FrameNumber frame = shared.Allocate().value();
+    next = frame.value();
+    const ShareLink link = shared.Publish(frame, /*hash=*/1, page);
+    EXPECT_TRUE(shared.Has(frame, link, page));
+    shared.Leave(frame, link);
+  }
+  compactor.join();
+  EXPECT_EQ(shared.frames(), PageCount());
 }
 
 // Guests write and read while their pages are merged, compacted and evicted: each finds what it wrote.

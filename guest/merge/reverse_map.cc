@@ -48,7 +48,7 @@ ReverseMap::Outcome ReverseMap::Migrate(const SharedFrames::Hold& frame, FrameNu
   const SharedFrames::Sharers sharers = shared_.SharersOf(frame);
   if (sharers.empty()) return Outcome::kRefused;  // the last one has just left
   std::memcpy(shared_.AddressOf(to), shared_.AddressOf(frame), kPageSize);
-  const SharedFrames::Hold moved = shared_.Publish(to, shared_.HashOf(frame));
+  const SharedFrames::Hold moved = shared_.PublishEmpty(to, shared_.HashOf(frame));
   bool all = true;
   for (const Sharer& sharer : sharers) {
     GuestMemory* const guest = find_(sharer.guest);
@@ -63,7 +63,7 @@ std::optional<SharedFrames::Hold> ReverseMap::CopyLike(const SharedFrames::Hold&
   const absl::StatusOr<FrameNumber> copy = shared_.Allocate();
   if (!copy.ok()) return std::nullopt;
   std::memcpy(shared_.AddressOf(*copy), shared_.AddressOf(*like), kPageSize);
-  return shared_.Publish(*copy, shared_.HashOf(*like));
+  return shared_.PublishEmpty(*copy, shared_.HashOf(*like));
 }
 
 ReverseMap::PoisonedPages ReverseMap::Poison(const SharedFrames::Hold& frame) {

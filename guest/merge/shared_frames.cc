@@ -9,8 +9,17 @@ SharedFrames::~SharedFrames() { QUIRE_CHECK(frames() == PageCount()); }
 
 // --- Pages come and go.
 
-SharedFrames::Hold SharedFrames::Publish(FrameNumber frame, uint64_t hash) {
+ShareLink SharedFrames::Publish(FrameNumber frame, uint64_t hash, Sharer first) {
   absl::MutexLock lock(&lock_);
+  return JoinLocked(PublishLocked(frame, hash), first);
+}
+
+SharedFrames::Hold SharedFrames::PublishEmpty(FrameNumber frame, uint64_t hash) {
+  absl::MutexLock lock(&lock_);
+  return HoldLocked(PublishLocked(frame, hash));
+}
+
+SharedFrames::Record& SharedFrames::PublishLocked(FrameNumber frame, uint64_t hash) {
   if (free_records_.empty()) {
     free_records_.push_back(static_cast<uint32_t>(records_.size()));
     records_.emplace_back();
@@ -21,7 +30,7 @@ SharedFrames::Hold SharedFrames::Publish(FrameNumber frame, uint64_t hash) {
   record = Record{.hash = hash, .frame = frame, .used = true};
   pool_.arena().frames().Set(frame, FrameDescriptor::Shared(number));
   by_hash_[hash] = number;
-  return HoldLocked(record);
+  return record;
 }
 
 uint32_t SharedFrames::OfferedLocked(uint64_t hash) const {
@@ -90,6 +99,10 @@ std::optional<ShareLink> SharedFrames::Join(const Hold& hold, Sharer sharer) {
   absl::MutexLock lock(&lock_);
   Record& record = RecordOf(hold.frame());
   if (record.retired || record.count >= max_sharing_) return std::nullopt;
+  return JoinLocked(record, sharer);
+}
+
+ShareLink SharedFrames::JoinLocked(Record& record, Sharer sharer) {
   ++record.count;
   return chains_.Add(record.pages, sharer);
 }

@@ -69,8 +69,11 @@ class SharedFrames {
     SharedFrames* owner_;
     FrameNumber frame_;
   };
-  // `frame`, allocated and the caller's, is shared from now on, by nobody yet; its content has this hash.
-  Hold Publish(FrameNumber frame, uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
+  // `frame`, allocated and the caller's, is shared from now on, by this page; its content has this hash. The page's
+  // block is locked until its entry says so, too: who finds the frame before that, and wants to give it up, waits.
+  ShareLink Publish(FrameNumber frame, uint64_t hash, Sharer first) ABSL_LOCKS_EXCLUDED(lock_);
+  // The same, by nobody yet: the frame may be given up again before one of those who are asked to has joined.
+  Hold PublishEmpty(FrameNumber frame, uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
   // The frame with content of this hash that one more page may share.
   std::optional<Hold> Find(uint64_t hash) ABSL_LOCKS_EXCLUDED(lock_);
   // The same for many hashes at once, in their order. A 0 is no hash.
@@ -139,6 +142,8 @@ class SharedFrames {
   const Record& RecordOf(FrameNumber frame) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // The number of its record; kNone: there is none.
   uint32_t OfferedLocked(uint64_t hash) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  Record& PublishLocked(FrameNumber frame, uint64_t hash) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
+  ShareLink JoinLocked(Record& record, Sharer sharer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   Hold HoldLocked(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   void Unindex(Record& record) ABSL_EXCLUSIVE_LOCKS_REQUIRED(lock_);
   // The frame, if nobody has it any more: to be freed without the lock.

@@ -1,6 +1,7 @@
 #ifndef QUIRE_TESTS_RUN_EXPECT_GOOD_RUN_H_
 #define QUIRE_TESTS_RUN_EXPECT_GOOD_RUN_H_
 
+#include "absl/base/config.h"
 #include "gtest/gtest.h"
 #include "tests/run/run_in_child.h"
 
@@ -20,7 +21,7 @@ inline void ExpectGoodRun(const RunOptions& options, const ChildRun& run) {
   const uint64_t limit = options.pool.in_bytes();
   EXPECT_LE(pool["peak_bytes"], limit);
   EXPECT_GT(run.report["swap"]["pages_out"], 0u) << "there was no pressure, so this proves nothing";
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && !defined(ABSL_HAVE_THREAD_SANITIZER)
   const uint64_t metadata = pool["metadata_bytes"];
   EXPECT_GT(run.samples, 1);
   EXPECT_LE(run.peak_pss.in_bytes(), limit + metadata + ByteCount::MiB(64).in_bytes());

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/config.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/match.h"
@@ -381,7 +382,7 @@ TEST_F(NbdRunTest, GuestsThatNeedRoomAndTheServerStaysAwayAreStoppedAndToldWhy) 
   const std::vector<std::string> stopped = StoppedGuests(run);
   EXPECT_GE(stopped.size(), 1u);
   for (const std::string& sentence : stopped) EXPECT_THAT(sentence, HasSubstr(server_->uri()));
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(ABSL_HAVE_ADDRESS_SANITIZER) && !defined(ABSL_HAVE_THREAD_SANITIZER)
   EXPECT_LT(run.report["elapsed_seconds"], absl::ToDoubleSeconds(RunOptions().swap_retry)) << "it was not asked";
 #endif
 }

@@ -310,7 +310,9 @@ class RealConnection final : public LibvirtConnection {
   absl::Status With(const std::string& uuid, absl::string_view attempt, Call call) {
     const absl::StatusOr<DomainHandle> domain = Find(uuid);
     if (!domain.ok()) return domain.status();
-    return StatusOf(call(domain->get()), absl::StrCat(attempt, " domain ", NameOf(domain->get())));
+    // Asked for before the call: libvirt forgets the call's error when it is asked for anything else.
+    const std::string named = absl::StrCat(attempt, " domain ", NameOf(domain->get()));
+    return StatusOf(call(domain->get()), named);
   }
   std::string NameOf(virDomainPtr domain) {
     const char* const name = libvirt_.domain_get_name(domain);
@@ -382,8 +384,8 @@ absl::StatusOr<std::string> RealConnection::DomainXml(const std::string& domain,
   const absl::StatusOr<DomainHandle> found = Find(domain);
   if (!found.ok()) return found.status();
   const unsigned flags = which == XmlOf::kNextStart ? VIR_DOMAIN_XML_INACTIVE : 0;
-  return Text(libvirt_.domain_get_xml_desc(found->get(), flags),
-              absl::StrCat("describe domain ", NameOf(found->get())));
+  const std::string attempt = absl::StrCat("describe domain ", NameOf(found->get()));
+  return Text(libvirt_.domain_get_xml_desc(found->get(), flags), attempt);
 }
 
 absl::StatusOr<DomainMemory> RealConnection::GetMemory(const std::string& domain) {

@@ -183,7 +183,9 @@ class PolicyReader {
 
 ByteCount Amount::Of(ByteCount whole) const {
   if (size) return *size;
-  return ByteCount::Bytes(static_cast<uint64_t>(static_cast<double>(whole.in_bytes()) * part));
+  const double bytes = static_cast<double>(whole.in_bytes()) * part;
+  constexpr double kBeyondAll = 0x1p64;  // what the largest sizes are rounded to
+  return ByteCount::Bytes(bytes < kBeyondAll ? static_cast<uint64_t>(bytes) : UINT64_MAX);
 }
 
 const DomainPolicy& Policy::For(const std::string& name) const {

@@ -75,7 +75,13 @@ void Nbdkit::Kill() {
   pid_ = -1;
 }
 
-void Nbdkit::Freeze() { kill(pid_, SIGSTOP); }
+// The stop is reported once all its threads have stopped; until then one of them may still answer.
+void Nbdkit::Freeze() {
+  kill(pid_, SIGSTOP);
+  siginfo_t stopped;
+  while (waitid(P_PID, static_cast<id_t>(pid_), &stopped, WSTOPPED) != 0 && errno == EINTR) {
+  }
+}
 void Nbdkit::Thaw() { kill(pid_, SIGCONT); }
 
 absl::Status Nbdkit::Restart(std::vector<std::string> arguments) {

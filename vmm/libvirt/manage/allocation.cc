@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/check.h"
+#include "vmm/libvirt/manage/to_bytes.h"
 
 namespace quire {
 namespace {
@@ -46,7 +47,7 @@ std::vector<ByteCount> Allocate(ByteCount memory, double tax, absl::Span<const C
   const double worth = SumAt(high, k, claims) <= Bytes(memory) ? high : low;
   std::vector<ByteCount> allocated;
   for (const Claim& claim : claims) {
-    allocated.push_back(ByteCount::Bytes(static_cast<uint64_t>(MemoryAt(worth, k, claim))));
+    allocated.push_back(ToBytes(MemoryAt(worth, k, claim)));
   }
   return allocated;
 }

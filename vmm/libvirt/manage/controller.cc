@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "vmm/libvirt/manage/allocation.h"
+#include "vmm/libvirt/manage/to_bytes.h"
 #include "vmm/text.h"
 
 namespace quire {
@@ -35,8 +36,7 @@ constexpr ByteCount kLargest = ByteCount::GiB(uint64_t{1} << 20);
 constexpr double kGrain = 1 << 20;
 
 double Bytes(ByteCount size) { return static_cast<double>(size.in_bytes()); }
-ByteCount Size(double bytes) { return ByteCount::Bytes(static_cast<uint64_t>(std::max(0.0, bytes))); }
-std::string Shown(double bytes) { return FormatSize(ByteCount::MiB(Size(bytes).in_bytes() >> 20)); }
+std::string Shown(double bytes) { return FormatSize(ByteCount::MiB(ToBytes(bytes).in_bytes() >> 20)); }
 
 }  // namespace
 
@@ -60,9 +60,9 @@ Decisions Controller::Decide(const Observation& observation, MonotonicTime now) 
                                  .shares = seat.policy->shares,
                                  .current = seat.domain->memory.current,
                                  .working_set = seat.state->known ? seat.state->working_set.size() : std::nullopt,
-                                 .least = Size(seat.least),
-                                 .most = Size(seat.most),
-                                 .target = Size(seat.target),
+                                 .least = ToBytes(seat.least),
+                                 .most = ToBytes(seat.most),
+                                 .target = ToBytes(seat.target),
                                  .left_alone = seat.left_alone});
   }
   return decisions;
@@ -197,18 +197,18 @@ void Controller::Divide(double budget, std::vector<Seat>& seats) const {
   for (const Seat* seat : all) least += seat->least;
   std::vector<Claim> claims;
   for (const Seat* seat : all) {
-    Claim claim = {.shares = seat->policy->shares, .active = Size(seat->active)};
+    Claim claim = {.shares = seat->policy->shares, .active = ToBytes(seat->active)};
     if (least <= budget) {
-      claim.least = Size(seat->least);
-      claim.most = Size(seat->most);
+      claim.least = ToBytes(seat->least);
+      claim.most = ToBytes(seat->most);
     } else {
       // Not all can have what they need: nobody gets more than that, and nobody loses who has less.
-      claim.least = Size(std::min(seat->base, seat->least));
-      claim.most = Size(seat->least);
+      claim.least = ToBytes(std::min(seat->base, seat->least));
+      claim.most = ToBytes(seat->least);
     }
     claims.push_back(claim);
   }
-  const std::vector<ByteCount> given = Allocate(Size(budget), policy_.balloon.tax, claims);
+  const std::vector<ByteCount> given = Allocate(ToBytes(budget), policy_.balloon.tax, claims);
   for (size_t i = 0; i < all.size(); ++i) all[i]->target = Limited(*all[i], Bytes(given[i]));
 }
 
@@ -250,8 +250,8 @@ void Controller::DecideBalloons(const std::vector<Seat>& seats, Decisions& decis
       if (!seat.left_alone.empty() || seat.target == seat.base || (seat.target < seat.base) != shrinks) continue;
       decisions.balloons.push_back({.uuid = seat.domain->uuid,
                                     .name = seat.domain->name,
-                                    .from = Size(seat.base),
-                                    .to = Size(seat.target),
+                                    .from = ToBytes(seat.base),
+                                    .to = ToBytes(seat.target),
                                     .why = Why(seat)});
     }
   }
@@ -269,7 +269,7 @@ void Controller::DecideSoftLimits(const std::vector<Seat>& seats, Decisions& dec
     } else {
       // A balloon takes its time: until it is there the domain has what it has.
       const double held = std::max(seat.target, Bytes(seat.domain->memory.current));
-      decision.to = ByteCount::MiB(Size(held).in_bytes() >> 20) + policy_.memtune.overhead;
+      decision.to = ByteCount::MiB(ToBytes(held).in_bytes() >> 20) + policy_.memtune.overhead;
       const double now = Bytes(state.soft_limit.value_or(ByteCount()));
       if (std::abs(Bytes(*decision.to) - now) < policy_.balloon.deadband * now) continue;
       decision.why = absl::StrCat("it is to have ", Shown(seat.target), ", and its process ",

@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "vmm/experiment/config.h"
 #include "vmm/files.h"
+#include "vmm/libvirt/manage/to_bytes.h"
 #include "vmm/text.h"
 
 namespace quire {
@@ -183,9 +184,7 @@ class PolicyReader {
 
 ByteCount Amount::Of(ByteCount whole) const {
   if (size) return *size;
-  const double bytes = static_cast<double>(whole.in_bytes()) * part;
-  constexpr double kBeyondAll = 0x1p64;  // what the largest sizes are rounded to
-  return ByteCount::Bytes(bytes < kBeyondAll ? static_cast<uint64_t>(bytes) : UINT64_MAX);
+  return ToBytes(static_cast<double>(whole.in_bytes()) * part);
 }
 
 const DomainPolicy& Policy::For(const std::string& name) const {

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "vmm/libvirt/manage/to_bytes.h"
 #include "vmm/text.h"
 
 namespace quire {
@@ -82,7 +83,7 @@ void WorkingSet::NoteKernelsOwn(const DomainObservation& domain) {
   const double still = Bytes(domain.memory.maximum) / 100;
   const bool rests = !last_ || (std::abs(current - Bytes(last_->balloon)) <= still &&
                                 std::abs(available - Bytes(last_->available)) <= still);
-  if (rests) kernels_own_ = ByteCount::Bytes(static_cast<uint64_t>(std::max(0.0, current - available)));
+  if (rests) kernels_own_ = ToBytes(current - available);
 }
 
 bool WorkingSet::Swaps(const DomainObservation& domain) const {
@@ -109,7 +110,7 @@ void WorkingSet::Smooth(double present, absl::Duration passed) {
   follow(slow_, kSlow);
   const double largest = std::max({present, fast_, slow_});
   if (held_ && largest <= Bytes(*held_) && largest >= Bytes(*held_) * (1 - kFall)) return;
-  held_ = ByteCount::Bytes(static_cast<uint64_t>(largest));
+  held_ = ToBytes(largest);
 }
 
 }  // namespace quire

@@ -1,6 +1,7 @@
 /* A kernel of its own for a PC guest (docs/linux_guests.md), as bare-metal test kernels are: 32-bit, with a Multiboot
  * header, a serial port to say things and a port to end with a status. It prints its command line, writes and checks
- * all of its memory from 4 MiB on, and ends as the command line's last word says: exit=N, off or reset. */
+ * all of its memory from 4 MiB on, and ends as the command line's last word says: exit=N, off or reset; or not: stay.
+ */
 #include <stdint.h>
 
 enum { kSerialPort = 0x3f8, kSerialStatus = kSerialPort + 5, kSerialReady = 1 << 5 };
@@ -109,6 +110,7 @@ __attribute__((noreturn, used)) void Main(uint32_t magic, const struct Info* inf
   const char* how = LastWord(line);
   if (Is(how, "off")) OutWord(kPowerPort, kPowerOff);
   if (Is(how, "reset")) OutByte(kResetPort, kReset);
+  while (Is(how, "stay")) __asm__ volatile("pause");
   OutLong(kExitPort, NumberAfter(how));
   for (;;) __asm__ volatile("cli; hlt");
 }
